@@ -1,0 +1,19 @@
+# What a newcomer types. Each target first makes or reuses .venv (see tools/setup_venv.sh).
+.PHONY: setup demo test stress lint
+PY := .venv/bin/python
+
+setup:
+	@tools/setup_venv.sh
+
+demo: setup           ## toy world -> pre-train -> convert -> fine-tune -> report, at most 15 minutes on 2 cores
+	$(PY) tools/run_demo.py --output output/demo
+
+test: setup           ## the test suite, without the long tests
+	$(PY) -m pytest -m "not stress"
+
+stress: setup         ## the long tests alone
+	$(PY) -m pytest -m stress
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .

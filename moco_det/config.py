@@ -1,0 +1,140 @@
+"""Every config key that moco_det adds to detectron2's: meaning, unit, range, source. The one table of keys.
+
+"official code" is facebookresearch/moco at 3b42c2a (its last self-contained commit).
+"""
+
+import difflib
+import os
+
+from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg as _detectron2_get_cfg
+
+
+def add_moco_config(cfg: CN) -> None:
+    """Add moco_det's keys, with their defaults, to a detectron2 config.
+
+    Defaults are MoCo v1 on ImageNet-1k (He et al. 2019, section 3.3 and 4; official code).
+    """
+    # ---- MODEL.MOCO: the method ------------------------------------------------------------------
+    cfg.MODEL.MOCO = CN()
+    # Encoder: resnet18, resnet34, resnet50, resnet101, resnet152 (torchvision's), or
+    # resnext<depth>_<groups>x<width>d such as the paper's resnext50_32x8d (Table 1, "RX50").
+    cfg.MODEL.MOCO.ARCH = "resnet50"
+    # Length of the embedding after the head (C in Algorithm 1).
+    cfg.MODEL.MOCO.DIM = 128
+    # Head: False = one linear layer (v1); True = linear, ReLU, linear with the encoder's width hidden (v2).
+    cfg.MODEL.MOCO.MLP = False
+    # Where negatives come from: "queue" (the paper's).
+    cfg.MODEL.MOCO.DICTIONARY = "queue"
+    # Number of keys in the queue (K), from SOLVER.IMS_PER_BATCH to the number of images.
+    cfg.MODEL.MOCO.QUEUE_SIZE = 65536
+    # Momentum m of the key encoder, in [0, 1): k <- m k + (1 - m) q after each step.
+    cfg.MODEL.MOCO.MOMENTUM = 0.999
+    # Softmax temperature (tau), > 0. v1: 0.07; v2: 0.2.
+    cfg.MODEL.MOCO.TEMPERATURE = 0.07
+    # Batch norm of the encoders: "BN" normalises groups of BN_GROUP_SIZE images, which is what the official
+    # code's per-GPU batch norm does; "SyncBN" normalises the whole global batch (leaks: see section 3.3).
+    cfg.MODEL.MOCO.NORM = "BN"
+    # Images per batch-norm group, independent of the hardware: 256 images on 8 GPUs give 32.
+    cfg.MODEL.MOCO.BN_GROUP_SIZE = 32
+    # Shuffle the keys over the whole global batch before they are grouped ("shuffling BN", section 3.3).
+    cfg.MODEL.MOCO.SHUFFLE_BN = True
+
+    # ---- INPUT.VIEWS: the two random views (official code, main_moco.py) ---------------------------
+    cfg.INPUT.VIEWS = CN()
+    # "v1": crop, grayscale, colour jitter, flip. "v2" (--aug-plus): crop, jitter, grayscale, blur, flip.
+    cfg.INPUT.VIEWS.RECIPE = "v1"
+    # Side of a view, in pixels.
+    cfg.INPUT.VIEWS.SIZE = 224
+    # Smallest and largest share of the image's area that a crop takes, 0 < min <= max <= 1.
+    cfg.INPUT.VIEWS.CROP_SCALE = (0.2, 1.0)
+
+    # ---- DATASETS: unlabelled images -------------------------------------------------------------
+    # A folder (searched in all its sub-folders) or a text file with one path a line; `--images` sets it.
+    # Either this or DATASETS.TRAIN (names of registered data sets, labels ignored), not both.
+    cfg.DATASETS.IMAGES = ""
+    # Stop when more than this share of the images met so far cannot be read, in [0, 1].
+    cfg.DATASETS.MAX_UNREADABLE = 0.01
+
+    # ---- SOLVER: the schedule, in epochs ---------------------------------------------------------
+    # Length of the run in epochs; an epoch is floor(images / IMS_PER_BATCH) steps.
+    cfg.SOLVER.EPOCHS = 200
+    # Epochs after which EpochMultiStepLR multiplies the learning rate by SOLVER.GAMMA.
+    cfg.SOLVER.STEP_EPOCHS = (120, 160)
+    # (SOLVER.LR_SCHEDULER_NAME takes "EpochMultiStepLR" (v1) and "EpochCosineLR" (v2) in pre-training.)
+    # Arithmetic of the encoders: "float32", or "bfloat16" (autocast; losses and statistics stay in float32).
+    cfg.SOLVER.PRECISION = "float32"
+    # Save a checkpoint every so many epochs, and keep the newest CHECKPOINT_KEEP of them (0 keeps all).
+    cfg.SOLVER.CHECKPOINT_EPOCHS = 1
+    cfg.SOLVER.CHECKPOINT_KEEP = 3
+    # Write a line to the log, metrics.json and TensorBoard every so many steps.
+    cfg.SOLVER.LOG_PERIOD = 20
+
+    # ---- TEST.KNN: watch pre-training with a kNN classifier (InstDisc's monitor; Figure A.1) --------
+    cfg.TEST.KNN = CN()
+    # Folder with train/<class>/ and test/<class>/ images; empty: no kNN.
+    cfg.TEST.KNN.IMAGES = ""
+    # Neighbours that vote, and the temperature of their weights exp(similarity / T).
+    cfg.TEST.KNN.K = 200
+    cfg.TEST.KNN.TEMPERATURE = 0.07
+    # Evaluate every so many epochs, and before the first.
+    cfg.TEST.KNN.PERIOD_EPOCHS = 1
+
+
+def get_cfg() -> CN:
+    """detectron2's defaults plus moco_det's keys, as a fresh config."""
+    cfg = _detectron2_get_cfg()
+    add_moco_config(cfg)
+    return cfg
+
+
+def known_keys(cfg: CN, prefix: str = "") -> list[str]:
+    """All full key names of a config, e.g. ``"MODEL.MOCO.DIM"``."""
+    keys = []
+    for name, value in cfg.items():
+        full = f"{prefix}{name}"
+        keys += known_keys(value, full + ".") if isinstance(value, CN) else [full]
+    return keys
+
+
+def merge_config(cfg: CN, config_file: str, opts: list[str], overlays: tuple[str, ...] = ()) -> list[str]:
+    """Merge recipe < overlays < KEY VALUE pairs into ``cfg``.
+
+    YAML tags never run code here (``allow_unsafe=False``).
+
+    Returns:
+        the full names of the keys that were set by any of the three (yacs cannot tell a key that was set
+        from a default).
+
+    Raises:
+        ValueError: a file is missing, a key is unknown (the nearest known one is named), a value has the
+            wrong type, or the pairs are not pairs.
+    """
+    names = known_keys(cfg)
+    set_keys = []
+    for path in filter(None, (config_file, *overlays)):
+        if not os.path.isfile(path):
+            raise ValueError(f"config file {path!r} does not exist (looked in {os.getcwd()!r})")
+        loaded = CN.load_yaml_with_base(path, allow_unsafe=False)
+        keys = known_keys(CN(loaded))
+        _refuse_unknown(keys, names, path)
+        set_keys += keys
+        try:
+            cfg.merge_from_other_cfg(CN(loaded))
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{path}: {error}") from error
+    if len(opts) % 2:
+        raise ValueError(f"options after the flags must be KEY VALUE pairs; found {len(opts)} words: {opts}")
+    _refuse_unknown(opts[0::2], names, "the command line")
+    try:
+        cfg.merge_from_list(list(opts))
+    except (ValueError, AssertionError, KeyError) as error:
+        raise ValueError(f"command line: {error}") from error
+    return set_keys + list(opts[0::2])
+
+
+def _refuse_unknown(keys: list[str], names: list[str], where: str) -> None:
+    for key in keys:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1, cutoff=0)
+            raise ValueError(f"unknown config key {key!r} in {where}; the nearest known key is {near[0]!r}")

@@ -1,0 +1,26 @@
+"""The moving-average key encoder."""
+
+import copy
+
+import torch
+from torch import nn
+
+
+def make_key_encoder(encoder: nn.Module) -> nn.Module:
+    """A copy of the query encoder that never receives gradients."""
+    key_encoder = copy.deepcopy(encoder)
+    for parameter in key_encoder.parameters():
+        parameter.requires_grad_(False)
+    return key_encoder
+
+
+@torch.no_grad()
+def momentum_update(key_encoder: nn.Module, query_encoder: nn.Module, momentum: float) -> None:
+    """k <- m k + (1 - m) q for every parameter (MoCo v1, equation 2).
+
+    Only parameters: the running statistics of the key encoder's batch norm are its own, as in the official
+    code.
+    """
+    keys = list(key_encoder.parameters())
+    torch._foreach_mul_(keys, momentum)
+    torch._foreach_add_(keys, [q.detach() for q in query_encoder.parameters()], alpha=1.0 - momentum)

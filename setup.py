@@ -1,0 +1,65 @@
+"""Packaging of moco_det: the package, its configs and the console entry points.
+
+detectron2 is not a requirement here: the package index has no official wheel of it, so which build to take
+is the user's choice (INSTALL.md). `import moco_det` says in one sentence when it is missing or too old.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+
+
+class BuildWithConfigs(build_py):
+    """Puts the top-level configs/ into the wheel as moco_det/configs, where model_zoo looks for them."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            for source in (ROOT / "configs").rglob("*.yaml"):
+                target = Path(self.build_lib, "moco_det", source.relative_to(ROOT))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self.copy_file(str(source), str(target))
+
+
+def version() -> str:
+    namespace = {}
+    exec((ROOT / "moco_det" / "version.py").read_text(), namespace)
+    return namespace["__version__"]
+
+
+setup(
+    name="moco_det",
+    version=version(),
+    description="Momentum Contrast pre-training and its transfer to detection and segmentation, on detectron2",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["moco_det", "moco_det.*"]),
+    cmdclass={"build_py": BuildWithConfigs},
+    install_requires=[
+        "torch>=2.4",  # first with weights_only loading that covers what we save
+        "torchvision>=0.19",  # the ResNets, the colour operations, NMS and RoIAlign
+        "numpy>=1.26",
+        "pillow>=10.1",  # decoding of the unlabelled images
+        "fvcore",  # checkpointer, registries: detectron2's own base
+        "iopath",  # file access as detectron2 does it
+        "pycocotools",  # COCO metric and masks
+        "matplotlib",  # figures of the report
+        "tensorboard",  # training curves
+        "tqdm",  # progress bars
+        "setuptools<81",  # detectron2.model_zoo imports pkg_resources
+    ],
+    entry_points={
+        "console_scripts": [
+            "moco-det-pretrain=moco_det.pretrain.trainer:main",
+            "moco-det-convert=moco_det.convert.convert:main",
+            "moco-det-train=moco_det.finetune.trainer:main",
+            "moco-det-report=moco_det.report.report:main",
+            "moco-det-toyworld=moco_det.toyworld.make:main",
+        ]
+    },
+)

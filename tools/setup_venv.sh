@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Make .venv from the pins, or do nothing when it is current. Called by `make setup`.
+#   PYTHON=python3.12      the interpreter to build on (3.10 to 3.12; default: the newest of these found)
+#   DETECTRON2=wheel       the pinned wheel without its compiled part (default)
+#   DETECTRON2=git         upstream's head, built from source (needs git, a compiler and the network)
+#   DETECTRON2=PATH        a detectron2 checkout or wheel of your own
+set -euo pipefail
+cd "$(dirname "$0")/.."
+detectron2=${DETECTRON2:-wheel}
+
+works() { "$1" -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; }
+python=${PYTHON:-}
+if [ -z "$python" ]; then
+  for candidate in python3.12 python3.11 python3.10 python3; do
+    if works "$candidate"; then python=$candidate; break; fi
+  done
+fi
+if [ -z "$python" ] || ! works "$python"; then
+  echo "setup: no Python 3.10 to 3.12 with the venv module found${PYTHON:+ at PYTHON=$PYTHON}; name one: make setup PYTHON=/path/to/python3.11" >&2
+  exit 1
+fi
+
+# The stamp names everything the environment was made from; another stamp means: make it anew.
+stamp=$( { "$python" -V; echo "$detectron2"; cat requirements.txt requirements-detectron2.txt setup.py tools/setup_venv.sh; } | cksum | tr ' ' '-')
+if [ -e ".venv/stamp-$stamp" ]; then exit 0; fi
+
+echo "setup: making .venv with $("$python" -V), detectron2 from '$detectron2'"
+rm -rf .venv
+"$python" -m venv .venv
+pip=(.venv/bin/python -m pip --disable-pip-version-check)
+"${pip[@]}" install --quiet --upgrade 'pip>=25,<26'
+"${pip[@]}" install --quiet -r requirements.txt
+
+case $detectron2 in
+  wheel)
+    site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    # Tagged cp310, but plain Python apart from a _C that loads with no current torch.
+    "${pip[@]}" install --quiet --no-deps --only-binary=:all: --python-version 3.10 --target "$site" \
+      -r requirements-detectron2.txt
+    # Its stray top-level tools/ would shadow ours; without _C, Python 3.10 behaves as 3.11 and 3.12 do.
+    rm -rf "$site/tools" "$site"/detectron2/_C*.so
+    ;;
+  git) "${pip[@]}" install --no-build-isolation --no-deps 'git+https://github.com/facebookresearch/detectron2.git' ;;
+  *) "${pip[@]}" install --no-build-isolation --no-deps "$detectron2" ;;
+esac
+"${pip[@]}" install --quiet --no-build-isolation --no-deps -e .
+.venv/bin/python -c 'import moco_det; moco_det.check_environment()'
+touch ".venv/stamp-$stamp"
+echo "setup: done"
