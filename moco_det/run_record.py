@@ -1,0 +1,196 @@
+"""run.json: what a finished run was, how it was started, on what code and machine, and what it gave.
+
+A stage writes it last, so a folder without it is a run that did not finish. The report and ``results/`` are
+made of these records; nothing else in the package reads them.
+"""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+
+FILE_NAME = "run.json"
+# Keys that say where and how a run is carried out, not what it computes.
+MACHINE_KEYS = (
+    "OUTPUT_DIR",
+    "SEED",
+    "DATALOADER.NUM_WORKERS",
+    "MODEL.DEVICE",
+    "CUDNN_BENCHMARK",
+    "VIS_PERIOD",
+    "SOLVER.CHECKPOINT_PERIOD",
+    "SOLVER.CHECKPOINT_EPOCHS",
+    "SOLVER.CHECKPOINT_KEEP",
+    "SOLVER.LOG_PERIOD",
+)
+# A path says nothing about the weights in it: their identity is extra["weights_sha256"].
+WEIGHTS_KEY = "MODEL.WEIGHTS"
+# What an init overlay sets (configs/init/*.yaml).
+INIT_KEYS = (
+    WEIGHTS_KEY,
+    "INPUT.FORMAT",
+    "MODEL.PIXEL_MEAN",
+    "MODEL.PIXEL_STD",
+    "MODEL.RESNETS.STRIDE_IN_1X1",
+)
+RECORD_KEYS = (
+    *("stage", "config_hash", "recipe_hash", "command", "commit", "machine"),
+    *("seed", "metrics", "seconds", "extra", "finished"),
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+# The report reads runs and cannot change them, so a change of it makes no other run.
+CODE = ("moco_det", "configs", ":(exclude)moco_det/report")
+
+
+def config_hash(cfg: CfgNode, *, without: tuple[str, ...] = (WEIGHTS_KEY,)) -> str:
+    """First 12 hex digits of the sha256 of ``cfg.dump()`` without MACHINE_KEYS and the keys ``without``."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    for key in {*MACHINE_KEYS, *without}:
+        *parents, name = key.split(".")
+        node = cfg
+        for parent in parents:
+            node = node.get(parent, {})
+        node.pop(name, None)
+    return hashlib.sha256(cfg.dump().encode()).hexdigest()[:12]
+
+
+def code_commit(root: Path = ROOT) -> str:
+    """Newest commit that changed the package or its configs, with ``+`` if they differ from it.
+
+    ``"unknown"`` where ``root`` is not a checkout of the package (a wheel, or no git).
+    """
+    try:
+        commit = _git(root, "log", "-1", "--format=%h", "--abbrev=10", "--", *CODE)
+        dirty = _git(root, "status", "--porcelain", "--", *CODE)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return f"{commit}{'+' if dirty else ''}" if commit else "unknown"
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, check=True, timeout=30)
+    return done.stdout.decode().strip()
+
+
+# Taken at import: a run of hours used the code that it imported, not what was committed meanwhile.
+COMMIT = code_commit()
+
+
+def command_line(argv: list[str] | None = None) -> str:
+    """The command, quoted for a shell, with paths below the working folder or beside it made relative."""
+    first, *rest = sys.argv if argv is None else argv
+    start = ["python", _relative(first)] if first.endswith(".py") else [os.path.basename(first)]
+    return shlex.join([*start, *map(_relative, rest)])
+
+
+def _relative(word: str) -> str:
+    here = os.getcwd()
+    beside = os.path.dirname(here).rstrip(os.sep) + os.sep
+    flag, equals, path = word.partition("=") if word.startswith("--") else ("", "", word)
+    # Beside a folder that hangs on the root lies everything: such a path stays absolute.
+    near = path.startswith(beside) and beside != os.sep
+    return flag + equals + (os.path.relpath(path, here) if near else path)
+
+
+def describe_machine(device: str) -> dict[str, object]:
+    """Processor, cores, GPUs and versions; nothing that names the host."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "device": device,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def write_run_record(
+    output_dir: str | os.PathLike,
+    *,
+    stage: str,
+    cfg: CfgNode,
+    metrics: Mapping[str, float],
+    seconds: float,
+    extra: Mapping[str, object] | None = None,
+) -> Path:
+    """Write ``output_dir/run.json``, as the last thing a finished run does (main process only).
+
+    Args:
+        stage: ``"pretrain"`` or ``"finetune"``.
+        cfg: the full config of the run.
+        metrics: final numbers, flat, e.g. ``{"bbox/AP": 12.3}``; a value that is not finite becomes null.
+        seconds: wall time of the whole run, over all its resumes.
+        extra: plain values that the stage wants in the report (task, init, iterations, weights_sha256 …).
+
+    Returns:
+        the path of the file. It appears whole or not at all.
+    """
+    record = {
+        "stage": stage,
+        "config_hash": config_hash(cfg),
+        "recipe_hash": config_hash(cfg, without=INIT_KEYS),
+        "command": command_line(),
+        "commit": COMMIT,
+        "machine": describe_machine(cfg.MODEL.DEVICE),
+        "seed": cfg.SEED,
+        "metrics": {name: _finite(value) for name, value in metrics.items()},
+        "seconds": float(seconds),
+        "extra": dict(extra or {}),
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    path = Path(output_dir, FILE_NAME)
+    partial = path.with_suffix(".json.partial")
+    partial.write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(partial, path)
+    return path
+
+
+def _finite(value: float) -> float | None:
+    # detectron2 gives NaN for a class without ground truth, and JSON has no NaN.
+    value = float(value)
+    return value if math.isfinite(value) else None
+
+
+def read_run_record(output_dir: str | os.PathLike) -> dict:
+    """The record of a finished run.
+
+    Raises:
+        ValueError: there is no run.json, it is not JSON, or it lacks a key.
+    """
+    path = Path(output_dir, FILE_NAME)
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: the run in this folder did not finish (or is not a run)")
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable JSON ({error}); run it again") from error
+    return check_record(record, path)
+
+
+def check_record(record: object, path: Path) -> dict:
+    """``record`` if it holds every key of a run record, else a ValueError that names the missing ones."""
+    missing = [key for key in RECORD_KEYS if not isinstance(record, dict) or key not in record]
+    if missing:
+        raise ValueError(f"{path} is not a run record: it lacks {', '.join(missing)}")
+    return record
