@@ -1,0 +1,196 @@
+"""Where unlabelled images come from, and how one file becomes RGB. What is done with them is in views.py."""
+
+import difflib
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from detectron2.data import DatasetCatalog
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+# Files that a folder is searched for (any case). What a file really holds is decided by its content.
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+# Pillow's names of the contents that are decoded. Never all of Pillow's: some run other programs (EPS).
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
+# Colour behind transparent pixels: mid-gray, which after normalisation is close to zero.
+BACKGROUND = (128, 128, 128)
+# What undoes an EXIF orientation (tag 0x0112); 1 is upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnreadableImage(ValueError):
+    """A file that cannot be decoded; ``reason`` is one line."""
+
+    def __init__(self, path: str, reason: str):
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self):
+        return f"cannot read image {self.path!r}: {self.reason}"
+
+
+# ---- where images come from --------------------------------------------------------------------------
+
+
+def find_images(where: str) -> list[str]:
+    """The images of a folder, or of a text file with one path a line.
+
+    A folder is searched in all its sub-folders, links to folders included; names that begin with a dot are
+    passed over. The order is that of the paths, the same on every file system. In a list file, paths are
+    relative to the list's own folder, and blank lines and lines that begin with ``#`` are skipped; the order
+    is the list's.
+
+    Raises:
+        ValueError: nothing is there, no image is found, or none of a list's files exists.
+    """
+    if os.path.isdir(where):
+        paths = sorted(_walk(where))
+        if not paths:
+            raise ValueError(f"no image in folder {where!r} or below it; looked for {', '.join(EXTENSIONS)}")
+        return paths
+    if os.path.isfile(where):
+        return _read_list(where)
+    raise ValueError(
+        f"{where!r} does not exist (looked in {os.getcwd()!r}): give a folder of images, "
+        "or a text file with one path a line"
+    )
+
+
+def _walk(folder: str):
+    seen = set()  # a link back to a folder above would otherwise be followed for ever
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = [] if real in seen else sorted(name for name in folders if name[0] != ".")
+        if real not in seen:
+            seen.add(real)
+            names = (name for name in files if name[0] != "." and name.lower().endswith(EXTENSIONS))
+            yield from (os.path.join(parent, name) for name in names)
+
+
+def _read_list(list_file: str) -> list[str]:
+    try:
+        with open(list_file, encoding="utf-8-sig") as lines:
+            entries = [line.strip() for line in lines]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{list_file!r} is not a text file: give a folder of images, or a list with one path a line"
+        ) from error
+    folder = os.path.dirname(list_file)
+    paths = [os.path.join(folder, entry) for entry in entries if entry and not entry.startswith("#")]
+    if not paths:
+        raise ValueError(f"list {list_file!r} names no image: expected one path a line")
+    # Single missing files are replaced and counted while training; a list of nothing else is a mistake.
+    if not any(map(os.path.exists, paths)):
+        raise ValueError(
+            f"none of the {len(paths)} files in list {list_file!r} exists, e.g. {paths[0]!r}: "
+            f"paths are relative to the list's folder ({os.path.abspath(folder)!r})"
+        )
+    return paths
+
+
+def registered_images(names: Sequence[str]) -> list[str]:
+    """File names of data sets registered in detectron2 (``DATASETS.TRAIN``), in order, each once; no labels.
+
+    Raises:
+        ValueError: a name is not registered (the nearest ones are named), or its files are missing.
+    """
+    paths: dict[str, None] = {}
+    for name in names:
+        if name not in DatasetCatalog:
+            near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3, cutoff=0)
+            raise ValueError(f"DATASETS.TRAIN: no data set {name!r} is registered; the nearest are {near}")
+        try:
+            files = [record["file_name"] for record in DatasetCatalog.get(name)]
+        # Readers of data sets assert, or open files that are not there.
+        except (OSError, ValueError, AssertionError) as error:
+            raise ValueError(_missing(name, str(error))) from error
+        if not any(map(os.path.exists, files)):
+            looked_for = f"none of its {len(files)} images exists" + "".join(
+                f", e.g. {f!r}" for f in files[:1]
+            )
+            raise ValueError(_missing(name, looked_for))
+        paths.update(dict.fromkeys(files))
+    return list(paths)
+
+
+def _datasets_root() -> str:
+    return os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+
+
+def _missing(name: str, found: str) -> str:
+    return (
+        f"DATASETS.TRAIN: the files of data set {name!r} are missing ({found}). Data sets are looked for "
+        f"under {os.path.abspath(_datasets_root())!r}; set DETECTRON2_DATASETS (environment) to their folder"
+    )
+
+
+def register_imagenet() -> None:
+    """Register ``imagenet_train`` ($DETECTRON2_DATASETS/imagenet/train, all images below it), once."""
+    if "imagenet_train" not in DatasetCatalog:
+        DatasetCatalog.register("imagenet_train", _imagenet_train)
+
+
+def _imagenet_train() -> list[dict]:
+    return [{"file_name": path} for path in find_images(os.path.join(_datasets_root(), "imagenet", "train"))]
+
+
+# ---- how one file becomes RGB ------------------------------------------------------------------------
+
+
+def decode_rgb(path: str) -> Image.Image:
+    """Decode a file to 8-bit RGB, upright.
+
+    The content decides the format, not the name. The first frame is taken. EXIF orientation is applied;
+    transparent pixels are laid over ``BACKGROUND``; 16-bit and 32-bit integers are scaled from 0..65535 to
+    0..255; colour profiles are ignored, as in the official code.
+
+    Raises:
+        UnreadableImage: the file is missing, empty, truncated, not an image, of floating-point pixels
+            (which have no stated range), or larger than Pillow's limit against decompression bombs.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            image.load()
+            return _to_rgb(_upright(image))
+    except Exception as error:  # decoders raise a dozen types on broken files: struct.error, SyntaxError, …
+        raise UnreadableImage(path, _reason(path, error)) from error
+
+
+def _reason(path: str, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, UnidentifiedImageError):
+        empty = os.path.getsize(path) == 0
+        return "empty file" if empty else f"not an image of a known format ({', '.join(FORMATS)})"
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Not ImageOps.exif_transpose: it also rewrites the metadata, and fails where only these are broken.
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # broken metadata around good pixels
+        orientation = 1
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):  # I, I;16 and its byte orders; Pillow's own convert would clip at 255
+        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no stated range; store the image with 8 or 16 bits")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    background = Image.new("RGBA", image.size, (*BACKGROUND, 255))
+    return Image.alpha_composite(background, image.convert("RGBA")).convert("RGB")

@@ -1,0 +1,253 @@
+"""Batches of view pairs without end, in an order and with draws that are a function of the seed.
+
+Order of epoch e: the permutation keyed (seed, "order", e); batch t is its t-th slice, a last slice that is
+not full is dropped, and rank r takes the r-th contiguous block of a batch. A *slot* is one place in that
+order, (epoch, index of the image); its draws are keyed (seed, "view", epoch, index, view). So the number of
+workers and ranks, and where a run was stopped, change no draw. Nothing here reads a global generator.
+"""
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from moco_det.pretrain.images import UnreadableImage, decode_rgb
+from moco_det.pretrain.views import apply_view, check_view_settings, draw_view
+from moco_det.seeding import numpy_generator, torch_generator
+
+MAX_REPLACEMENTS = 20  # images tried in place of one that cannot be read
+GRACE_IMAGES = 100  # images met before their unreadable share is judged (fewer in a smaller data set)
+
+Slot = tuple[int, int]  # epoch, index of the image
+Unreadable = tuple[str, str]  # path, reason
+
+
+def steps_per_epoch(num_images: int, images_per_batch: int) -> int:
+    """floor(images / batch), as the official code.
+
+    Raises:
+        ValueError: there are fewer images than one batch takes.
+    """
+    if num_images < images_per_batch:
+        raise ValueError(
+            f"{num_images} images do not fill one batch: SOLVER.IMS_PER_BATCH is {images_per_batch}; "
+            f"add images or set SOLVER.IMS_PER_BATCH to at most {num_images}"
+        )
+    return num_images // images_per_batch
+
+
+def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of the images in one epoch: a permutation, int64 of shape (num_images,)."""
+    return numpy_generator(seed, "order", epoch).permutation(num_images)
+
+
+def rank_batches(
+    num_images: int, *, seed: int, images_per_batch: int, rank: int, world_size: int, start_iteration: int
+) -> Iterator[list[Slot]]:
+    """The slots of one rank's batches, without end, from iteration ``start_iteration`` on."""
+    steps, share = steps_per_epoch(num_images, images_per_batch), images_per_batch // world_size
+    first_epoch, first_step = divmod(start_iteration, steps)
+    for epoch in itertools.count(first_epoch):
+        order = epoch_order(num_images, seed, epoch)
+        for step in range(first_step if epoch == first_epoch else 0, steps):
+            start = step * images_per_batch + rank * share
+            yield [(epoch, int(index)) for index in order[start : start + share]]
+
+
+class PackedPaths(Sequence):
+    """A read-only list of paths in one buffer, which workers share.
+
+    A list of a million strings would be copied into each worker page by page, as reference counts change.
+    """
+
+    def __init__(self, paths: Iterable[str]):
+        encoded = [os.fsencode(path) for path in paths]
+        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        self._ends = np.cumsum([0, *map(len, encoded)])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> str:
+        return os.fsdecode(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
+
+
+class TwoViews(Dataset):
+    """Maps a slot to the query view and the key view of its image, or of the image that replaces it.
+
+    An image that cannot be read is replaced by one that is a function of (seed, epoch, index, attempt), the
+    same on every rank; its views are drawn with the key of the slot.
+    """
+
+    def __init__(
+        self, paths: Sequence[str], *, seed: int, recipe: str, size: int, crop_scale: Sequence[float]
+    ):
+        """
+        Args:
+            paths: files of the images; a slot's index counts in it.
+            recipe, size, crop_scale: as in :mod:`moco_det.pretrain.views`.
+        """
+        check_view_settings(recipe, size, crop_scale)
+        self.paths = PackedPaths(paths)
+        self.seed, self.recipe, self.size, self.crop_scale = seed, recipe, size, tuple(crop_scale)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, slot: Slot) -> dict:
+        """One item of a batch; without its views if neither the image nor a replacement can be read."""
+        image, unreadable = self._read(slot)
+        item = {"epoch": slot[0], "unreadable": unreadable}
+        if image is not None:
+            item["query"], item["key"] = (self._view(image, slot, view) for view in range(2))
+        return item
+
+    def _read(self, slot: Slot) -> tuple[Image.Image | None, list[Unreadable]]:
+        unreadable: list[Unreadable] = []
+        for path in self._candidates(slot):
+            try:
+                return decode_rgb(path), unreadable
+            except UnreadableImage as error:
+                unreadable.append((error.path, error.reason))
+        return None, unreadable
+
+    def _candidates(self, slot: Slot) -> Iterator[str]:
+        yield self.paths[slot[1]]
+        for attempt in range(MAX_REPLACEMENTS):
+            yield self.paths[numpy_generator(self.seed, "replacement", *slot, attempt).integers(len(self))]
+
+    def _view(self, image: Image.Image, slot: Slot, view: int) -> Tensor:
+        rng = numpy_generator(self.seed, "view", *slot, view)
+        return apply_view(image, draw_view(rng, *image.size, self.recipe, self.crop_scale), self.size)
+
+
+def build_loader(
+    paths: Sequence[str],
+    *,
+    seed: int,
+    images_per_batch: int,
+    recipe: str,
+    size: int,
+    crop_scale: Sequence[float],
+    num_workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+    start_iteration: int = 0,
+) -> Iterator[dict]:
+    """The batches of one rank, without end. Letters: n = images_per_batch / world_size, S = size.
+
+    Args:
+        paths: all images, the same list on every rank.
+        images_per_batch: of the global batch.
+        start_iteration: iterations (global batches) that were done before.
+
+    Returns:
+        iterator over ``{"query": uint8 (n, 3, S, S), "key": uint8 (n, 3, S, S), "epoch": int,
+        "unreadable": [(path, reason), ...]}``; the last are the files that this rank met and replaced.
+
+    Raises:
+        ValueError: a setting is out of range, or batch, ranks and images do not fit together; while
+            iterating: an image and all its replacements cannot be read.
+    """
+    if images_per_batch < 1 or images_per_batch % world_size:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is {images_per_batch}, which {world_size} processes cannot share equally; "
+            f"set it to a multiple of {world_size}"
+        )
+    steps_per_epoch(len(paths), images_per_batch)
+    dataset = TwoViews(paths, seed=seed, recipe=recipe, size=size, crop_scale=crop_scale)
+    slots = rank_batches(
+        len(dataset),
+        seed=seed,
+        images_per_batch=images_per_batch,
+        rank=rank,
+        world_size=world_size,
+        start_iteration=start_iteration,
+    )
+    batches = DataLoader(
+        dataset,
+        batch_sampler=slots,
+        num_workers=num_workers,
+        collate_fn=_collate,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch_generator(seed, "workers"),  # else DataLoader draws from the global one
+    )
+    return _refuse_hopeless(batches)
+
+
+def _collate(items: list[dict]) -> dict:
+    for item in items:
+        if "query" not in item:
+            return {"hopeless": item["unreadable"]}
+    return {
+        "query": torch.stack([item["query"] for item in items]),  # nx3xSxS
+        "key": torch.stack([item["key"] for item in items]),  # nx3xSxS
+        "epoch": items[0]["epoch"],
+        "unreadable": list(itertools.chain.from_iterable(item["unreadable"] for item in items)),
+    }
+
+
+def _refuse_hopeless(batches: Iterable[dict]) -> Iterator[dict]:
+    # Raised here, not in the worker, whose exceptions arrive wrapped in a traceback.
+    for batch in batches:
+        if "hopeless" in batch:
+            (path, reason), tried = batch["hopeless"][0], len(batch["hopeless"])
+            raise ValueError(
+                f"{tried} images in a row cannot be read, the first is {path!r} ({reason}): check the images"
+            )
+        yield batch
+
+
+class UnreadableLog:
+    """Lists the distinct files that could not be read, and stops a run that meets too many of them.
+
+    One process writes it. Each file stands once in ``path``, as "file TAB reason".
+    """
+
+    def __init__(self, path: str, *, max_share: float, num_images: int, resume: bool = False):
+        """
+        Args:
+            path: the list, ``OUTPUT_DIR/unreadable_images.txt``; written when the first file is found.
+            max_share: largest accepted share of the images met so far (DATASETS.MAX_UNREADABLE).
+            num_images: images in the data set.
+            resume: go on with the list that is there; otherwise it is removed.
+        """
+        if not 0 <= max_share <= 1:
+            raise ValueError(f"DATASETS.MAX_UNREADABLE is {max_share}; expected a share in [0, 1]")
+        self.path, self.max_share, self.num_images = path, max_share, num_images
+        self.files: set[str] = set()
+        if os.path.exists(path):
+            if resume:
+                with open(path, encoding="utf-8", errors="surrogateescape") as lines:
+                    self.files = {line.split("\t")[0] for line in lines}
+            else:
+                os.remove(path)
+
+    def update(self, unreadable: Iterable[Unreadable], slots: int) -> None:
+        """Note what a step met.
+
+        Args:
+            unreadable: (path, reason) pairs of all ranks.
+            slots: images that the run has taken so far, over all epochs and ranks.
+
+        Raises:
+            ValueError: more than ``max_share`` of the images met are unreadable. Judged from ``GRACE_IMAGES``
+                images on, so that one bad file among the first does not stop a run.
+        """
+        new = {path: reason for path, reason in unreadable if path not in self.files}
+        if new:
+            with open(self.path, "a", encoding="utf-8", errors="surrogateescape") as lines:
+                lines.writelines(f"{path}\t{reason}\n" for path, reason in new.items())
+            self.files.update(new)
+        met = min(slots, self.num_images)
+        if met >= min(GRACE_IMAGES, self.num_images) and len(self.files) > self.max_share * met:
+            raise ValueError(
+                f"{len(self.files)} of the {met} images met so far cannot be read, more than the accepted "
+                f"share DATASETS.MAX_UNREADABLE = {self.max_share}; listed in {self.path!r}: mend or "
+                "remove them, or raise DATASETS.MAX_UNREADABLE"
+            )
