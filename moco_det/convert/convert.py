@@ -1,0 +1,152 @@
+"""``tools/convert_to_d2.py IN OUT``: a checkpoint becomes backbone.pkl, proven or not written at all."""
+
+import argparse
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+
+from moco_det.backbone_file import write_backbone
+from moco_det.cli import user_errors
+from moco_det.convert.rename import to_detectron2
+from moco_det.convert.sources import Source, locate_backbone, read_checkpoint
+from moco_det.convert.verify import TOLERANCE, check_backbone, find_arch, prove_equal_features
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What was done.
+
+    Attributes:
+        kept: torchvision's names -> detectron2's names.
+        dropped: reason -> names in the source.
+        bookkeeping: the source's entries that are no tensors.
+        notes: what else a reader should know.
+        differences: stage -> largest relative difference of its features.
+        output: where the file went.
+        provenance: as written into the file.
+    """
+
+    kept: dict[str, str]
+    dropped: dict[str, list[str]]
+    bookkeeping: list[str]
+    notes: list[str]
+    differences: dict[str, float]
+    output: Path
+    provenance: dict[str, str]
+
+    def summary(self) -> str:
+        """The table for the terminal."""
+        origin = self.provenance
+        which = f", {origin['encoder']} encoder" if origin["encoder"] else ""
+        rows = [("source", f"{origin['file']} ({origin['source']}{which}, {origin['arch']})")]
+        rows.append(("kept", f"{len(self.kept)} tensors, renamed for detectron2"))
+        rows += [
+            ("dropped", f"{len(names)} {reason}: {_few(names)}") for reason, names in self.dropped.items()
+        ]
+        if self.bookkeeping:
+            rows.append(("dropped", f"entries that are no weights: {', '.join(self.bookkeeping)}"))
+        rows += [("note", note) for note in self.notes]
+        largest = ", ".join(f"{stage} {value:.1e}" for stage, value in self.differences.items())
+        rows.append(("proof", f"features differ by {largest} (float64, relative; limit {TOLERANCE:.0e})"))
+        rows.append(("written", f"{self.output} ({self.output.stat().st_size / 1e6:.1f} MB)"))
+        return "\n".join(f"{label:8} {text}" for label, text in rows)
+
+
+def convert(
+    source: str | os.PathLike, output: str | os.PathLike, encoder: str = "query", trust_pickle: bool = False
+) -> Conversion:
+    """Convert a checkpoint to backbone.pkl; nothing is left at ``output`` unless every check passed.
+
+    Args:
+        source: a checkpoint of a family in ``sources.py``.
+        output: where to, ending in ``.pkl``, in a folder that exists.
+        encoder: ``"query"`` or ``"key"``, where the source has both.
+        trust_pickle: allow the source to run code while it is read.
+
+    Raises:
+        ValueError: a path, the source or one of its tensors is not as it must be.
+        OSError: a file cannot be read or written.
+    """
+    source, output = Path(source), Path(output)
+    _check_paths(source, output)
+    found = locate_backbone(read_checkpoint(source, trust_pickle), encoder)
+    arch = _agreed_arch(found)
+    tensors, notes = check_backbone(found.backbone, arch)
+    kept = {name: to_detectron2(name) for name in tensors}
+    provenance = {
+        "source": found.family,
+        "file": source.name,
+        "sha256": _sha256(source),
+        "encoder": found.encoder,
+        "arch": arch,
+        "config": found.record.config,
+    }
+    differences = {}
+    write_backbone(
+        output,
+        {kept[name]: tensor.numpy() for name, tensor in tensors.items()},
+        found.record.preprocessing,
+        provenance,
+        check=lambda written: differences.update(prove_equal_features(written, tensors, arch)),
+    )
+    return Conversion(kept, found.dropped, found.bookkeeping, notes, differences, output, provenance)
+
+
+def _check_paths(source: Path, output: Path) -> None:
+    if not source.is_file():
+        raise ValueError(f"source {str(source)!r} is no file (looked in {os.getcwd()!r})")
+    if output.suffix != ".pkl":
+        raise ValueError(
+            f"output {str(output)!r} must end in '.pkl': detectron2 takes the ending for the kind of file"
+        )
+    if not output.parent.is_dir():
+        raise ValueError(f"the folder of output {str(output)!r} does not exist; make it first")
+    if output.exists() and output.samefile(source):
+        raise ValueError(
+            f"source and output are the same file, {str(source)!r}; give the output another name"
+        )
+
+
+def _agreed_arch(found: Source) -> str:
+    arch = find_arch(found.backbone)
+    if found.record.arch not in (None, arch):
+        raise ValueError(
+            f"the checkpoint says it holds a {found.record.arch}, but its tensors are a {arch}'s; "
+            "it was damaged or edited: convert an intact one"
+        )
+    return arch
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+@user_errors
+def main(argv: list[str] | None = None) -> None:
+    """Entry of ``tools/convert_to_d2.py``."""
+    parser = argparse.ArgumentParser(
+        description="Convert a checkpoint to detectron2's backbone.pkl, with proof."
+    )
+    parser.add_argument("source", metavar="IN", help="moco_det, official MoCo or torchvision checkpoint")
+    parser.add_argument(
+        "output", metavar="OUT", help="where to write, ending in .pkl, in a folder that exists"
+    )
+    parser.add_argument(
+        "--encoder", choices=("query", "key"), default="query", help="which one (default: query)"
+    )
+    parser.add_argument(
+        "--trust-pickle",
+        action="store_true",
+        help="let IN run code while it is read; only for files whose origin you trust",
+    )
+    args = parser.parse_args(argv)
+    print(convert(args.source, args.output, args.encoder, args.trust_pickle).summary())
