@@ -1,0 +1,105 @@
+"""Which scenes a toy world holds, and in which layouts they are written."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from moco_det.seeding import numpy_generator
+from moco_det.toyworld.art import Art
+from moco_det.toyworld.layouts.coco import write_coco
+from moco_det.toyworld.layouts.folders import write_folder
+from moco_det.toyworld.layouts.voc import write_voc
+from moco_det.toyworld.scenes import ONE_LARGE, SEVERAL, Scene, compose
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of images: unlabelled ones, a class and split (class folders), a split (VOC and COCO, each)."""
+
+    unlabelled: int
+    per_class_train: int
+    per_class_test: int
+    train: int
+    test: int
+
+    def total(self, num_classes: int) -> int:
+        """Images of a whole world; the detection scenes are written in two layouts."""
+        per_class = self.per_class_train + self.per_class_test
+        return self.unlabelled + num_classes * per_class + 2 * (self.train + self.test)
+
+
+class World:
+    """Renders every part of a toy world. Each scene is a function of the seed, its part and its index.
+
+    Args:
+        seed: of everything that is random.
+        image_size: side of every image, in pixels.
+        counts: numbers of images.
+        art: what the scenes of "train" and of "test" are made of.
+    """
+
+    def __init__(self, seed: int, image_size: int, counts: Counts, art: Mapping[str, Art]):
+        self._seed = seed
+        self._size = image_size
+        self._counts = counts
+        self._art = art
+        self._classes = art["train"].classes
+        self._sources: dict[str, set[str]] = {"train": set(), "test": set()}
+
+    @property
+    def sources(self) -> dict[str, list[str]]:
+        """The pictures that went into the scenes of each split so far; none when the art is procedural."""
+        return {split: sorted(used) for split, used in self._sources.items()}
+
+    def write(self, folder: Path) -> None:
+        """Render all scenes and write them below ``folder``."""
+        counts = self._counts
+        with tqdm(
+            total=counts.total(len(self._classes)), desc="toy world", unit="image", disable=None
+        ) as bar:
+
+            def shown(scenes: Iterator[Scene]) -> Iterator[Scene]:
+                for scene in scenes:
+                    yield scene
+                    bar.update()
+
+            write_folder(folder / "unlabelled", shown(self.unlabelled(counts.unlabelled)))
+            for split, count in (("train", counts.per_class_train), ("test", counts.per_class_test)):
+                for name in self._classes:
+                    scenes = self.one_class(split, name, count)
+                    write_folder(folder / "classes" / split / name, shown(scenes))
+            for split, voc_split, coco_split, count in (
+                ("train", "trainval", "train2017", counts.train),
+                ("test", "test", "val2017", counts.test),
+            ):
+                write_voc(folder / "VOC2007", voc_split, shown(self.detection(split, count)))
+                write_coco(folder / "coco", coco_split, self._classes, shown(self.detection(split, count)))
+
+    def unlabelled(self, count: int) -> Iterator[Scene]:
+        """Scenes for pre-training: one large object and several objects by turns."""
+        for index in range(count):
+            rng = numpy_generator(self._seed, "toyworld unlabelled", index)
+            recipe = SEVERAL if index % 2 else ONE_LARGE
+            yield self._noted("train", compose(rng, self._art["train"], self._size, recipe))
+
+    def one_class(self, split: str, name: str, count: int) -> Iterator[Scene]:
+        """Scenes with one large object of a class."""
+        for index in range(count):
+            rng = numpy_generator(self._seed, f"toyworld classes {split} {name}", index)
+            yield self._noted(split, compose(rng, self._art[split], self._size, ONE_LARGE, first=name))
+
+    def detection(self, split: str, count: int) -> Iterator[Scene]:
+        """Scenes with several objects; the classes take turns at being in front, so that each occurs."""
+        for index in range(count):
+            rng = numpy_generator(self._seed, f"toyworld detection {split}", index)
+            first = self._classes[index % len(self._classes)]
+            yield self._noted(split, compose(rng, self._art[split], self._size, SEVERAL, first=first))
+
+    def _noted(self, split: str, scene: Scene) -> Scene:
+        used = {scene.background_source, *(placed.sprite.source for placed in scene.objects)} - {""}
+        strangers = [source for source in used if not source.startswith(f"{split}/")]
+        assert not strangers, f"a scene of {split} shows {strangers}"
+        self._sources[split] |= used
+        return scene

@@ -1,0 +1,7 @@
+#!/usr/bin/env python
+"""Render the toy world: unlabelled images, class folders, PASCAL VOC and COCO data. See --help."""
+
+from moco_det.toyworld.make import main
+
+if __name__ == "__main__":
+    main()
