@@ -1,0 +1,1 @@
+"""Reads finished run folders and says what pre-training bought: tables, figures, one page."""

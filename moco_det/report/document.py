@@ -1,0 +1,88 @@
+"""A report as plain blocks, so that the page and the Markdown file say the same thing."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption below it; ``quiet`` names rows to set back (the paper's)."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+    quiet: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG with a caption that says what one sees; ``name`` is its file name without the ending."""
+
+    name: str
+    png: bytes
+    caption: str
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Something long to unfold: commands, folders, notes."""
+
+    title: str
+    lines: tuple[str, ...]
+
+
+Block = Text | Table | Picture | Lines
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+def markdown_table(table: Table) -> str:
+    """The table as Markdown, first column to the left, numbers to the right."""
+    marks = ["---", *["---:"] * (len(table.header) - 1)]
+    lines = [table.header, marks, *table.rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def markdown(title: str, sections: list[Section]) -> str:
+    """The whole report as Markdown; pictures are links to ``figures/<name>.png``."""
+    parts = [f"# {title}"]
+    for section in sections:
+        parts += [f"## {section.title}", *map(_markdown_block, section.blocks)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_block(block: Block) -> str:
+    match block:
+        case Text():
+            return block.text
+        case Table():
+            return markdown_table(block) + (f"\n\n{block.caption}" if block.caption else "")
+        case Picture():
+            return f"![{block.name}](figures/{block.name}.png)\n\n{block.caption}"
+        case Lines():
+            return f"{block.title}:\n\n" + "\n".join(f"- {line}" for line in block.lines)
+
+
+def terminal_table(table: Table) -> str:
+    """The table in aligned plain text."""
+    lines = [table.header, *table.rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = [
+        "  ".join(
+            [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
+        )
+        for line in lines
+    ]
+    return "\n".join([padded[0], "-" * len(padded[0]), *padded[1:]])

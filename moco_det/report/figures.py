@@ -1,0 +1,150 @@
+"""The curves of the report as PNG: pre-training, and AP over the iterations of fine-tuning.
+
+Drawn narrow (about five inches), one panel below the other, so that a phone shows them with readable letters.
+"""
+
+import io
+from collections.abc import Sequence
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from moco_det.report.rows import Row
+from moco_det.report.runs import Curve, Run
+from moco_det.report.statistics import summarise
+
+WIDTH = 5.2  # inches
+DPI = 170
+INK, FAINT = "#33383f", "#dde1e6"
+STYLE = {
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#9aa1aa",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.grid": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+INIT_COLORS = {
+    "random": "#7a828c",
+    "moco": "#c8553d",
+    "supervised_torchvision": "#2f6690",
+    "supervised_msra": "#3a9188",
+}
+OTHER_COLORS = ("#8661c1", "#b08900", "#2d7dd2", "#5c8001", "#b5179e")
+
+# name in metrics.json, title of the panel, factor to what is shown
+PRETRAINING_PANELS = (
+    ("total_loss", "loss", 1),
+    ("accuracy", "(K+1)-way accuracy, %", 100),
+    ("queue_real", "share of real keys in the queue, %", 100),
+    ("knn_accuracy", "kNN accuracy on labelled images, %", 1),
+)
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure of the report's width, ``height`` inches high; draw within ``rc_context(STYLE)``."""
+    return Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+
+
+def to_png(figure: Figure) -> bytes:
+    """The figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor="white")
+    return buffer.getvalue()
+
+
+def colors_of(labels: Sequence[str]) -> dict[str, str]:
+    """One colour a label; the known inits always have the same one."""
+    others = [label for label in dict.fromkeys(labels) if label not in INIT_COLORS]
+    rest = {label: OTHER_COLORS[i % len(OTHER_COLORS)] for i, label in enumerate(others)}
+    return {label: INIT_COLORS.get(label) or rest[label] for label in labels}
+
+
+def pretraining_curves(runs: Sequence[Run]) -> bytes | None:
+    """Loss, accuracy, share of real keys and kNN accuracy over iterations; None if no run has any of them."""
+    panels = [panel for panel in PRETRAINING_PANELS if any(panel[0] in run.curves for run in runs)]
+    if not panels:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(0.4 + 1.45 * len(panels))
+        axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axis, (name, title, factor) in zip(axes, panels, strict=True):
+            for number, run in enumerate(runs):
+                color = ("#c8553d", *OTHER_COLORS)[number % (len(OTHER_COLORS) + 1)]
+                iterations, values = _columns(run.curves.get(name, []))
+                marker = "o" if name == "knn_accuracy" else None
+                shown = [factor * value for value in values]
+                axis.plot(
+                    iterations, shown, color=color, lw=1.4, marker=marker, ms=3.5, label=run.folder.name
+                )
+                if name == "knn_accuracy" and "knn_untrained" in run.metrics:
+                    axis.axhline(run.metrics["knn_untrained"], color=color, lw=1, ls=":")
+            axis.set_title(title)
+            if factor == 100:
+                axis.set_ylim(bottom=0)
+        axes[-1].set_xlabel("iteration")
+        if len(runs) > 1:
+            axes[0].legend()
+        return to_png(figure)
+
+
+def _columns(curve: Curve) -> tuple[list[int], list[float]]:
+    return [iteration for iteration, _ in curve], [value for _, value in curve]
+
+
+def mean_and_band(curves: Sequence[Curve]) -> list[tuple[int, float, float, float]]:
+    """(iteration, mean, lowest, highest) at each iteration that every curve has.
+
+    Where one run has no value yet a mean would be over other runs than at the next point.
+    """
+    values = [dict(curve) for curve in curves]
+    shared = sorted(set.intersection(*map(set, values))) if values else []
+    columns = {iteration: [curve[iteration] for curve in values] for iteration in shared}
+    return [(i, summarise(column).mean, min(column), max(column)) for i, column in columns.items()]
+
+
+def average_precision_curves(rows: Sequence[Row], metric: str = "bbox/AP") -> bytes | None:
+    """AP over iterations for the rows of one task: one panel a schedule, one colour an init.
+
+    The mean over the seeds is a line, the range from the lowest to the highest seed a band, and each run a
+    thin line. None if no run was evaluated on the way.
+    """
+    rows = [row for row in rows if any(metric in run.curves for run in row.runs)]
+    if not rows:
+        return None
+    schedules = sorted({row.iterations for row in rows})
+    colors = colors_of([row.label for row in rows])
+    with matplotlib.rc_context(STYLE):
+        figure = new_figure(0.3 + 2.6 * len(schedules))
+        axes = figure.subplots(len(schedules), 1, sharey=True, squeeze=False)[:, 0]
+        for axis, iterations in zip(axes, schedules, strict=True):
+            for row in (row for row in rows if row.iterations == iterations):
+                _draw_row(axis, row, colors[row.label], metric)
+            axis.set_title(f"{metric.replace('/', ' ')}, schedule of {iterations:,} iterations")
+            axis.set_ylim(bottom=0)
+            axis.legend()
+        axes[-1].set_xlabel("iteration")
+        return to_png(figure)
+
+
+def _draw_row(axis, row: Row, color: str, metric: str) -> None:
+    curves = [run.curves[metric] for run in row.runs if metric in run.curves]
+    for curve in curves:
+        axis.plot(*_columns(curve), color=color, lw=0.7, alpha=0.45)
+    points = mean_and_band(curves)
+    if points:
+        iterations, mean, low, high = zip(*points, strict=True)
+        axis.plot(
+            iterations, mean, color=color, lw=2, marker="o", ms=3.5, label=f"{row.label}, n = {len(curves)}"
+        )
+        axis.fill_between(iterations, low, high, color=color, alpha=0.15, lw=0)

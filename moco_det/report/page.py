@@ -1,0 +1,80 @@
+"""The report as one self-contained HTML page: figures inside, no script, no network, one column."""
+
+import base64
+from html import escape
+
+from moco_det.report.document import Block, Lines, Picture, Section, Table, Text
+
+CSS = """
+:root { color-scheme: light; }
+body { margin: 0; background: #fbfbfa; color: #2b2f36;
+       font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
+main { max-width: 44rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+h1 { font-size: 1.55rem; line-height: 1.25; margin: 1rem 0 .5rem; font-weight: 600; }
+h2 { font-size: 1.15rem; margin: 2.75rem 0 .5rem; padding-top: 1rem; border-top: 1px solid #e4e5e3;
+     font-weight: 600; }
+p { margin: .6rem 0; overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; margin: 1rem 0 .4rem; }
+table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .4rem .55rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #ececea; }
+th { font-weight: 600; color: #5b626c; border-bottom-color: #cfd2d0; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+tr.quiet td { color: #8a9099; font-style: italic; }
+figure { margin: 1.25rem 0; }
+figure img { display: block; width: 100%; max-width: 38rem; height: auto; margin: 0 auto; }
+figcaption, .caption { color: #5b626c; font-size: .88rem; line-height: 1.5; margin: .5rem 0 1rem; }
+details { margin: 1rem 0; font-size: .88rem; }
+summary { cursor: pointer; color: #5b626c; }
+li { margin: .3rem 0; overflow-wrap: anywhere; }
+li, code { font-size: .82rem; }
+""".strip()
+
+
+def html_page(title: str, sections: list[Section]) -> str:
+    """The whole page; every text is escaped, every picture is a data URI."""
+    body = "\n".join(
+        f"<section>\n<h2>{escape(section.title)}</h2>\n"
+        + "\n".join(map(_html, section.blocks))
+        + "\n</section>"
+        for section in sections
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{CSS}\n</style>\n</head>\n"
+        f"<body>\n<main>\n<h1>{escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _html(block: Block) -> str:
+    match block:
+        case Text():
+            return f"<p>{escape(block.text)}</p>"
+        case Table():
+            return _html_table(block)
+        case Picture():
+            data = base64.b64encode(block.png).decode()
+            caption = escape(block.caption)
+            return (
+                f'<figure id="{escape(block.name)}">\n<img alt="{escape(block.name)}" '
+                f'src="data:image/png;base64,{data}">\n<figcaption>{caption}</figcaption>\n</figure>'
+            )
+        case Lines():
+            items = "\n".join(f"<li>{escape(line)}</li>" for line in block.lines)
+            return f"<details>\n<summary>{escape(block.title)}</summary>\n<ul>\n{items}\n</ul>\n</details>"
+
+
+def _html_table(table: Table) -> str:
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
+    lines = [
+        ("<tr class='quiet'>" if number in table.quiet else "<tr>")
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row)
+        + "</tr>"
+        for number, row in enumerate(table.rows)
+    ]
+    caption = f'\n<p class="caption">{escape(table.caption)}</p>' if table.caption else ""
+    body = "\n".join(lines)
+    return (
+        f'<div class="scroll">\n<table>\n<thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody>\n</table>\n</div>{caption}"
+    )

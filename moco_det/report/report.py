@@ -1,0 +1,200 @@
+"""Run folders in, a report out: ``report.html``, ``report.md``, ``report.csv`` and the figures as files."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from moco_det.cli import user_errors
+from moco_det.report import captions, figures, panels, zoo
+from moco_det.report.document import Block, Lines, Picture, Section, Text, markdown
+from moco_det.report.page import html_page
+from moco_det.report.rows import Row, build_rows
+from moco_det.report.runs import Incomplete, Run, find_runs
+from moco_det.report.tables import (
+    csv_text,
+    finetune_rows,
+    format_terminal_table,
+    headlines,
+    pair_table,
+    pretrain_rows,
+    pretrain_table,
+    task_table,
+)
+
+TITLE = "What pre-training bought"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written and from what."""
+
+    html: Path
+    markdown: Path
+    csv: Path
+    runs: tuple[Run, ...]
+    incomplete: tuple[Incomplete, ...]
+
+    @property
+    def table(self) -> str:
+        """The results as plain text for a terminal."""
+        return format_terminal_table(self.runs)
+
+
+def write_report(run_dirs: Sequence[str | os.PathLike], output: str | os.PathLike) -> Report:
+    """Read every run in ``run_dirs`` (and below) and write the report into the folder ``output``.
+
+    Raises:
+        ValueError: no run was found, or ``output`` cannot be written.
+    """
+    runs, incomplete = find_runs(run_dirs)
+    sections = make_sections(runs, incomplete)
+    output = Path(output)
+    report = Report(
+        output / "report.html", output / "report.md", output / "report.csv", tuple(runs), tuple(incomplete)
+    )
+    try:
+        (output / "figures").mkdir(parents=True, exist_ok=True)
+        for block in (block for section in sections for block in section.blocks):
+            if isinstance(block, Picture):
+                (output / "figures" / f"{block.name}.png").write_bytes(block.png)
+        report.html.write_text(html_page(TITLE, sections), encoding="utf-8")
+        report.markdown.write_text(markdown(TITLE, sections), encoding="utf-8")
+        report.csv.write_text(csv_text(build_rows(runs)[0]), encoding="utf-8")
+    except OSError as error:
+        raise ValueError(
+            f"cannot write the report to {str(output)!r}: {error.strerror}; give another folder with --output"
+        ) from error
+    return report
+
+
+def make_sections(runs: Sequence[Run], incomplete: Sequence[Incomplete]) -> list[Section]:
+    """The content of the report in reading order; a section without content is left out."""
+    rows, notes = build_rows(runs)
+    finetuned, pretrained = finetune_rows(rows), pretrain_rows(rows)
+    sections = [
+        Section("Results", _results(finetuned, pretrained, notes, incomplete)),
+        Section("AP over iterations", _ap_curves(finetuned)),
+        Section("Pre-training", _pretraining(pretrained)),
+        Section("Sample views", _sample_views(pretrained)),
+        Section("Nearest neighbours", _neighbours(pretrained)),
+        Section("Detections on test images", _detections(finetuned)),
+        Section("How each run was made", _provenance(runs, incomplete)),
+    ]
+    return [section for section in sections if section.blocks]
+
+
+def _results(finetuned, pretrained, notes, incomplete) -> tuple[Block, ...]:
+    blocks: list[Block] = [Text(sentence) for sentence in headlines(finetuned)]
+    for task in dict.fromkeys(row.task for row in finetuned):
+        blocks += [Text(task), task_table(task, finetuned)]
+    if (differences := pair_table(finetuned)) and len({row.init for row in finetuned}) > 2:
+        blocks.append(differences)
+    if pretrained:
+        blocks.append(pretrain_table(pretrained))
+    blocks += [Text(f"Note: {note}.") for note in notes]
+    if incomplete:
+        names = ", ".join(entry.folder.name for entry in incomplete)
+        blocks.append(Text(f"Incomplete, in no number above: {names} (reasons at the end)."))
+    return tuple(blocks)
+
+
+def _ap_curves(finetuned: Sequence[Row]) -> tuple[Block, ...]:
+    pictures = []
+    for number, task in enumerate(dict.fromkeys(row.task for row in finetuned)):
+        if png := figures.average_precision_curves([row for row in finetuned if row.task == task]):
+            pictures.append(Picture(f"average_precision_{number}", png, f"{task}. {captions.AP_CURVES}"))
+    return tuple(pictures)
+
+
+def _pretraining(pretrained: Sequence[Row]) -> tuple[Block, ...]:
+    png = figures.pretraining_curves([run for row in pretrained for run in row.runs])
+    return (Picture("pretraining", png, captions.PRETRAINING_CURVES),) if png else ()
+
+
+def _each_run(pretrained: Sequence[Row], draw, name: str, caption: str) -> tuple[Block, ...]:
+    drawn = [(run, draw(run)) for row in pretrained for run in row.runs]
+    return tuple(
+        Picture(f"{name}_{number}", png, f"{run.folder.name}. {caption}")
+        for number, (run, png) in enumerate(drawn)
+        if png
+    )
+
+
+def _sample_views(pretrained: Sequence[Row]) -> tuple[Block, ...]:
+    return _each_run(pretrained, panels.sample_views, "sample_views", captions.SAMPLE_VIEWS)
+
+
+def _neighbours(pretrained: Sequence[Row]) -> tuple[Block, ...]:
+    return _each_run(pretrained, panels.neighbours, "neighbours", captions.NEIGHBOURS)
+
+
+def _detections(finetuned: Sequence[Row]) -> tuple[Block, ...]:
+    groups: dict[tuple, list[Row]] = {}
+    for row in finetuned:
+        groups.setdefault((row.task, row.iterations), []).append(row)
+    pictures = []
+    for number, ((task, iterations), rows) in enumerate(groups.items()):
+        if png := panels.detections(rows):
+            caption = f"{task}, {iterations:,} iterations. {captions.DETECTIONS}"
+            pictures.append(Picture(f"detections_{number}", png, caption))
+    return tuple(pictures)
+
+
+def _provenance(runs: Sequence[Run], incomplete: Sequence[Incomplete]) -> tuple[Block, ...]:
+    blocks = []
+    if runs:
+        lines = tuple(map(_describe_run, runs))
+        blocks.append(Lines(f"Command, seed, config, commit and machine of {len(runs)} finished runs", lines))
+    if incomplete:
+        lines = tuple(f"{entry.folder}: {entry.reason}" for entry in incomplete)
+        blocks.append(Lines(f"{len(incomplete)} incomplete runs, in no number above", lines))
+    return tuple(blocks)
+
+
+def _describe_run(run: Run) -> str:
+    facts = (
+        f"seed {run.seed}, config {run.config_hash}, commit {run.commit}, weights {run.weights}",
+        f"{run.minutes:.1f} min on {run.machine}",
+        f"finished {run.record['finished']}",
+        *run.notes,
+    )
+    return f"{run.folder.name}: {run.record['command']} ({'; '.join(facts)})"
+
+
+def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
+    """Carry out a parsed command line (``add_configs``: the same signature as every stage; unused here)."""
+    if args.runs:
+        report = write_report(args.runs, args.output)
+        print(report.table)
+        for entry in report.incomplete:
+            print(f"incomplete, not counted: {entry.folder}: {entry.reason}")
+        if args.suite:
+            saved = zoo.save_results(report.runs, args.results, args.suite)
+            print(f"{len(saved)} results in {Path(args.results, args.suite)}")
+        print(f"report: {report.html.resolve()}")
+    for path in args.update_tables:
+        zoo.update_tables(path, args.results)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of tools/make_report.py."""
+    parser = argparse.ArgumentParser(description="Tables and figures of finished runs, on one page.")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="run folder, or a folder above several")
+    parser.add_argument("--output", default="output/report", help="folder for report.html, .md, .csv")
+    parser.add_argument("--suite", help="also keep each run's record in RESULTS/SUITE/")
+    parser.add_argument("--results", default="results", help="folder of the kept records")
+    parser.add_argument(
+        "--update-tables", nargs="+", default=[], metavar="FILE", help="write the tables between markers anew"
+    )
+    return parser
+
+
+@user_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point: report, kept records, generated tables."""
+    arguments = parser().parse_args(argv)
+    if not arguments.runs and not arguments.update_tables:
+        raise ValueError("nothing to do: give run folders, or --update-tables FILE")
+    run(arguments)

@@ -1,0 +1,121 @@
+"""Groups runs into the rows of a table: what is averaged with what, and what is compared with what.
+
+A row is one init of one task and schedule. Runs that differ in config, code or weights never share a row:
+they become variants (a), (b) …, and a note says in what they differ.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moco_det.report.runs import Run
+from moco_det.report.statistics import Interval, Summary, paired_difference, summarise
+
+REFERENCE_INIT = "random"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs that differ in nothing but the seed."""
+
+    stage: str
+    task: str
+    iterations: int
+    init: str
+    variant: str
+    runs: tuple[Run, ...]
+
+    @property
+    def label(self) -> str:
+        return f"{self.init} ({self.variant})" if self.variant else self.init
+
+    @property
+    def comparison(self) -> tuple:
+        """Rows with the same value differ in the init alone, so their difference means something."""
+        return self.stage, self.task, self.iterations, self.runs[0].recipe_hash, self.runs[0].commit
+
+    @property
+    def minutes(self) -> float:
+        return sum(run.minutes for run in self.runs) / len(self.runs)
+
+    @property
+    def machines(self) -> str:
+        return "; ".join(dict.fromkeys(run.machine for run in self.runs))
+
+    def summary(self, metric: str) -> Summary | None:
+        return summarise(run.metrics[metric] for run in self.runs if metric in run.metrics)
+
+    def by_seed(self, metric: str) -> dict[int, float]:
+        # A negative seed means "drawn anew" in detectron2: such runs pair with none.
+        return {run.seed: run.metrics[metric] for run in self.runs if run.seed >= 0 and metric in run.metrics}
+
+
+def build_rows(runs: Sequence[Run]) -> tuple[list[Row], list[str]]:
+    """Rows in reading order (random init first), and a note on each thing that was set apart."""
+    groups = defaultdict(list)
+    for run in runs:
+        groups[run.stage, run.task, run.iterations, run.init].append(run)
+    rows, notes = [], []
+    for (stage, task, iterations, init), members in groups.items():
+        variants = defaultdict(list)
+        for run in sorted(members, key=lambda run: (run.seed, run.record["finished"])):
+            variants[run.config_hash, run.commit, run.weights].append(run)
+        if len(variants) > 1:
+            notes.append(_describe_variants(task, iterations, init, variants))
+        for number, alike in enumerate(variants.values()):
+            letter = chr(ord("a") + number) if len(variants) > 1 else ""
+            kept, dropped = _newest_of_each_seed(alike)
+            rows.append(Row(stage, task, iterations, init, letter, tuple(kept)))
+            notes += [
+                f"{task}, {init}, seed {run.seed} ran more than once; the older {run.folder.name} is left out"
+                for run in dropped
+            ]
+    order = {REFERENCE_INIT: 0, "supervised_torchvision": 1, "supervised_msra": 2}
+    rows.sort(
+        key=lambda row: (row.stage, row.task, row.iterations, order.get(row.init, 9), row.init, row.variant)
+    )
+    return rows, notes
+
+
+def _describe_variants(task: str, iterations: int, init: str, variants: dict) -> str:
+    kinds = [
+        name
+        for name, column in zip(("config", "commit", "weights"), zip(*variants, strict=True), strict=True)
+        if len(set(column)) > 1
+    ]
+    parts = "; ".join(
+        f"({chr(ord('a') + number)}) config {config}, commit {commit}, weights {weights}"
+        for number, (config, commit, weights) in enumerate(variants)
+    )
+    differing = " and ".join(kinds)
+    return f"{task}, {iterations} iterations, {init}: runs of different {differing} stand apart: {parts}"
+
+
+def _newest_of_each_seed(runs: list[Run]) -> tuple[list[Run], list[Run]]:
+    # Twice the same seed is the same experiment: averaging both would count it twice.
+    newest = {run.seed: run for run in runs if run.seed >= 0}
+    kept = [run for run in runs if run.seed < 0 or newest[run.seed] is run]
+    return kept, [run for run in runs if run not in kept]
+
+
+def difference(row: Row, reference: Row, metric: str) -> Interval | None:
+    """Paired difference by seed, ``row - reference``; None = "not tested"."""
+    if row.comparison != reference.comparison:
+        return None
+    return paired_difference(row.by_seed(metric), reference.by_seed(metric))
+
+
+def reference_of(row: Row, rows: Sequence[Row]) -> Row | None:
+    """The random-init row of the same task, schedule, recipe and commit; None if there is not exactly one."""
+    found = [other for other in rows if other.init == REFERENCE_INIT and other.comparison == row.comparison]
+    return found[0] if len(found) == 1 and row.init != REFERENCE_INIT else None
+
+
+def pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """All (row, reference) pairs that differ in the init alone, references first in reading order."""
+    return [
+        (row, reference)
+        for index, reference in enumerate(rows)
+        for row in rows[index + 1 :]
+        if row.comparison == reference.comparison and row.init != reference.init
+    ]

@@ -1,0 +1,200 @@
+"""Rows as tables: for the page, for Markdown, for the terminal, and in full precision as CSV."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+from moco_det.report import captions
+from moco_det.report.document import Table, terminal_table
+from moco_det.report.paper_results import PAPER_RESULTS
+from moco_det.report.rows import Row, build_rows, difference, pairs, reference_of
+from moco_det.report.runs import AP, Run
+from moco_det.report.statistics import Interval, Summary
+
+NOT_TESTED = "not tested"
+# name in run.json -> name in a table, in the order of the columns
+METRICS = {
+    "bbox/AP": "AP",
+    "bbox/AP50": "AP50",
+    "bbox/AP75": "AP75",
+    "segm/AP": "mask AP",
+    "segm/AP50": "mask AP50",
+    "segm/AP75": "mask AP75",
+}
+
+
+def finetune_rows(rows: Sequence[Row]) -> list[Row]:
+    """The rows that hold detection results."""
+    return [row for row in rows if row.stage == "finetune"]
+
+
+def pretrain_rows(rows: Sequence[Row]) -> list[Row]:
+    """The rows that hold pre-training runs."""
+    return [row for row in rows if row.stage == "pretrain"]
+
+
+def used_metrics(rows: Sequence[Row]) -> list[str]:
+    """The METRICS that any row has, in the order of the columns; AP is always among them."""
+    return [name for name in METRICS if name == AP or any(row.summary(name) for row in rows)]
+
+
+def difference_to_random(row: Row, rows: Sequence[Row]) -> str:
+    """The cell of a row; an em dash for random init itself."""
+    if row.init == "random":
+        return "—"
+    reference = reference_of(row, rows)
+    return cell(difference(row, reference, AP) if reference else None, NOT_TESTED)
+
+
+def cell(value: Summary | Interval | None, missing: str = "—") -> str:
+    """A number as text, or what stands in its place."""
+    return missing if value is None else str(value)
+
+
+def task_table(task: str, rows: Sequence[Row]) -> Table:
+    """The results of one task, with the paper's rows for the same recipe below the own ones."""
+    own = [row for row in rows if row.task == task]
+    printed = [result for result in PAPER_RESULTS if result.task == task]
+    metrics = used_metrics(own)
+    header = ("init", "iterations", "n", *(METRICS[m] for m in metrics), "difference to random", "min/run")
+    lines = [
+        (
+            row.label,
+            f"{row.iterations:,}",
+            str(len(row.runs)),
+            *(cell(row.summary(metric)) for metric in metrics),
+            difference_to_random(row, own),
+            f"{row.minutes:.1f}",
+        )
+        for row in own
+    ]
+    lines += [
+        (
+            f"{result.init} ({result.source})",
+            f"{result.iterations:,}",
+            str(result.runs or "?"),
+            *(f"{result.metrics[metric]:.1f}" if metric in result.metrics else "—" for metric in metrics),
+            "—",
+            "—",
+        )
+        for result in printed
+    ]
+    caption = captions.RESULTS + (captions.PAPER_ROWS if printed else "")
+    return Table(header, tuple(lines), caption, frozenset(range(len(own), len(lines))))
+
+
+def pair_table(rows: Sequence[Row]) -> Table | None:
+    """Every two inits of the same recipe, schedule and commit, compared by seed; None without such two."""
+    compared = pairs(rows)
+    if not compared:
+        return None
+    metrics = used_metrics(rows)
+    lines = [
+        (
+            f"{row.label} − {reference.label}",
+            row.task,
+            f"{row.iterations:,}",
+            str(len(row.by_seed(AP).keys() & reference.by_seed(AP).keys())),
+            *(cell(difference(row, reference, metric), NOT_TESTED) for metric in metrics),
+        )
+        for row, reference in compared
+    ]
+    header = ("difference", "recipe", "iterations", "shared seeds", *(METRICS[metric] for metric in metrics))
+    return Table(header, tuple(lines), captions.PAIRS)
+
+
+def pretrain_table(rows: Sequence[Row]) -> Table:
+    """Pre-training runs: what they saw and what kNN made of it."""
+    lines = [
+        (
+            row.task if row.init == "none" else f"{row.task}, {row.label}",
+            f"{row.iterations:,}",
+            str(len(row.runs)),
+            f"{cell(row.summary('knn_untrained'))} → {cell(row.summary('knn_accuracy'))}",
+            count(row, "images"),
+            count(row, "views"),
+            f"{row.minutes:.1f}",
+        )
+        for row in rows
+    ]
+    header = ("pre-training", "iterations", "n", "kNN accuracy, %", "images", "views", "min/run")
+    return Table(header, tuple(lines), captions.PRETRAINING_TABLE)
+
+
+def count(row: Row, name: str) -> str:
+    """A count that the runs of a row recorded under ``extra``, e.g. ``"images"``."""
+    values = dict.fromkeys(run.record["extra"].get(name) for run in row.runs)
+    return ", ".join("—" if value is None else f"{value:,}" for value in values)
+
+
+def headlines(rows: Sequence[Row]) -> list[str]:
+    """One sentence for each row that has a random-init row to stand against."""
+    sentences = []
+    for row in rows:
+        reference = reference_of(row, rows)
+        ours, theirs = row.summary(AP), reference.summary(AP) if reference else None
+        if ours and theirs:
+            tested = difference(row, reference, AP)
+            verdict = f"{tested} by seed, 95 % interval" if tested else f"difference {NOT_TESTED}"
+            sentences.append(
+                f"{row.task}, {row.iterations:,} iterations: {row.label} reaches {ours} AP (n = {ours.n}), "
+                f"{reference.label} init {theirs} (n = {theirs.n}); {verdict}."
+            )
+    return sentences
+
+
+def format_terminal_table(runs: Sequence[Run]) -> str:
+    """What a terminal shows at the end: fine-tuning results, then pre-training, in plain aligned text."""
+    rows, notes = build_rows(runs)
+    parts = []
+    if finetuned := finetune_rows(rows):
+        header = ("recipe", "init", "iterations", "n", "AP", "AP50", "difference to random [95 %]")
+        lines = [
+            (
+                *(row.task, row.label, f"{row.iterations:,}", str(len(row.runs))),
+                *(cell(row.summary(AP)), cell(row.summary("bbox/AP50"))),
+                difference_to_random(row, finetuned),
+            )
+            for row in finetuned
+        ]
+        parts.append(terminal_table(Table(header, tuple(lines))))
+    if pretrained := pretrain_rows(rows):
+        parts.append(terminal_table(pretrain_table(pretrained)))
+    return "\n\n".join([*parts, *(f"note: {note}" for note in notes)])
+
+
+CSV_HEADER = (
+    *("source", "stage", "task", "iterations", "init", "variant", "metric", "n", "mean", "std"),
+    *("reference", "pairs", "difference", "low", "high"),
+    *("minutes", "seeds", "config_hash", "commit", "weights", "machine"),
+)
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """One line a row and metric, in full precision; then the paper's rows of the same tasks."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(CSV_HEADER)
+    for row in rows:
+        for metric in sorted({name for run in row.runs for name in run.metrics}):
+            writer.writerow(_csv_line(row, metric, rows))
+    tasks = {row.task for row in rows}
+    for result in (result for result in PAPER_RESULTS if result.task in tasks):
+        for metric, value in result.metrics.items():
+            known = (result.source, "finetune", result.task, result.iterations, result.init, "", metric)
+            line = (*known, result.runs or "", value)
+            writer.writerow(line + ("",) * (len(CSV_HEADER) - len(line)))
+    return buffer.getvalue()
+
+
+def _csv_line(row: Row, metric: str, rows: Sequence[Row]) -> tuple:
+    summary, reference, first = row.summary(metric), reference_of(row, rows), row.runs[0]
+    tested = difference(row, reference, metric) if reference else None
+    compared = (reference.label, tested.n, tested.mean, tested.low, tested.high) if tested else ("",) * 5
+    return (
+        *("this project", row.stage, row.task, row.iterations, row.init, row.variant, metric),
+        *(summary.n, summary.mean, "" if summary.std is None else summary.std),
+        *compared,
+        *(f"{row.minutes:.2f}", " ".join(str(run.seed) for run in row.runs)),
+        *(first.config_hash, first.commit, first.weights, row.machines),
+    )

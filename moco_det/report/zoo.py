@@ -1,0 +1,191 @@
+"""results/: one small JSON a finished, documented run; and the tables in the documents, generated from them.
+
+A document holds a table between two markers, each alone on its line: ``<!-- results:SUITE -->`` and
+``<!-- /results:SUITE -->`` (runs of this project), or ``<!-- paper:PREFIX -->`` and its closing marker
+(printed by the paper, for the recipes whose names start so).
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from moco_det.report.document import Table, markdown_table
+from moco_det.report.paper_results import PAPER_RESULTS
+from moco_det.report.rows import Row, build_rows
+from moco_det.report.runs import AP, Run, run_from_record
+from moco_det.report.tables import (
+    METRICS,
+    cell,
+    count,
+    difference_to_random,
+    finetune_rows,
+    pretrain_rows,
+)
+from moco_det.run_record import check_record
+
+# The curves worth keeping: one value an evaluation, not one a log line.
+KEPT_CURVES = ("bbox/AP", "bbox/AP50", "segm/AP", "knn_accuracy")
+EMPTY = "Not measured yet."
+MARKER = re.compile(r"^<!-- (/?)([\w-]+):([\w-]+) -->$", re.MULTILINE)
+
+
+def result_id(run: Run) -> str:
+    """12 hex digits that stay the same when the same experiment is run again."""
+    identity = [run.stage, run.task, run.init, run.weights, run.seed, run.config_hash]
+    if run.seed < 0:  # drawn anew each time: no run repeats another
+        identity.append(run.record["finished"])
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
+
+
+def save_results(runs: Sequence[Run], results: str | os.PathLike, suite: str) -> list[Path]:
+    """Write ``results/suite/<id>.json`` for each run: its record and its evaluated curves.
+
+    Raises:
+        ValueError: the suite's name is not letters, digits, ``-`` and ``_``; or the folder cannot be written.
+    """
+    if not re.fullmatch(r"[\w-]+", suite):
+        raise ValueError(f"--suite takes a name of letters, digits, '-' and '_'; found {suite!r}")
+    folder = Path(results, suite)
+    paths = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for run in runs:
+            curves = {name: run.curves[name] for name in KEPT_CURVES if name in run.curves}
+            path = folder / f"{result_id(run)}.json"
+            path.write_text(json.dumps({**run.record, "curves": curves}, sort_keys=True) + "\n")
+            paths.append(path)
+    except OSError as error:
+        raise ValueError(f"cannot write results to {str(folder)!r}: {error.strerror}") from error
+    return paths
+
+
+def load_results(results: str | os.PathLike, suite: str) -> list[Run]:
+    """The kept runs of a suite, ordered by file name; empty when nothing was kept yet.
+
+    Raises:
+        ValueError: a file is not a kept run.
+    """
+    runs = []
+    for path in sorted(Path(results, suite).glob("*.json")):
+        try:
+            record = check_record(json.loads(path.read_text()), path)
+            curves = {name: [tuple(p) for p in points] for name, points in record.pop("curves").items()}
+        except (json.JSONDecodeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path} is not a kept run ({error!r}); write it again with --suite") from error
+        runs.append(run_from_record(record, curves, path.with_suffix("")))
+    return runs
+
+
+def results_table(runs: Sequence[Run]) -> str:
+    """Markdown for a suite: fine-tuning rows, pre-training rows, notes, and the commands to unfold."""
+    rows, notes = build_rows(runs)
+    if not rows:
+        return EMPTY
+    parts = []
+    if finetuned := finetune_rows(rows):
+        parts.append(markdown_table(_finetune_table(finetuned)))
+    if pretrained := pretrain_rows(rows):
+        parts.append(markdown_table(_pretrain_table(pretrained)))
+    parts += [f"Note: {note}." for note in notes]
+    commands = [f"# {_row_name(row)}\n" + "\n".join(_commands(row)) for row in rows]
+    block = "\n\n".join(commands)
+    parts.append(f"<details><summary>Commands</summary>\n\n```bash\n{block}\n```\n\n</details>")
+    return "\n\n".join(parts)
+
+
+def _finetune_table(rows: Sequence[Row]) -> Table:
+    has_masks = any(row.summary("segm/AP") for row in rows)
+    header = (
+        *("recipe", "iterations", "init", "n", "AP", "AP50", *(["mask AP"] if has_masks else [])),
+        *("AP − random, 95 % interval", "min/run", "machine", "commit"),
+    )
+    lines = [
+        (
+            *(row.task, f"{row.iterations:,}", row.label, str(len(row.runs))),
+            *(cell(row.summary(AP)), cell(row.summary("bbox/AP50"))),
+            *([cell(row.summary("segm/AP"))] if has_masks else []),
+            *(difference_to_random(row, rows), f"{row.minutes:.1f}", row.machines, row.runs[0].commit),
+        )
+        for row in rows
+    ]
+    return Table(header, tuple(lines))
+
+
+def _pretrain_table(rows: Sequence[Row]) -> Table:
+    header = (
+        *("pre-training", "iterations", "n", "kNN untrained, %", "kNN after, %", "images", "views"),
+        *("min/run", "machine", "commit"),
+    )
+    lines = [
+        (
+            *(row.task, f"{row.iterations:,}", str(len(row.runs))),
+            *(cell(row.summary("knn_untrained")), cell(row.summary("knn_accuracy"))),
+            *(count(row, "images"), count(row, "views"), f"{row.minutes:.1f}"),
+            *(row.machines, row.runs[0].commit),
+        )
+        for row in rows
+    ]
+    return Table(header, tuple(lines))
+
+
+def _row_name(row: Row) -> str:
+    return f"{row.task}, {row.iterations:,} iterations" + (f", {row.label}" if row.init != "none" else "")
+
+
+def _commands(row: Row) -> list[str]:
+    return list(dict.fromkeys(run.record["command"] for run in row.runs))
+
+
+def paper_table(suite: str) -> str:
+    """Markdown of the paper's rows for the recipes in the folder whose name starts with ``suite``."""
+    printed = [result for result in PAPER_RESULTS if result.task.lower().startswith(suite.lower())]
+    if not printed:
+        known = sorted({result.task.split("/")[0] for result in PAPER_RESULTS})
+        raise ValueError(f"no printed results for paper:{suite}; known: {', '.join(known)}")
+    metrics = [name for name in METRICS if any(name in result.metrics for result in printed)]
+    header = ("recipe", "iterations", "init", *(METRICS[name] for name in metrics), "source")
+    lines = [
+        (
+            *(result.task, f"{result.iterations:,}", result.init),
+            *(f"{result.metrics[name]:.1f}" if name in result.metrics else "—" for name in metrics),
+            result.source + (f", mean of {result.runs}" if result.runs else ""),
+        )
+        for result in printed
+    ]
+    return markdown_table(Table(header, tuple(lines)))
+
+
+def render(text: str, results: str | os.PathLike, name: str = "text") -> str:
+    """``text`` with the content between each pair of markers generated anew.
+
+    Raises:
+        ValueError: there are no markers, one is of an unknown kind, or a pair is not closed.
+    """
+    markers = list(MARKER.finditer(text))
+    if not markers:
+        raise ValueError(f"{name} has no markers; expected a line such as <!-- results:photos -->")
+    parts, end = [], 0
+    for opening, closing in zip(markers[0::2], [*markers[1::2], None], strict=False):
+        kind, suite = opening[2], opening[3]
+        if kind not in ("results", "paper"):
+            raise ValueError(f"{name}: unknown marker {opening[0]}; known kinds: results, paper")
+        if opening[1] or closing is None or closing[0] != f"<!-- /{kind}:{suite} -->":
+            found = closing[0] if closing else "the end of the file"
+            raise ValueError(f"{name}: after {opening[0]} expected <!-- /{kind}:{suite} -->, found {found}")
+        table = results_table(load_results(results, suite)) if kind == "results" else paper_table(suite)
+        parts += [text[end : opening.end()], f"\n{table}\n"]
+        end = closing.start()
+    return "".join([*parts, text[end:]])
+
+
+def update_tables(path: str | os.PathLike, results: str | os.PathLike) -> bool:
+    """Generate the tables of a document anew; True if that changed it."""
+    path = Path(path)
+    text = path.read_text(encoding="utf-8")
+    new = render(text, results, str(path))
+    if new != text:
+        path.write_text(new, encoding="utf-8")
+    return new != text
