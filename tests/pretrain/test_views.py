@@ -1,0 +1,223 @@
+"""Views against torchvision: equal pixels from equal parameters, equal distributions of parameters."""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter
+from torchvision import transforms as T
+
+from moco_det.pretrain.views import (
+    ASPECT_RATIO,
+    apply_view,
+    center_view,
+    check_view_settings,
+    draw_view,
+)
+
+SCALE = (0.2, 1.0)
+DRAWS = 10_000
+
+
+def picture(width: int, height: int) -> Image.Image:
+    """Colour gradients with noise: no symmetry, no constant channel."""
+    y, x = np.mgrid[0:height, 0:width]
+    waves = np.stack([255 * x / width, 255 * y / height, 127 + 120 * np.sin(x / 5 + y / 9)], axis=-1)
+    noise = np.random.default_rng(0).normal(0, 20, waves.shape)
+    return Image.fromarray((waves + noise).clip(0, 255).astype(np.uint8))
+
+
+def views(recipe: str, count: int, seed: int = 0, width: int = 100, height: int = 80, scale=SCALE) -> list:
+    rng = np.random.default_rng(seed)
+    return [draw_view(rng, width, height, recipe, scale) for _ in range(count)]
+
+
+# ---- applying: the same pixels -----------------------------------------------------------------------
+
+
+def official_transform(recipe: str, parameters, size: int, monkeypatch) -> T.Compose:
+    """The official code's list of transforms with every random choice replaced by the drawn one."""
+    crop = T.RandomResizedCrop(size, scale=SCALE)
+    monkeypatch.setattr(crop, "get_params", lambda *_: parameters.crop)
+    factors = dict(parameters.jitter or ())
+    order = [operation for operation, _ in parameters.jitter or ()]
+    jitter = T.ColorJitter(0.4, 0.4, 0.4, 0.4 if recipe == "v1" else 0.1)
+    monkeypatch.setattr(jitter, "get_params", lambda *_: (order, *(factors.get(i) for i in range(4))))
+    gray = T.RandomGrayscale(p=float(parameters.grayscale))
+    blur = T.Lambda(
+        lambda x: x if parameters.blur is None else x.filter(ImageFilter.GaussianBlur(radius=parameters.blur))
+    )
+    flip = T.RandomHorizontalFlip(p=float(parameters.flip))
+    steps = {"v1": [crop, gray, jitter, flip], "v2": [crop, jitter, gray, blur, flip]}[recipe]
+    return T.Compose([*steps, T.PILToTensor()])
+
+
+@pytest.mark.parametrize("recipe", ["v1", "v2"])
+@pytest.mark.parametrize("image", [picture(100, 80), picture(30, 45)], ids=["shrinks", "grows"])
+def test_apply_equals_torchvision_with_the_same_parameters(recipe, image, monkeypatch):
+    drawn = views(recipe, 60, width=image.width, height=image.height)
+    assert any(p.grayscale for p in drawn) and any(p.flip for p in drawn)
+    for parameters in drawn:
+        expected = official_transform(recipe, parameters, 48, monkeypatch)(image)
+        view = apply_view(image, parameters, 48)
+        assert view.dtype == torch.uint8 and view.shape == (3, 48, 48)
+        assert torch.equal(view, expected)
+
+
+def test_grayscale_comes_before_jitter_in_v1_and_after_it_in_v2():
+    image = picture(64, 64)
+    (base,) = views("v2", 1)
+    strong = dataclasses.replace(
+        base, jitter=((2, 1.4), (3, 0.3), (1, 1.4), (0, 1.2)), grayscale=True, blur=None, crop=(0, 0, 64, 64)
+    )
+    v1 = apply_view(image, dataclasses.replace(strong, order=views("v1", 1)[0].order), 64)
+    v2 = apply_view(image, strong, 64)
+    for view in (v1, v2):
+        assert torch.equal(view[0], view[1]) and torch.equal(view[1], view[2])  # gray either way
+    # Hue and saturation do nothing to an image that is gray already, and change the gray that follows.
+    assert (v1.int() - v2.int()).abs().float().mean() > 5
+
+
+def test_blur_radius_is_in_pixels_of_the_view():
+    stripes = Image.fromarray(np.tile(np.repeat([0, 255], 4).astype(np.uint8)[None, :, None], (64, 8, 3)))
+    (base,) = views("v2", 1)
+    plain = dataclasses.replace(
+        base, crop=(0, 0, 64, 64), jitter=None, grayscale=False, blur=None, flip=False
+    )
+    assert apply_view(stripes, plain, 64).float().std() > 120
+    assert apply_view(stripes, dataclasses.replace(plain, blur=2.0), 64).float().std() < 60
+
+
+def test_center_view_is_the_official_resize_and_crop():
+    image = picture(300, 260)
+    assert torch.equal(center_view(image, 224), T.PILToTensor()(T.CenterCrop(224)(T.Resize(256)(image))))
+    assert center_view(picture(20, 90), 32).shape == (3, 32, 32)
+
+
+# ---- drawing: the same distribution ------------------------------------------------------------------
+
+
+def ks_distance(a, b) -> float:
+    """Largest gap between two empirical distributions (Kolmogorov-Smirnov)."""
+    a, b = np.sort(a), np.sort(b)
+    at = np.concatenate([a, b])
+    return np.abs(np.searchsorted(a, at, "right") / len(a) - np.searchsorted(b, at, "right") / len(b)).max()
+
+
+# Two samples of 10,000 from one distribution lie further apart than this once in a million.
+KS_LIMIT = math.sqrt(-math.log(1e-6 / 2) / 2) * math.sqrt(2 / DRAWS)
+
+
+def assert_same_distribution(a, b):
+    assert len(a) == len(b) == DRAWS
+    assert ks_distance(a, b) < KS_LIMIT
+
+
+def assert_share(hits: int, count: int, probability: float):
+    """Within five standard deviations of the expected count."""
+    assert abs(hits - count * probability) < 5 * math.sqrt(count * probability * (1 - probability))
+
+
+def torchvision_crops(width: int, height: int, scale=SCALE, count=DRAWS) -> np.ndarray:
+    torch.manual_seed(0)
+    image = Image.new("RGB", (width, height))
+    return np.array([T.RandomResizedCrop.get_params(image, scale, ASPECT_RATIO) for _ in range(count)])
+
+
+@pytest.mark.parametrize(("width", "height", "scale"), [(500, 375, SCALE), (300, 300, (0.08, 0.6))])
+def test_crops_are_distributed_as_torchvisions(width, height, scale):
+    ours = np.array([p.crop for p in views("v1", DRAWS, width=width, height=height, scale=scale)])
+    theirs = torchvision_crops(width, height, scale)
+    jitter = np.random.default_rng(1).uniform(size=(2, DRAWS))  # spreads ties of the discrete positions
+    for describe in (
+        lambda c, u: c[:, 2] * c[:, 3],  # area
+        lambda c, u: np.log(c[:, 3] / c[:, 2]),  # shape
+        lambda c, u: (c[:, 0] + u) / (height - c[:, 2] + 1),  # top, as a share of what is possible
+        lambda c, u: (c[:, 1] + u) / (width - c[:, 3] + 1),  # left
+        lambda c, u: c[:, 0] * c[:, 3],  # and one that ties position to shape
+    ):
+        assert_same_distribution(describe(ours, jitter[0]), describe(theirs, jitter[1]))
+    assert (ours >= 0).all() and (ours[:, 0] + ours[:, 2] <= height).all()
+    assert (ours[:, 1] + ours[:, 3] <= width).all()
+
+
+@pytest.mark.parametrize(("width", "height"), [(400, 20), (20, 400), (7, 300), (301, 8), (1, 1000)])
+def test_no_box_fits_takes_torchvisions_central_one(width, height):
+    (theirs,) = np.unique(torchvision_crops(width, height, count=5), axis=0).tolist()
+    assert {p.crop for p in views("v2", 5, width=width, height=height)} == {tuple(theirs)}
+
+
+def test_ten_attempts_before_the_central_box():
+    # 250 x 90: one attempt in about five fits, so that the number of attempts decides how often none does.
+    width, height = 250, 90
+    central = (0, 65, 90, 120)
+    ours = sum(p.crop == central for p in views("v1", DRAWS, width=width, height=height))
+    theirs = (torchvision_crops(width, height) == central).all(axis=1).sum()
+    assert 0.02 * DRAWS < theirs < 0.5 * DRAWS
+    assert abs(ours - theirs) < 5 * math.sqrt(2 * theirs)
+
+
+@pytest.mark.parametrize(("recipe", "hue"), [("v1", 0.4), ("v2", 0.1)])
+def test_jitter_is_distributed_as_torchvisions(recipe, hue):
+    count = DRAWS if recipe == "v1" else round(DRAWS / 0.75)  # enough of them with jitter
+    ours = [dict(p.jitter) for p in views(recipe, count) if p.jitter is not None][:DRAWS]
+    torch.manual_seed(0)
+    transform = T.ColorJitter(0.4, 0.4, 0.4, hue)
+    ranges = transform.brightness, transform.contrast, transform.saturation, transform.hue
+    theirs = [transform.get_params(*ranges)[1:] for _ in range(DRAWS)]
+    for operation in range(4):
+        assert_same_distribution([o[operation] for o in ours], [t[operation] for t in theirs])
+    for a, b in itertools.combinations(range(4), 2):  # drawn independently
+        assert abs(np.corrcoef([o[a] for o in ours], [o[b] for o in ours])[0, 1]) < 5 / math.sqrt(DRAWS)
+
+
+def test_every_order_of_the_four_jitter_operations_is_equally_likely():
+    orders = [tuple(operation for operation, _ in p.jitter) for p in views("v1", DRAWS)]
+    for order in itertools.permutations(range(4)):
+        assert_share(orders.count(order), DRAWS, 1 / 24)
+
+
+@pytest.mark.parametrize(("recipe", "jitter", "blur"), [("v1", 1.0, 0.0), ("v2", 0.8, 0.5)])
+def test_probabilities(recipe, jitter, blur):
+    drawn = views(recipe, DRAWS)
+    assert_share(sum(p.grayscale for p in drawn), DRAWS, 0.2)
+    assert_share(sum(p.flip for p in drawn), DRAWS, 0.5)
+    for probability, hits in (
+        (jitter, sum(p.jitter is not None for p in drawn)),
+        (blur, sum(p.blur is not None for p in drawn)),
+    ):
+        if probability in (0, 1):
+            assert hits == probability * DRAWS
+        else:
+            assert_share(hits, DRAWS, probability)
+    both = sum(p.grayscale and p.flip for p in drawn)
+    assert_share(both, DRAWS, 0.1)  # independent of each other
+
+
+def test_blur_radius_is_uniform():
+    sigmas = [p.blur for p in views("v2", round(DRAWS / 0.45)) if p.blur is not None][:DRAWS]
+    assert_same_distribution(sigmas, np.random.default_rng(2).uniform(0.1, 2.0, DRAWS))
+
+
+def test_a_view_is_a_function_of_its_generator():
+    assert views("v2", 20, seed=3) == views("v2", 20, seed=3)
+    assert views("v2", 20, seed=3) != views("v2", 20, seed=4)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "size", "scale", "message"),
+    [
+        ("v3", 224, SCALE, r"RECIPE is 'v3'; expected one of \['v1', 'v2'\]"),
+        ("v1", 0, SCALE, "SIZE is 0; expected at least 1"),
+        ("v1", 224, (0.0, 1.0), r"CROP_SCALE is \(0.0, 1.0\); expected"),
+        ("v1", 224, (0.5, 0.2), r"CROP_SCALE is \(0.5, 0.2\)"),
+        ("v1", 224, (0.2, 1.5), r"CROP_SCALE is \(0.2, 1.5\)"),
+        ("v1", 224, (0.2,), r"CROP_SCALE is \(0.2,\)"),
+    ],
+)
+def test_bad_settings_are_refused(recipe, size, scale, message):
+    with pytest.raises(ValueError, match=message):
+        check_view_settings(recipe, size, scale)
