@@ -1,1 +1,30 @@
-def check_environment(): pass
+"""Momentum Contrast for detectron2: pre-train on unlabelled images, convert, fine-tune, report.
+
+Importing the package registers its architectures, heads and data sets with detectron2.
+"""
+
+from moco_det.version import __version__
+
+__all__ = ["__version__", "add_moco_config", "check_environment", "get_cfg"]
+
+
+def check_environment() -> None:
+    """Say in one sentence when detectron2 is missing or too old.
+
+    Raises:
+        ImportError: names what was found and the mend.
+    """
+    mend = "see INSTALL.md (a source build of upstream, or the wheel that `make setup` takes)"
+    try:
+        import detectron2
+    except ImportError as error:
+        raise ImportError(f"moco_det needs detectron2 0.6 or newer, and there is none; {mend}") from error
+    numbers = tuple(int(part) for part in detectron2.__version__.split(".")[:2] if part.isdigit())
+    if numbers < (0, 6):
+        raise ImportError(f"moco_det needs detectron2 0.6 or newer, found {detectron2.__version__}; {mend}")
+
+
+check_environment()
+
+from moco_det.config import add_moco_config, get_cfg  # noqa: E402
+from moco_det.pretrain import moco as _moco  # noqa: E402, F401  registers MoCo

@@ -18,7 +18,7 @@ def info_nce(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
     Returns:
         the mean over the queries, a scalar.
     """
-    positive = positive.float() / temperature  # N
-    negatives = negatives.float() / temperature  # NxK
+    positive = positive / temperature  # N
+    negatives = negatives / temperature  # NxK
     # log(e^p + sum_j e^nj) - p: cross-entropy with label 0, without building the Nx(1+K) logits.
     return (torch.logaddexp(positive, negatives.logsumexp(dim=1)) - positive).mean()

@@ -1,0 +1,135 @@
+"""What happens around the steps of pre-training: learning rate, log, kNN."""
+
+import datetime
+import itertools
+import logging
+import math
+import sys
+import time
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from detectron2.utils.events import EventWriter, get_event_storage
+from tqdm import tqdm
+
+from moco_det.pretrain.loader import UnreadableLog
+from moco_det.pretrain.schedule import learning_rate
+
+logger = logging.getLogger(__name__)
+
+
+class EpochLearningRate(HookBase):
+    """Sets the learning rate of the epoch before each step; a function of the iteration, so it has no state."""
+
+    def __init__(self, cfg, optimizer, steps_per_epoch: int):
+        self.cfg, self.optimizer, self.steps_per_epoch = cfg, optimizer, steps_per_epoch
+
+    def before_step(self):
+        rate = learning_rate(self.cfg, self.trainer.iter // self.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+
+class StepStatistics(HookBase):
+    """Puts the mean of the steps' statistics into the event storage every ``period`` steps.
+
+    Between two of them nothing is read from the device, so the GPU is never waited for.
+    """
+
+    def __init__(self, period: int, steps_per_epoch: int, images_per_batch: int):
+        self.period, self.steps_per_epoch, self.images_per_batch = period, steps_per_epoch, images_per_batch
+        self.steps = 0
+
+    def before_step(self):
+        if self.steps == 0:
+            self.sums, self.waited, self.since = {}, 0.0, time.perf_counter()
+
+    def after_step(self):
+        for name, value in self.trainer.outputs.items():
+            self.sums[name] = self.sums.get(name, 0) + value.detach()
+        self.steps += 1
+        self.waited += self.trainer.data_seconds
+        if is_due(self.trainer, self.period):
+            means = comm.reduce_dict({name: total / self.steps for name, total in self.sums.items()})
+            if comm.is_main_process():
+                self._put({name: float(value) for name, value in means.items()})
+            self.steps = 0
+
+    def _put(self, values: dict[str, float]):
+        seconds = time.perf_counter() - self.since
+        values["total_loss"] = sum(value for name, value in values.items() if name.startswith("loss"))
+        if not math.isfinite(values["total_loss"]):
+            raise FloatingPointError(
+                f"the loss is {values['total_loss']} between steps {self.trainer.iter + 2 - self.steps} and "
+                f"{self.trainer.iter + 1}; the last checkpoint is untouched: continue from it with a lower "
+                "SOLVER.BASE_LR"
+            )
+        values["seconds_per_step"] = seconds / self.steps
+        values["images_per_second"] = self.steps * self.images_per_batch / seconds
+        values["data_wait"] = self.waited / seconds
+        values["lr"] = self.trainer.optimizer.param_groups[0]["lr"]
+        values["epoch"] = (self.trainer.iter + 1) / self.steps_per_epoch
+        self.trainer.storage.put_scalars(smoothing_hint=False, **values)
+
+
+def is_due(trainer, period: int) -> bool:
+    """Whether the step just done ends a period, or the run."""
+    done = trainer.iter + 1
+    return done % period == 0 or done == trainer.max_iter
+
+
+class UnreadableImages(HookBase):
+    """Passes the files that any rank could not read to the log of unreadable images, every ``period`` steps."""
+
+    def __init__(self, log: UnreadableLog, period: int, images_per_batch: int):
+        self.log, self.period, self.images_per_batch = log, period, images_per_batch
+        self.pending = []
+
+    def after_step(self):
+        self.pending += self.trainer.batch["unreadable"]
+        if is_due(self.trainer, self.period):
+            found = comm.gather(self.pending)
+            self.pending = []
+            if comm.is_main_process():
+                slots = (self.trainer.iter + 1) * self.images_per_batch
+                self.log.update(itertools.chain.from_iterable(found), slots)
+                self.trainer.storage.put_scalar(
+                    "unreadable_images", len(self.log.files), smoothing_hint=False
+                )
+
+
+class LogWriter(EventWriter):
+    """The log's line, and a progress bar when the output is a terminal."""
+
+    def __init__(self, max_iter: int, epochs: int, start_iter: int):
+        self.max_iter, self.epochs = max_iter, epochs
+        terminal = sys.stderr.isatty()
+        self.bar = tqdm(
+            total=max_iter, initial=start_iter, desc="pre-training", unit="step", disable=not terminal
+        )
+
+    def write(self):
+        storage = get_event_storage()
+        latest = {name: value for name, (value, _) in storage.latest().items()}
+        if "total_loss" not in latest or storage.iter >= self.max_iter:
+            return
+        done = storage.iter + 1
+        self.bar.update(done - self.bar.n)
+        logger.info(describe_step(latest, done, self.max_iter, self.epochs))
+
+    def close(self):
+        self.bar.close()
+
+
+def describe_step(latest: dict, done: int, max_iter: int, epochs: int) -> str:
+    """One line of the log in words that a newcomer can read."""
+    queue = f"queue {latest['queue_real']:.0%} real"
+    if latest["queue_real"] < 0.99:
+        queue += " (the loss rises until it is full)"
+    left = datetime.timedelta(seconds=int((max_iter - done) * latest["seconds_per_step"]))
+    return (
+        f"epoch {latest['epoch']:.2f}/{epochs} step {done}/{max_iter}  loss {latest['total_loss']:.4f}  "
+        f"(K+1)-way accuracy {latest['accuracy']:.1%}  similarity {latest['similarity_positive']:.2f} own, "
+        f"{latest['similarity_negative']:.2f} others  {queue}  lr {latest['lr']:.5g}  "
+        f"{latest['images_per_second']:.0f} images/s, {latest['data_wait']:.0%} waiting for data  left {left}"
+    )

@@ -1,0 +1,161 @@
+"""Judging the encoder while it trains: kNN accuracy on a labelled folder, and nearest neighbours to look at."""
+
+import copy
+import json
+import logging
+import os
+
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from torch import Tensor
+
+from moco_det.knn import knn_accuracy, nearest
+from moco_det.pretrain.hooks import is_due
+from moco_det.pretrain.images import decode_rgb, find_images
+from moco_det.pretrain.views import center_view
+from moco_det.seeding import torch_generator
+
+logger = logging.getLogger(__name__)
+
+
+class LabelledFolder(torch.utils.data.Dataset):
+    """``root/<class>/*``: the centre view of each image and its class number, classes in alphabetic order.
+
+    Raises:
+        ValueError: the folder is missing or has no class folders.
+    """
+
+    def __init__(self, root: str, size: int):
+        if not os.path.isdir(root):
+            raise ValueError(
+                f"TEST.KNN.IMAGES: the folder {root!r} does not exist; expected train/ and test/"
+            )
+        self.classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+        if not self.classes:
+            raise ValueError(
+                f"TEST.KNN.IMAGES: {root!r} holds no class folders; expected {root}/<class>/*.jpg"
+            )
+        found = [
+            (path, label)
+            for label, name in enumerate(self.classes)
+            for path in find_images(os.path.join(root, name))
+        ]
+        self.paths, self.labels = zip(*found, strict=True)
+        self.size = size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return center_view(decode_rgb(self.paths[index]), self.size), self.labels[index]
+
+
+class KNNMonitor(HookBase):
+    """kNN accuracy of the query encoder's pooled features, before training, every few epochs and at the end.
+
+    With few reference images K is lowered to their number. Works on the main process; the others wait.
+    """
+
+    def __init__(self, cfg, steps_per_epoch: int):
+        knn = cfg.TEST.KNN
+        self.train = LabelledFolder(os.path.join(knn.IMAGES, "train"), cfg.INPUT.VIEWS.SIZE)
+        self.test = LabelledFolder(os.path.join(knn.IMAGES, "test"), cfg.INPUT.VIEWS.SIZE)
+        if self.train.classes != self.test.classes:
+            raise ValueError(
+                f"TEST.KNN.IMAGES: train/ has the classes {self.train.classes}, test/ {self.test.classes}; "
+                "expected the same"
+            )
+        self.k = min(knn.K, len(self.train))
+        self.temperature = knn.TEMPERATURE
+        self.period = knn.PERIOD_EPOCHS * steps_per_epoch
+        self.num_workers = cfg.DATALOADER.NUM_WORKERS
+        self.images_per_rank = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+        self.seed = cfg.SEED
+        self.output_dir = cfg.OUTPUT_DIR
+        self.untrained_accuracy: float | None = None
+
+    def before_train(self):
+        if self.trainer.start_iter == 0:
+            # The running statistics of an untrained network describe no image yet; without this the
+            # comparison would flatter training. On all ranks, because batch norm may synchronise.
+            untrained = with_settled_statistics(self.trainer.moco, self._batches_for_statistics())
+            if comm.is_main_process():
+                self.untrained_accuracy = self._evaluate(untrained, "untrained")
+            comm.synchronize()
+
+    def after_step(self):
+        if is_due(self.trainer, self.period):
+            if comm.is_main_process():
+                self._evaluate(self.trainer.moco, f"after step {self.trainer.iter + 1}")
+            comm.synchronize()
+
+    def _batches(self, folder: LabelledFolder):
+        return torch.utils.data.DataLoader(folder, batch_size=64, num_workers=self.num_workers)
+
+    def _batches_for_statistics(self, steps: int = 30):
+        """Random batches of this rank's size in training: enough for a momentum of 0.1 to settle."""
+        sampler = torch.utils.data.RandomSampler(
+            self.train,
+            replacement=True,
+            num_samples=steps * self.images_per_rank,
+            generator=torch_generator(self.seed, "settle statistics"),
+        )
+        return torch.utils.data.DataLoader(
+            self.train, self.images_per_rank, sampler=sampler, num_workers=self.num_workers
+        )
+
+    def _evaluate(self, model, when: str) -> float:
+        train, train_labels = extract_features(model, self._batches(self.train))
+        test, test_labels = extract_features(model, self._batches(self.test))
+        accuracy = knn_accuracy(test, test_labels, train, train_labels, self.k, self.temperature)
+        logger.info(
+            f"kNN accuracy {when}: {accuracy:.1f} % of {len(test)} images, {len(self.test.classes)} classes, "
+            f"largest class {100 * test_labels.bincount().max() / len(test_labels):.1f} %"
+        )
+        self.trainer.storage.put_scalar("knn_accuracy", accuracy, smoothing_hint=False)
+        self._write_neighbours(train, test)
+        return accuracy
+
+    def _write_neighbours(self, train: Tensor, test: Tensor, queries: int = 8, k: int = 5) -> None:
+        chosen = torch.linspace(0, len(test) - 1, min(queries, len(test))).long()
+        similarities, indices = nearest(test[chosen], train, min(k, len(train)))
+        rows = [
+            {
+                "query": os.path.abspath(self.test.paths[query]),
+                "label": self.test.classes[self.test.labels[query]],
+                "neighbours": [
+                    {
+                        "path": os.path.abspath(self.train.paths[i]),
+                        "label": self.train.classes[self.train.labels[i]],
+                        "similarity": round(similarity, 4),
+                    }
+                    for i, similarity in zip(row_indices, row_similarities, strict=True)
+                ],
+            }
+            for query, row_indices, row_similarities in zip(
+                chosen.tolist(), indices.tolist(), similarities.tolist(), strict=True
+            )
+        ]
+        with open(os.path.join(self.output_dir, "neighbours.json"), "w") as file:
+            json.dump(rows, file, indent=1)
+
+
+@torch.no_grad()
+def extract_features(model, batches) -> tuple[Tensor, Tensor]:
+    """Features (M, D) and labels (M,) of a labelled folder, the model in evaluation mode."""
+    training = model.training
+    model.eval()
+    parts = [(model.features(images).cpu(), labels) for images, labels in batches]
+    model.train(training)
+    features, labels = zip(*parts, strict=True)
+    return torch.cat(features), torch.cat(labels)
+
+
+@torch.no_grad()
+def with_settled_statistics(model, batches):
+    """A copy of the model whose batch norm has seen the batches of images; its weights are untouched."""
+    model = copy.deepcopy(model).train()
+    for images, _ in batches:
+        model.features(images)
+    return model

@@ -1,0 +1,236 @@
+"""The pre-training loop in detectron2's style, and the command line around it."""
+
+import argparse
+import logging
+import os
+import time
+
+import torch
+from detectron2.engine import TrainerBase, default_argument_parser, hooks, launch
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.events import JSONWriter, TensorboardXWriter
+from detectron2.utils.logger import setup_logger
+from PIL import Image
+from torch.nn.parallel import DistributedDataParallel
+
+from moco_det.cli import user_errors
+from moco_det.pretrain.checkpoint import PretrainCheckpointer
+from moco_det.pretrain.hooks import EpochLearningRate, LogWriter, StepStatistics, UnreadableImages
+from moco_det.pretrain.images import find_images, registered_images
+from moco_det.pretrain.loader import UnreadableLog, build_loader, steps_per_epoch
+from moco_det.pretrain.monitor import KNNMonitor
+from moco_det.pretrain.schedule import check_schedule
+from moco_det.pretrain.settings import build_config
+from moco_det.run_record import write_run_record
+from moco_det.seeding import keyed_seed
+
+logger = logging.getLogger(__name__)
+
+
+class PretrainTrainer(TrainerBase):
+    """Trains the meta-architecture of a config on unlabelled images.
+
+    The model is called with a batch of two views and returns named scalars: those that begin with ``loss``
+    are summed and minimised, the others are logged.
+    """
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.cfg = cfg
+        self.paths = (
+            find_images(cfg.DATASETS.IMAGES) if cfg.DATASETS.IMAGES else registered_images(cfg.DATASETS.TRAIN)
+        )
+        check_schedule(cfg, len(self.paths))
+        self.steps_per_epoch = steps_per_epoch(len(self.paths), cfg.SOLVER.IMS_PER_BATCH)
+        self.max_iter = cfg.SOLVER.EPOCHS * self.steps_per_epoch
+
+        torch.manual_seed(keyed_seed(cfg.SEED, "weights"))  # the same start on all ranks
+        self.moco = build_model(cfg)
+        self.model = self._distributed(self.moco)
+        self.optimizer = torch.optim.SGD(
+            [p for p in self.moco.parameters() if p.requires_grad],
+            lr=cfg.SOLVER.BASE_LR,
+            momentum=cfg.SOLVER.MOMENTUM,
+            weight_decay=cfg.SOLVER.WEIGHT_DECAY,  # on batch norm and biases too, as in the official code
+        )
+        self.checkpointer = PretrainCheckpointer(
+            self.moco, cfg, save_to_disk=comm.is_main_process(), optimizer=self.optimizer
+        )
+
+    def _distributed(self, model):
+        if comm.get_world_size() == 1:
+            return model
+        device_ids = [comm.get_local_rank()] if self.cfg.MODEL.DEVICE == "cuda" else None
+        # Buffers are equal on all ranks already: the queue by its seed, the statistics when they are read.
+        return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
+
+    def resume(self) -> None:
+        """Continue from the last checkpoint in OUTPUT_DIR, or start when there is none."""
+        if self.checkpointer.has_checkpoint():
+            saved = self.checkpointer.load(self.checkpointer.get_checkpoint_file())
+            self.start_iter = saved["iteration"] + 1
+
+    def run(self) -> None:
+        """Train from ``start_iter`` to the end of the schedule."""
+        self.model.train()
+        self.batches = iter(self._loader())
+        self.register_hooks(self._hooks_of_run())
+        logger.info(
+            f"{len(self.paths)} images, {self.steps_per_epoch} steps an epoch, {self.max_iter} steps in all; "
+            f"on {comm.get_world_size()} x {self.cfg.MODEL.DEVICE}"
+        )
+        super().train(self.start_iter, self.max_iter)
+
+    def _loader(self):
+        cfg = self.cfg
+        return build_loader(
+            self.paths,
+            seed=cfg.SEED,
+            images_per_batch=cfg.SOLVER.IMS_PER_BATCH,
+            rank=comm.get_rank(),
+            world_size=comm.get_world_size(),
+            start_iteration=self.start_iter,
+            recipe=cfg.INPUT.VIEWS.RECIPE,
+            size=cfg.INPUT.VIEWS.SIZE,
+            crop_scale=cfg.INPUT.VIEWS.CROP_SCALE,
+            num_workers=cfg.DATALOADER.NUM_WORKERS,
+        )
+
+    def _hooks_of_run(self) -> list:
+        cfg = self.cfg
+        writers = []
+        if comm.is_main_process():
+            writers = [
+                LogWriter(self.max_iter, cfg.SOLVER.EPOCHS, self.start_iter),
+                JSONWriter(os.path.join(cfg.OUTPUT_DIR, "metrics.json")),
+                TensorboardXWriter(cfg.OUTPUT_DIR),
+            ]
+        self.knn = KNNMonitor(cfg, self.steps_per_epoch) if cfg.TEST.KNN.IMAGES else None
+        unreadable = UnreadableLog(
+            os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt"),
+            max_share=cfg.DATASETS.MAX_UNREADABLE,
+            num_images=len(self.paths),
+            resume=self.start_iter > 0,
+        )
+        period, batch = cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.IMS_PER_BATCH
+        return [
+            EpochLearningRate(cfg, self.optimizer, self.steps_per_epoch),
+            StepStatistics(period, self.steps_per_epoch, batch),
+            UnreadableImages(unreadable, period, batch),
+            self.knn,
+            hooks.PeriodicWriter(writers, period),
+            hooks.PeriodicCheckpointer(
+                self.checkpointer,
+                cfg.SOLVER.CHECKPOINT_EPOCHS * self.steps_per_epoch,
+                max_to_keep=cfg.SOLVER.CHECKPOINT_KEEP or None,
+            ),
+        ]
+
+    def run_step(self) -> None:
+        start = time.perf_counter()
+        self.batch = next(self.batches)
+        self.data_seconds = time.perf_counter() - start
+        if self.iter == 0 and comm.is_main_process():
+            save_sample_views(self.batch, os.path.join(self.cfg.OUTPUT_DIR, "sample_views.png"))
+
+        self.outputs = self.model({**self.batch, "iteration": self.iter})
+        loss = sum(value for name, value in self.outputs.items() if name.startswith("loss"))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+
+def save_sample_views(batch: dict, path: str, pairs: int = 8) -> None:
+    """A picture of the first views: queries in the upper row, their keys below."""
+    rows = [torch.cat(list(batch[name][:pairs]), dim=2) for name in ("query", "key")]  # 3xSx(pairs*S)
+    Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy()).save(path)
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """detectron2's arguments, plus ``--images``."""
+    parser = default_argument_parser(
+        epilog="Example: tools/pretrain_moco.py --config-file configs/Pretrain/moco_v2_R_50_200ep.yaml "
+        "--images DIR --num-gpus 8 OUTPUT_DIR output/pretrain"
+    )
+    parser.description = "Pre-train a ResNet with MoCo on unlabelled images."
+    parser.add_argument(
+        "--images", default="", help="a folder of images (any depth), or a text file of paths"
+    )
+    parser.set_defaults(num_gpus=None)
+    return parser
+
+
+def run(args: argparse.Namespace, add_configs=()) -> None:
+    """Pre-train as the command line says, on ``--num-gpus`` GPUs of this machine (0: on the CPU).
+
+    Raises:
+        ValueError: the settings cannot run; OSError: the output cannot be written.
+    """
+    available = torch.cuda.device_count()
+    num_gpus = min(available, 1) if args.num_gpus is None else args.num_gpus
+    if num_gpus > available:
+        raise ValueError(
+            f"--num-gpus is {num_gpus}, but this machine has {available} CUDA GPUs; expected 0 (the CPU) "
+            f"to {available}"
+        )
+    launch(
+        train_process,
+        num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args, add_configs),
+    )
+
+
+def train_process(args: argparse.Namespace, add_configs=()) -> None:
+    """One process of a run."""
+    start = time.perf_counter()
+    cfg = build_config(args, add_configs)
+    prepare_output(cfg, args.resume)
+    trainer = PretrainTrainer(cfg)
+    if args.resume:
+        trainer.resume()
+    if trainer.start_iter >= trainer.max_iter:
+        logger.info(f"{cfg.OUTPUT_DIR} holds the finished run of {trainer.max_iter} steps; nothing to do")
+        return
+    trainer.run()
+    if comm.is_main_process():
+        metrics = {name: value for name, (value, _) in trainer.storage.latest().items()}
+        if trainer.knn and trainer.knn.untrained_accuracy is not None:
+            metrics["knn_untrained"] = trainer.knn.untrained_accuracy
+        write_run_record(
+            cfg.OUTPUT_DIR,
+            stage="pretrain",
+            cfg=cfg,
+            metrics=metrics,
+            seconds=time.perf_counter() - start,
+            extra={
+                "images": len(trainer.paths),
+                "views": 2 * (trainer.max_iter - trainer.start_iter) * cfg.SOLVER.IMS_PER_BATCH,
+                "steps": trainer.max_iter,
+            },
+        )
+
+
+def prepare_output(cfg, resume: bool) -> None:
+    """Make OUTPUT_DIR with log and config; refuse to write over another run."""
+    if not resume and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")):
+        raise ValueError(
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} already holds a run; continue it with --resume, or choose another"
+        )
+    comm.synchronize()
+    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="moco_det")
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="fvcore")
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    if comm.is_main_process():
+        with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w") as file:
+            file.write(cfg.dump())
+
+
+@user_errors
+def main(argv: list[str] | None = None) -> None:
+    """``tools/pretrain_moco.py``."""
+    run(argument_parser().parse_args(argv))

@@ -1,0 +1,67 @@
+"""Shared by the tests of the core and of the projects: tiny configs, tiny images, several processes on a CPU."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from moco_det.config import get_cfg
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def tiny_pretrain_config(output_dir: str | Path = "", **solver):
+    """MoCo v2 on ResNet-18 at 32 px: 2 groups of 4 images a batch, a queue of 24."""
+    cfg = get_cfg()
+    cfg.merge_from_file(str(REPOSITORY / "configs/Pretrain/moco_v2_R_50_200ep.yaml"))
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.MOCO.ARCH = "resnet18"
+    cfg.MODEL.MOCO.DIM = 16
+    cfg.MODEL.MOCO.QUEUE_SIZE = 24
+    cfg.MODEL.MOCO.MOMENTUM = 0.9
+    cfg.MODEL.MOCO.BN_GROUP_SIZE = 4
+    cfg.INPUT.VIEWS.SIZE = 32
+    cfg.SOLVER.IMS_PER_BATCH = 8
+    cfg.SOLVER.EPOCHS = 2
+    cfg.SOLVER.LOG_PERIOD = 1
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.SEED = 1
+    cfg.OUTPUT_DIR = str(output_dir)
+    for key, value in solver.items():
+        cfg.SOLVER[key] = value
+    return cfg
+
+
+def write_random_images(folder: Path, count: int, size: int = 40, seed: int = 0) -> list[Path]:
+    """JPEGs of smooth random colour, named 000.jpg onwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    paths = []
+    for number in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        paths.append(folder / f"{number:03d}.jpg")
+        coarse.resize((size, size), Image.BICUBIC).save(paths[-1], quality=95)
+    return paths
+
+
+def run_processes(function: Callable, count: int, *args) -> list:
+    """Call ``function(*args)`` in ``count`` gloo processes on the CPU; its results by rank.
+
+    ``function`` must be importable (a top-level function), and its result must survive ``torch.save``.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(_process, (count, folder, function, args), nprocs=count)
+        return [torch.load(os.path.join(folder, f"{rank}.pt"), weights_only=False) for rank in range(count)]
+
+
+def _process(rank: int, count: int, folder: str, function: Callable, args: tuple) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=count)
+    try:
+        torch.save(function(*args), os.path.join(folder, f"{rank}.pt"))
+    finally:
+        torch.distributed.destroy_process_group()

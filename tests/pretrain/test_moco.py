@@ -1,0 +1,163 @@
+"""MoCo's step against Algorithm 1 written out, and what it refuses."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from moco_det.pretrain.moco import MoCo
+from moco_det.pretrain.momentum import momentum_update
+from moco_det.seeding import torch_generator
+from moco_det.testing import run_processes, tiny_pretrain_config
+
+
+def make_batch(iteration=0, count=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    views = torch.randint(0, 256, (2, count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    return {"query": views[0], "key": views[1], "iteration": iteration}
+
+
+def make_model(**moco):
+    cfg = tiny_pretrain_config()
+    for key, value in moco.items():
+        cfg.MODEL.MOCO[key] = value
+    torch.manual_seed(0)
+    return MoCo(cfg).double().train()
+
+
+def algorithm_1(model, batch):
+    """One step as plainly as it can be said: loops over groups and queries, no function of the package."""
+    mean = torch.tensor([123.675, 116.28, 103.53]).double().view(3, 1, 1)
+    std = torch.tensor([58.395, 57.12, 57.375]).double().view(3, 1, 1)
+    x_q, x_k = ((batch[name].double() - mean) / std for name in ("query", "key"))
+    f_q, f_k = copy.deepcopy(model.encoder_q), copy.deepcopy(model.encoder_k)
+    f_q.zero_grad()
+    for p_k, p_q in zip(f_k.parameters(), f_q.parameters(), strict=True):
+        p_k.data = 0.9 * p_k.data + 0.1 * p_q.data
+    order = torch.randperm(8, generator=torch_generator(1, "shuffle", batch["iteration"])).tolist()
+    q = torch.cat([F.normalize(f_q(x_q[i : i + 4]), dim=1) for i in (0, 4)])
+    keys = [None] * 8
+    for start in (0, 4):
+        group = order[start : start + 4]
+        for place, key in zip(group, F.normalize(f_k(x_k[group]), dim=1), strict=True):
+            keys[place] = key.detach()
+    negatives, queue, losses = model.dictionary.keys.clone(), model.dictionary.keys.clone(), []
+    for i in range(8):
+        logits = torch.stack([q[i] @ keys[i], *[q[i] @ negatives[:, j] for j in range(24)]]) / 0.2
+        losses.append(-logits.log_softmax(0)[0])
+    pointer = int(model.dictionary.pointer)
+    for i in range(8):
+        queue[:, (pointer + i) % 24] = keys[i]
+    return torch.stack(losses).mean(), f_q, f_k, queue
+
+
+def test_three_steps_equal_algorithm_1():
+    """Loss, gradients, key encoder and queue, over steps that change the weights."""
+    model = make_model()
+    optimizer = torch.optim.SGD(model.encoder_q.parameters(), lr=0.05)
+    for iteration in range(3):
+        batch = make_batch(iteration, seed=iteration)
+        expected, f_q, f_k, queue = algorithm_1(model, batch)
+        expected.backward()
+        loss = model(batch)["loss_contrastive"]
+        optimizer.zero_grad()
+        loss.backward()
+        assert loss.item() == pytest.approx(expected.item(), abs=1e-10)
+        for ours, theirs in zip(model.encoder_q.parameters(), f_q.parameters(), strict=True):
+            torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-9, rtol=1e-9)
+        for ours, theirs in zip(model.encoder_k.parameters(), f_k.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+        torch.testing.assert_close(model.dictionary.keys, queue, atol=1e-10, rtol=0)
+        optimizer.step()
+
+
+def test_only_queries_receive_gradients():
+    model = make_model()
+    model(make_batch())["loss_contrastive"].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder_q.parameters())
+    assert all(p.grad is None and not p.requires_grad for p in model.encoder_k.parameters())
+
+
+def test_encoders_start_equal_and_keep_their_own_statistics():
+    model = make_model()
+    for q, k in zip(model.encoder_q.parameters(), model.encoder_k.parameters(), strict=True):
+        assert torch.equal(q, k) and q.data_ptr() != k.data_ptr()
+    model(make_batch())
+    assert not torch.equal(model.encoder_q.bn1.running_mean, model.encoder_k.bn1.running_mean)
+
+
+def test_momentum_update_by_hand():
+    q, k = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    with torch.no_grad():
+        q.weight.fill_(2.0), q.bias.fill_(0.0), k.weight.fill_(1.0), k.bias.fill_(4.0)
+    momentum_update(k, q, 0.75)
+    assert k.weight.item() == 1.25 and k.bias.item() == 3.0 and q.weight.item() == 2.0
+
+
+@pytest.mark.parametrize("mlp", [False, True])
+def test_head_and_names_are_the_official_ones(mlp):
+    names = make_model(MLP=mlp).state_dict().keys()
+    head = {"fc.0.weight", "fc.0.bias", "fc.2.weight", "fc.2.bias"} if mlp else {"fc.weight", "fc.bias"}
+    assert {n.removeprefix("encoder_q.") for n in names if n.startswith("encoder_q.fc")} == head
+    assert "encoder_q.layer1.0.bn1.running_var" in names and "encoder_k.conv1.weight" in names
+
+
+def test_bfloat16_gives_the_loss_of_float32_to_rounding():
+    cfg = tiny_pretrain_config()
+    torch.manual_seed(0)
+    plain = MoCo(cfg).train()
+    cfg.SOLVER.PRECISION = "bfloat16"
+    torch.manual_seed(0)
+    mixed = MoCo(cfg).train()
+    losses = [model(make_batch())["loss_contrastive"].item() for model in (plain, mixed)]
+    assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.1)
+    assert mixed.dictionary.keys.dtype == torch.float32
+
+
+def _step_of_rank():
+    torch.manual_seed(0)
+    cfg = tiny_pretrain_config()
+    model = MoCo(cfg).double().train()
+    rank = torch.distributed.get_rank()
+    whole = make_batch()
+    batch = {"iteration": 0, **{n: whole[n][rank * 4 : rank * 4 + 4] for n in ("query", "key")}}
+    outputs = model(batch)
+    outputs["loss_contrastive"].backward()
+    gradients = [p.grad for p in model.encoder_q.parameters()]
+    for gradient in gradients:
+        torch.distributed.all_reduce(gradient)
+    return outputs["loss_contrastive"].detach(), model.dictionary.keys, [g / 2 for g in gradients]
+
+
+def test_two_ranks_compute_what_one_computes():
+    model = make_model()
+    loss = model(make_batch())["loss_contrastive"]
+    loss.backward()
+    ranks = run_processes(_step_of_rank, 2)
+    assert (ranks[0][0] + ranks[1][0]).item() / 2 == pytest.approx(loss.item(), abs=1e-10)
+    for _, queue, gradients in ranks:
+        torch.testing.assert_close(queue, model.dictionary.keys, atol=1e-10, rtol=0)
+        for theirs, ours in zip(gradients, model.encoder_q.parameters(), strict=True):
+            torch.testing.assert_close(theirs, ours.grad, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("MODEL.MOCO.BN_GROUP_SIZE", 3, r"BN_GROUP_SIZE is 3.*8 images.*divisor of 8"),
+        ("MODEL.MOCO.QUEUE_SIZE", 4, r"QUEUE_SIZE is 4, smaller than SOLVER.IMS_PER_BATCH 8"),
+        ("MODEL.MOCO.DICTIONARY", "stack", r"DICTIONARY is 'stack'; expected one of queue"),
+        ("MODEL.MOCO.NORM", "GN", r"NORM is 'GN'; expected one of BN, SyncBN"),
+        ("MODEL.MOCO.MOMENTUM", 1.0, r"MOMENTUM is 1.0; expected 0 <= m < 1"),
+        ("MODEL.MOCO.TEMPERATURE", 0.0, r"TEMPERATURE is 0.0; expected > 0"),
+        ("MODEL.MOCO.ARCH", "resnet20", r"ARCH is 'resnet20'; expected resnet18"),
+        ("SOLVER.PRECISION", "float8", r"PRECISION is 'float8'; expected one of float32, bfloat16"),
+        ("INPUT.FORMAT", "BGR", r"FORMAT is 'BGR'; expected one of RGB"),
+    ],
+)
+def test_refuses_with_the_numbers(key, value, message):
+    cfg = tiny_pretrain_config()
+    cfg.merge_from_list([key, value])
+    with pytest.raises(ValueError, match=message):
+        MoCo(cfg)
