@@ -1,0 +1,165 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moco_det.testing import REPOSITORY
+from moco_det.toyworld import world as world_module
+from moco_det.toyworld.make import main, make_toyworld
+
+
+def contents(root):
+    """Digest of each file below a folder, by its path there."""
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    }
+
+
+def test_the_same_arguments_give_the_same_bytes(tmp_path, world, small):
+    make_toyworld(tmp_path / "again", **small)
+    assert contents(tmp_path / "again") == contents(world)
+
+
+def test_another_seed_gives_other_images(tmp_path, world, small):
+    make_toyworld(tmp_path / "other", seed=1, **small)
+    one, other = contents(world), contents(tmp_path / "other")
+    images = [name for name in one if name.endswith(".jpg")]
+    assert set(images) <= set(other)
+    assert not [name for name in images if one[name] == other[name]]
+
+
+def test_images_of_one_world_differ(world):
+    """No two scenes are alike, but for the detection scenes, which are there as VOC and as COCO."""
+    names = [name for name in contents(world) if name.endswith(".jpg") and not name.startswith("VOC2007")]
+    assert len({contents(world)[name] for name in names}) == len(names) == 4 + 8 * 3 + 18
+
+
+def test_more_images_leave_the_earlier_ones_alone(tmp_path, world, small):
+    more = {key: value + 1 for key, value in small.items() if key != "image_size"}
+    make_toyworld(tmp_path / "more", image_size=small["image_size"], **more)
+    one, other = contents(world), contents(tmp_path / "more")
+    kept = [name for name in one if name.endswith((".jpg", ".xml"))]
+    assert {name: other[name] for name in kept} == {name: one[name] for name in kept}
+    assert (
+        sum(name.endswith(".jpg") for name in other)
+        == len([n for n in kept if n.endswith(".jpg")]) + 1 + 16 + 4
+    )
+
+
+def test_unlabelled_scenes_take_turns(monkeypatch, tmp_path, small):
+    """Every other scene shows exactly one large object."""
+    counts, compose = [], world_module.compose
+
+    def counted(rng, art, size, recipe, first=None):
+        scene = compose(rng, art, size, recipe, first)
+        counts.append((len(scene.objects), max(scene.objects[0].sprite.mask.shape)))
+        return scene
+
+    monkeypatch.setattr(world_module, "compose", counted)
+    make_toyworld(tmp_path / "world", **(small | {"num_unlabelled": 20}))
+    unlabelled = counts[:20]
+    assert all(number == 1 and side >= 23 for number, side in unlabelled[0::2])
+    assert np.mean([number for number, _ in unlabelled[1::2]]) > 1.5
+
+
+def test_a_world_that_is_there_is_kept(world, small):
+    before = {path: path.stat().st_mtime_ns for path in world.rglob("*")}
+    manifest = make_toyworld(world, **small)
+    assert manifest == json.loads((world / "toyworld.json").read_text())
+    assert {path: path.stat().st_mtime_ns for path in world.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"seed": 5}, r"another toy world \(seed: found 0, asked for 5\); name another --output"),
+        ({"num_test": 9}, r"another toy world \(counts: found \{.*'test': 8\}, asked for \{.*'test': 9\}\)"),
+        ({"image_size": 64}, r"image_size: found 48, asked for 64"),
+    ],
+)
+def test_other_arguments_are_refused_and_nothing_is_lost(world, change, message, small):
+    before = contents(world)
+    with pytest.raises(ValueError, match=message):
+        make_toyworld(world, **(small | change))
+    assert contents(world) == before
+
+
+def test_a_folder_with_something_else_is_refused(tmp_path, small):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match=r"not a toy world \(no readable toyworld.json\)"):
+        make_toyworld(tmp_path, **small)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_an_empty_folder_is_filled(tmp_path, small):
+    root = tmp_path / "deep" / "toyworld"
+    root.mkdir(parents=True)
+    make_toyworld(root, **small)
+    assert (root / "toyworld.json").is_file()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_a_cut_run_leaves_nothing(tmp_path, monkeypatch, error, small):
+    def cut(*args):
+        raise error
+
+    monkeypatch.setattr(world_module, "write_coco", cut)  # after the folders and VOC have been written
+    with pytest.raises(type(error) if isinstance(error, Exception) else error):
+        make_toyworld(tmp_path / "toyworld", **small)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"num_test": 7}, r"--num-test is 7; expected at least 8 \(there are 8 classes\)"),
+        ({"num_train": 0}, r"--num-train is 0; expected at least 8"),
+        ({"num_per_class_train": 0}, r"--num-per-class-train is 0; expected at least 1"),
+        ({"num_unlabelled": -1}, r"--num-unlabelled is -1; expected at least 1"),
+        ({"image_size": 16}, r"--image-size is 16; expected at least 32 pixels"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(tmp_path, change, message, small):
+    with pytest.raises(ValueError, match=message):
+        make_toyworld(tmp_path / "toyworld", **(small | change))
+    assert list(tmp_path.iterdir()) == []
+
+
+def flags(arguments):
+    return [f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()]
+
+
+def test_the_tool_makes_the_world_it_was_asked_for(tmp_path, world, small):
+    environment = {key: value for key, value in os.environ.items() if key != "DETECTRON2_DATASETS"}
+    command = [sys.executable, REPOSITORY / "tools" / "make_toyworld.py", *flags(small)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "datasets" / "toyworld") == contents(world)
+    assert "datasets/toyworld: 8 classes; images: unlabelled 4, per class train 2" in done.stdout
+
+
+def test_the_output_stands_where_detectron2_looks(tmp_path, monkeypatch, small):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    main(flags(small))
+    assert (tmp_path / "toyworld" / "toyworld.json").is_file()
+
+
+def test_the_command_takes_cutouts(tmp_path, pictures):
+    counts = {"num_unlabelled": 2, "num_per_class_train": 1, "num_per_class_test": 1, "num_train": 2}
+    main(flags({"output": tmp_path / "world", "num_test": 2, "image_size": 32, **counts, **pictures}))
+    assert Image.open(tmp_path / "world/classes/test/boat/000000.jpg").size == (32, 32)
+
+
+def test_the_command_says_in_one_line_what_is_wrong(world, small, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(flags({"output": world, **small, "seed": 1}))
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {world} holds another toy world (seed: found 0, asked for 1)")
+    assert message.count("\n") == 1
