@@ -1,0 +1,96 @@
+"""How a backbone starts: the init overlays (configs/init/*.yaml) and what a config must keep of them."""
+
+import dataclasses
+import os
+
+from detectron2.config import CfgNode
+
+from moco_det.backbone_file import Preprocessing
+from moco_det.config import known_keys
+from moco_det.model_zoo import get_init_file
+
+# Fields of the preprocessing record and the config keys that must agree with them. They move together: none of
+# them shows in the shapes of the weights, and each alone costs AP in silence.
+PREPROCESSING_KEYS = {
+    "format": "INPUT.FORMAT",
+    "pixel_mean": "MODEL.PIXEL_MEAN",
+    "pixel_std": "MODEL.PIXEL_STD",
+    "stride_in_1x1": "MODEL.RESNETS.STRIDE_IN_1X1",
+}
+OVERLAY_KEYS = ("MODEL.WEIGHTS", *PREPROCESSING_KEYS.values())
+# What the moco overlay writes where the user must name a file.
+NOT_GIVEN = "GIVE-MODEL.WEIGHTS"
+
+
+@dataclasses.dataclass(frozen=True)
+class Init:
+    """An init overlay.
+
+    Attributes:
+        name: ``"moco"``, ``"random"``, …, or the file name of a user's own overlay.
+        path: its YAML file.
+        weights: its MODEL.WEIGHTS; empty for a random start.
+        preprocessing: how its weights want their input.
+    """
+
+    name: str
+    path: str
+    weights: str
+    preprocessing: Preprocessing
+
+
+def read_init(name: str) -> Init:
+    """Read an overlay by its name in configs/init or by its path.
+
+    Raises:
+        ValueError: there is none of this name, or it does not hold exactly OVERLAY_KEYS.
+    """
+    path = get_init_file(name)
+    values = CfgNode(CfgNode.load_yaml_with_base(path, allow_unsafe=False))
+    found = known_keys(values)
+    if sorted(found) != sorted(OVERLAY_KEYS):
+        raise ValueError(
+            f"init overlay {path!r} holds {sorted(found)}; expected exactly {sorted(OVERLAY_KEYS)}"
+        )
+    short = os.path.splitext(os.path.basename(path))[0]
+    return Init(short, path, values.MODEL.WEIGHTS, preprocessing_of(values))
+
+
+def preprocessing_of(cfg: CfgNode) -> Preprocessing:
+    """The preprocessing that a config asks for, in the form of a weight file's record."""
+    return Preprocessing(
+        format=cfg.INPUT.FORMAT,
+        pixel_mean=tuple(map(float, cfg.MODEL.PIXEL_MEAN)),
+        pixel_std=tuple(map(float, cfg.MODEL.PIXEL_STD)),
+        stride_in_1x1=cfg.MODEL.RESNETS.STRIDE_IN_1X1,
+    )
+
+
+def check_init(cfg: CfgNode, init: Init | None) -> None:
+    """Refuse a start that is not what the init's name says.
+
+    Raises:
+        ValueError: weights are missing, given to a random start, or for another depth than the init's.
+    """
+    weights = cfg.MODEL.WEIGHTS
+    if init is None and not weights:
+        raise ValueError(
+            "MODEL.WEIGHTS is empty and there is no --init; give --init random to start from scratch"
+        )
+    if init is not None and not init.weights and weights:
+        raise ValueError(
+            f"--init {init.name} starts from scratch, but MODEL.WEIGHTS is {weights!r}; "
+            "leave MODEL.WEIGHTS out, or give --init moco"
+        )
+    if weights == NOT_GIVEN or (init is not None and init.weights and not weights):
+        name = init.name if init is not None else "moco"
+        raise ValueError(
+            f"--init {name} needs a weight file and has none; give MODEL.WEIGHTS path/to/backbone.pkl "
+            "(tools/convert_to_d2.py writes it), or --init random to start from scratch"
+        )
+    depth = cfg.MODEL.RESNETS.DEPTH
+    if init is not None and init.name.startswith("supervised_") and depth != 50:
+        raise ValueError(
+            f"--init {init.name} exists for MODEL.RESNETS.DEPTH 50, found {depth}; take a recipe of depth 50, "
+            "--init random, or an overlay of your own (--init FILE.yaml)"
+        )

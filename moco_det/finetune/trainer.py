@@ -1,0 +1,261 @@
+"""Fine-tuning as detectron2 does it, from weights that are checked: ``run`` behind ``tools/train_net.py``.
+
+The data order, the schedule and the batch do not depend on the number of GPUs; that runs on different numbers of
+GPUs are equal is not promised.
+"""
+
+import argparse
+import logging
+import os
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.engine import DefaultTrainer, default_argument_parser, default_setup, hooks, launch
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from moco_det.cli import user_errors
+from moco_det.config import get_cfg, merge_config
+from moco_det.finetune.datasets import check_datasets, register_toy_datasets
+from moco_det.finetune.evaluators import build_evaluator, check_evaluator
+from moco_det.finetune.hooks import BroadcastNormStatistics, RunState, same_generators
+from moco_det.finetune.inits import Init, check_init, read_init
+from moco_det.finetune.sampler import ResumableSampler
+from moco_det.finetune.samples import write_sample_detections
+from moco_det.finetune.weights_check import (
+    check_backbone,
+    check_detector,
+    check_preprocessing,
+    read_weights,
+)
+from moco_det.model_zoo import CONFIGS, get_config_file
+from moco_det.run_record import write_run_record
+from moco_det.seeding import keyed_seed
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer(DefaultTrainer):
+    """detectron2's trainer with evaluators by metadata, checked weights and an exact resume."""
+
+    @classmethod
+    def build_train_loader(cls, cfg, start_iter: int = 0):
+        """The stock loader, from the data of iteration ``start_iter`` on."""
+        if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+            if start_iter:
+                logger.warning(f"{cfg.DATALOADER.SAMPLER_TRAIN} cannot be advanced: the data start anew")
+            return super().build_train_loader(cfg)
+        dataset = get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN,
+            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
+            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+        )
+        grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
+        sampler = ResumableSampler(
+            [grouped and record["width"] > record["height"] for record in dataset],
+            batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
+            seed=keyed_seed(cfg.SEED, "sampler"),
+            batches=start_iter,
+        )
+        # A seed of its own keeps the loader from drawing the workers' seed from the training's generator.
+        seed = keyed_seed(cfg.SEED, "loader", start_iter, comm.get_rank())
+        return build_detection_train_loader(cfg, dataset=dataset, sampler=sampler, seed=seed)
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name):
+        return build_evaluator(cfg, dataset_name)
+
+    @classmethod
+    def test(cls, cfg, model, evaluators=None):
+        """As detectron2's, but evaluating changes none of the draws of the training."""
+        with same_generators():
+            return super().test(cfg, model, evaluators)
+
+    def build_hooks(self):
+        """detectron2's hooks, with ours between PreciseBN and the checkpoint."""
+        self.run_state = RunState(self.cfg.SEED, self.cfg.SOLVER.CHECKPOINT_PERIOD)
+        stock = [hook for hook in super().build_hooks() if hook is not None]
+        later = (hooks.PeriodicCheckpointer, hooks.EvalHook)
+        place = next(i for i, hook in enumerate(stock) if isinstance(hook, later))
+        return [
+            *stock[:place],
+            BroadcastNormStatistics(self.cfg.TEST.EVAL_PERIOD),
+            self.run_state,
+            *stock[place:],
+        ]
+
+    def resume_or_load(self, resume=True):
+        """As detectron2's; what MODEL.WEIGHTS gave is checked, and a resumed run goes on with its next batch."""
+        super().resume_or_load(resume)
+        if self.start_iter:
+            logger.info(
+                f"Resumed at iteration {self.start_iter}: MODEL.WEIGHTS was not read and is not checked"
+            )
+            self.cfg = self.cfg.clone()
+            self.cfg.defrost()
+            self.cfg.SEED = self.run_state.seed
+            self.cfg.freeze()
+            self.data_loader = self.build_train_loader(self.cfg, self.start_iter)
+        elif self.cfg.MODEL.WEIGHTS:
+            weights = read_weights(self.cfg.MODEL.WEIGHTS)
+            self.run_state.weights_sha256 = weights.sha256
+            if weights.is_detector:
+                check_detector(self.checkpointer.model, weights, complete=False)
+            else:
+                check_backbone(self.cfg, self.checkpointer.model, weights)
+
+    def final_metrics(self) -> dict[str, float]:
+        """The last evaluation, e.g. ``{"bbox/AP": 12.3}``: all that was stored after the last iteration."""
+        latest = self.storage.latest()
+        return {name: value for name, (value, iteration) in latest.items() if iteration >= self.max_iter}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """detectron2's arguments and ``--init``; without ``--num-gpus``, one GPU where there is one, else the CPU."""
+    parser = default_argument_parser()
+    parser.add_argument(
+        "--init",
+        metavar="NAME|FILE",
+        help="how the backbone starts: an overlay of configs/init (random, supervised_msra, "
+        "supervised_torchvision, moco) or a YAML file; merged over the recipe, below the KEY VALUE pairs",
+    )
+    parser.set_defaults(num_gpus=None)
+    return parser
+
+
+def run(args: argparse.Namespace, add_configs: Sequence[Callable[[CfgNode], None]] = ()) -> None:
+    """Train (or evaluate) as ``args`` of :func:`make_parser` say; everything is checked before it starts.
+
+    Args:
+        add_configs: functions that add a project's keys to the config.
+
+    Raises:
+        ValueError: a setting that cannot work; says what was found, what was expected, and the mend.
+    """
+    register_toy_datasets()  # again: a toy world may have been made since the import
+    args = argparse.Namespace(**vars(args))
+    if not args.config_file:
+        raise ValueError("there is no --config-file; give a recipe such as toy/faster_rcnn_R_18_FPN")
+    args.config_file = get_config_file(args.config_file)
+    init = read_init(args.init) if args.init else None
+    cfg = get_cfg()
+    for add_config in add_configs:
+        add_config(cfg)
+    merge_config(cfg, args.config_file, args.opts, (init.path,) if init else ())
+    _settle_device(cfg, args)
+    _settle_seed(cfg, args)
+    cfg.freeze()
+    _check(cfg, args, init)
+    launch(_work, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, (cfg, args, init))
+
+
+def _settle_device(cfg: CfgNode, args: argparse.Namespace) -> None:
+    available = torch.cuda.device_count()
+    if args.num_gpus is None:
+        args.num_gpus = min(1, available)
+    if args.num_gpus > available:
+        raise ValueError(f"--num-gpus is {args.num_gpus}, but {available} are available; 0 trains on the CPU")
+    if args.num_gpus == 0:
+        cfg.MODEL.DEVICE = "cpu"
+    processes = args.num_gpus * args.num_machines
+    if args.num_machines > 1 and not processes:
+        raise ValueError(
+            f"--num-machines is {args.num_machines}: several machines need GPUs; give --num-gpus"
+        )
+    if processes and cfg.SOLVER.IMS_PER_BATCH % processes:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} does not divide among {processes} GPUs; "
+            "take another number of GPUs (another batch is another schedule)"
+        )
+
+
+def _settle_seed(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """A run without a seed gets one here, so that run.json names it; a resumed one takes its checkpoint's."""
+    if cfg.SEED < 0 and not _resumes(cfg, args):
+        if args.num_machines > 1:
+            raise ValueError("SEED is -1; several machines need the same one: give SEED 1 (or any other)")
+        cfg.SEED = random.SystemRandom().randrange(2**31)
+
+
+def _resumes(cfg: CfgNode, args: argparse.Namespace) -> bool:
+    return args.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
+
+
+def _check(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
+    """Refuse, before any process starts, what would fail later or train on something else."""
+    check_datasets(cfg, cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    for name in cfg.DATASETS.TEST:
+        check_evaluator(name)
+    if _resumes(cfg, args):
+        return
+    if not args.eval_only:
+        check_init(cfg, init)
+    elif not cfg.MODEL.WEIGHTS:
+        raise ValueError("--eval-only has no MODEL.WEIGHTS; give MODEL.WEIGHTS path/to/model_final.pth")
+    if cfg.MODEL.WEIGHTS:
+        _setup_logger(cfg)
+        check_preprocessing(cfg, read_weights(cfg.MODEL.WEIGHTS), init)
+
+
+def _setup_logger(cfg: CfgNode) -> None:
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="moco_det")
+
+
+def _work(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
+    """What each process does."""
+    _setup_logger(cfg)
+    default_setup(cfg, args)
+    if cfg.MODEL.DEVICE == "cpu":
+        logger.info("On the CPU, as --num-gpus 0 asks or because there is no GPU")
+    if args.eval_only:
+        _evaluate(cfg, args)
+        return
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    trainer.train()
+    if comm.is_main_process():
+        _record(trainer, args, init)
+
+
+def _record(trainer: Trainer, args: argparse.Namespace, init: Init | None) -> None:
+    cfg = trainer.cfg
+    if cfg.DATASETS.TEST:
+        write_sample_detections(cfg, trainer.checkpointer.model)
+    extra = {
+        "init": init.name if init else "none",
+        "task": _task_name(args.config_file),
+        "iterations": trainer.max_iter,
+        "weights": cfg.MODEL.WEIGHTS,
+        "weights_sha256": trainer.run_state.weights_sha256,
+    }
+    metrics, seconds = trainer.final_metrics(), trainer.run_state.seconds
+    write_run_record(cfg.OUTPUT_DIR, stage="finetune", cfg=cfg, metrics=metrics, seconds=seconds, extra=extra)
+
+
+def _task_name(config_file: str) -> str:
+    path = Path(config_file).resolve().with_suffix("")
+    return path.relative_to(CONFIGS if path.is_relative_to(CONFIGS) else path.parent.parent).as_posix()
+
+
+def _evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
+    model = Trainer.build_model(cfg)
+    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    location = checkpointer.get_checkpoint_file() if _resumes(cfg, args) else cfg.MODEL.WEIGHTS
+    weights = read_weights(location)
+    checkpointer.load(location)
+    check_detector(model, weights, complete=True)
+    results = Trainer.test(cfg, model)
+    if comm.is_main_process():
+        verify_results(cfg, results)
+
+
+@user_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    run(make_parser().parse_args(argv))
