@@ -193,7 +193,7 @@ def restricted_load(path: str | os.PathLike) -> Any:
         try:
             return _finished(_RestrictedUnpickler(file, encoding="latin1").load())
         except UnsafePickleError as error:
-            raise UnsafePickleError(f"{path}: {error}") from None
+            raise UnsafePickleError(f"{path}: {error}") from error
         except Exception as error:  # a damaged pickle may raise anything
             reason = f"{type(error).__name__}: {error}"
             raise ValueError(f"{path}: not a pickle, or a damaged one ({reason})") from error
@@ -256,6 +256,7 @@ _ALLOWED = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): lambda: b"",  # so protocols 0 to 2 spell empty bytes
     ("collections", "OrderedDict"): collections.OrderedDict,
 }
 for _core in ("numpy.core", "numpy._core"):  # numpy 1 and numpy 2

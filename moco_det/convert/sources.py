@@ -25,7 +25,6 @@ from moco_det.backbone_file import (
 # How a torch file begins: the zip container, or (torch < 1.6) a pickle of this magic number.
 _TORCH_ZIP = b"PK"
 _TORCH_LEGACY = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
-_TRUST = "if you trust where the file comes from, pass --trust-pickle"
 
 
 def read_checkpoint(path: str | os.PathLike, trust_pickle: bool = False) -> Any:
@@ -41,22 +40,31 @@ def read_checkpoint(path: str | os.PathLike, trust_pickle: bool = False) -> Any:
         start = file.read(64)
     is_torch = start.startswith(_TORCH_ZIP) or _TORCH_LEGACY in start
     try:
-        if trust_pickle:
-            return _read_trusting(path, is_torch)
-        # torch before 2.6 runs foreign code from tar files even under weights_only=True.
-        if tarfile.is_tarfile(path):
-            raise UnsafePickleError(f"{path}: a tar file of torch 0.1, which cannot be read safely")
-        if is_torch:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        return restricted_load(path)
+        return (_read_trusting if trust_pickle else _read_safely)(path, is_torch)
     except UnsafePickleError as error:
-        raise ValueError(f"{error}; {_TRUST}") from error
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path}: {_refused_global(str(error))}; {_TRUST}") from error
-    except (RuntimeError, EOFError, KeyError, ImportError, AttributeError) as error:
+        raise ValueError(f"{error}; if you trust where the file comes from, pass --trust-pickle") from error
+    except ValueError:  # says already what is wrong
+        raise
+    except Exception as error:  # torch and pickle raise nearly anything on a damaged file
         first_line = str(error).partition("\n")[0]
         raise ValueError(
-            f"{path}: cannot be read; it is damaged, cut short, or needs code that is not installed ({first_line})"
+            f"{path}: cannot be read; it is damaged, cut short, or needs missing code ({first_line})"
+        ) from error
+
+
+def _read_safely(path: str | os.PathLike, is_torch: bool) -> Any:
+    # torch before 2.6 runs foreign code from tar files even under weights_only=True.
+    if tarfile.is_tarfile(path):
+        raise UnsafePickleError(f"{path}: a tar file of torch 0.1, which cannot be read safely")
+    if not is_torch:
+        return restricted_load(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"asks for {refused[1]}, which is" if refused else "is damaged, or holds what is"
+        raise UnsafePickleError(
+            f"{path}: {what} neither a tensor nor a plain value; reading it could run foreign code"
         ) from error
 
 
@@ -65,13 +73,6 @@ def _read_trusting(path: str | os.PathLike, is_torch: bool) -> Any:
         return torch.load(path, map_location="cpu", weights_only=False)
     with open(path, "rb") as file:
         return pickle.load(file, encoding="latin1")
-
-
-def _refused_global(message: str) -> str:
-    """torch's refusal in one sentence."""
-    found = re.search(r"GLOBAL (\S+)", message)
-    what = f"asks for {found[1]}" if found else f"holds more than tensors ({message.splitlines()[-1]})"
-    return f"{what}, which is neither a tensor nor a plain value; reading it could run foreign code"
 
 
 # ---- The families --------------------------------------------------------------------------------

@@ -89,17 +89,17 @@ def check_backbone(values: Mapping[str, Any], arch: str) -> tuple[dict[str, torc
     expected = expected_shapes(arch)
     common = [name for name in expected if name in values]
     strange = [name for name in common if not _is_real(values[name])]
-    usable = {name: torch.as_tensor(values[name]).detach() for name in common if name not in strange}
-    shapes = [
-        f"{name} {tuple(tensor.shape)} instead of {tuple(expected[name])}"
-        for name, tensor in usable.items()
-        if tensor.shape != expected[name]
-    ]
-    tensors = {name: tensor.to(torch.float32, copy=True).contiguous() for name, tensor in usable.items()}
+    real = {name: torch.as_tensor(values[name]).detach() for name in common if name not in strange}
+    fitting = {name: tensor for name, tensor in real.items() if tensor.shape == expected[name]}
+    tensors = {name: tensor.float().contiguous() for name, tensor in fitting.items()}
     problems = {
         "missing": [name for name in expected if name not in values],
         "left over": [name for name in values if name not in expected],
-        "of another shape": shapes,
+        "of another shape": [
+            f"{name} {tuple(tensor.shape)} instead of {tuple(expected[name])}"
+            for name, tensor in real.items()
+            if name not in fitting
+        ],
         "no floating-point tensors": strange,
         "not finite in float32 (did the training diverge?)": [
             name for name, tensor in tensors.items() if not tensor.isfinite().all()
@@ -111,12 +111,12 @@ def check_backbone(values: Mapping[str, Any], arch: str) -> tuple[dict[str, torc
             f"the backbone is no intact {arch}: {'; '.join(found)}. Nothing was written: "
             "convert a complete checkpoint of a plain ResNet"
         )
-    return tensors, _dtype_notes(usable)
+    return tensors, _dtype_notes(fitting)
 
 
 def _is_real(value: Any) -> bool:
     if isinstance(value, np.ndarray):
-        return value.dtype.kind == "f"
+        return value.dtype in (np.float16, np.float32, np.float64)  # native byte order, as torch needs it
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
@@ -159,7 +159,6 @@ def prove_equal_features(
     before = _torchvision_resnet(tensors, arch)
     after = detectron2_resnet(arch, file.preprocessing.stride_in_1x1)
     _load_exactly(after, {name: torch.from_numpy(array) for name, array in file.tensors.items()})
-    _refuse_changed_values(tensors, file.tensors)
     # Two images, so that nothing can depend on the batch; 64 pixels leave 2x2 positions in res5.
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -171,6 +170,7 @@ def prove_equal_features(
             f"detectron2's features differ from the source's: {wrong}, relative; at most {TOLERANCE:.0e} is "
             "rounding. Nothing was written: the names, the stride convention or the values do not fit"
         )
+    _refuse_changed_values(tensors, file.tensors)
     return differences
 
 
