@@ -250,8 +250,12 @@ def test_exif_orientation_is_undone(name, orientation, tmp_path):
     assert np.abs(pixels[middle] - upright[middle].astype(int)).max() <= 6
 
 
-def test_broken_metadata_does_not_cost_the_image(tmp_path):
-    quadrants().save(tmp_path / "a.jpg", quality=95, exif=b"Exif\0\0nonsense")
+@pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0II*\0\xff\xff\xff\xff", 9])
+def test_broken_metadata_does_not_cost_the_image(exif, tmp_path):
+    if exif == 9:  # orientations end at 8
+        exif = Image.Exif()
+        exif[0x0112] = 9
+    quadrants().save(tmp_path / "a.jpg", quality=95, exif=exif)
     assert_shows(decoded(tmp_path / "a.jpg"), quadrants(), tolerance=6)
 
 

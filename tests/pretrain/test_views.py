@@ -127,7 +127,9 @@ def torchvision_crops(width: int, height: int, scale=SCALE, count=DRAWS) -> np.n
     return np.array([T.RandomResizedCrop.get_params(image, scale, ASPECT_RATIO) for _ in range(count)])
 
 
-@pytest.mark.parametrize(("width", "height", "scale"), [(500, 375, SCALE), (300, 300, (0.08, 0.6))])
+@pytest.mark.parametrize(
+    ("width", "height", "scale"), [(500, 375, SCALE), (300, 300, (0.08, 0.6)), (12, 10, (0.2, 0.5))]
+)
 def test_crops_are_distributed_as_torchvisions(width, height, scale):
     ours = np.array([p.crop for p in views("v1", DRAWS, width=width, height=height, scale=scale)])
     theirs = torchvision_crops(width, height, scale)
