@@ -28,3 +28,6 @@ check_environment()
 
 from moco_det.config import add_moco_config, get_cfg  # noqa: E402
 from moco_det.pretrain import moco as _moco  # noqa: E402, F401  registers MoCo
+from moco_det.pretrain.images import register_imagenet as _register_imagenet  # noqa: E402
+
+_register_imagenet()

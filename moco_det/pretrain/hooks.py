@@ -4,13 +4,11 @@ import datetime
 import itertools
 import logging
 import math
-import sys
 import time
 
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage
-from tqdm import tqdm
 
 from moco_det.pretrain.loader import UnreadableLog
 from moco_det.pretrain.schedule import learning_rate
@@ -79,9 +77,9 @@ def is_due(trainer, period: int) -> bool:
 
 
 class UnreadableImages(HookBase):
-    """Passes the files that any rank could not read to the log of unreadable images, every ``period`` steps."""
+    """Passes the files that any rank could not read to the main process's log, every ``period`` steps."""
 
-    def __init__(self, log: UnreadableLog, period: int, images_per_batch: int):
+    def __init__(self, log: UnreadableLog | None, period: int, images_per_batch: int):
         self.log, self.period, self.images_per_batch = log, period, images_per_batch
         self.pending = []
 
@@ -99,26 +97,20 @@ class UnreadableImages(HookBase):
 
 
 class LogWriter(EventWriter):
-    """The log's line, and a progress bar when the output is a terminal."""
+    """Writes a line about the last steps into the log."""
 
-    def __init__(self, max_iter: int, epochs: int, start_iter: int):
+    def __init__(self, max_iter: int, epochs: int):
         self.max_iter, self.epochs = max_iter, epochs
-        terminal = sys.stderr.isatty()
-        self.bar = tqdm(
-            total=max_iter, initial=start_iter, desc="pre-training", unit="step", disable=not terminal
-        )
+        self.written = -1
 
     def write(self):
         storage = get_event_storage()
-        latest = {name: value for name, (value, _) in storage.latest().items()}
-        if "total_loss" not in latest or storage.iter >= self.max_iter:
-            return
-        done = storage.iter + 1
-        self.bar.update(done - self.bar.n)
-        logger.info(describe_step(latest, done, self.max_iter, self.epochs))
-
-    def close(self):
-        self.bar.close()
+        latest = storage.latest()
+        iteration = latest["total_loss"][1] if "total_loss" in latest else -1
+        if iteration > self.written:
+            self.written = iteration
+            values = {name: value for name, (value, _) in latest.items()}
+            logger.info(describe_step(values, iteration + 1, self.max_iter, self.epochs))
 
 
 def describe_step(latest: dict, done: int, max_iter: int, epochs: int) -> str:

@@ -22,6 +22,7 @@ from moco_det.pretrain.loader import UnreadableLog, build_loader, steps_per_epoc
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.pretrain.schedule import check_schedule
 from moco_det.pretrain.settings import build_config
+from moco_det.progress import ProgressBar
 from moco_det.run_record import write_run_record
 from moco_det.seeding import keyed_seed
 
@@ -99,20 +100,21 @@ class PretrainTrainer(TrainerBase):
 
     def _hooks_of_run(self) -> list:
         cfg = self.cfg
-        writers = []
+        writers, unreadable = [], None
         if comm.is_main_process():
+            unreadable = UnreadableLog(
+                os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt"),
+                max_share=cfg.DATASETS.MAX_UNREADABLE,
+                num_images=len(self.paths),
+                resume=self.start_iter > 0,
+            )
             writers = [
-                LogWriter(self.max_iter, cfg.SOLVER.EPOCHS, self.start_iter),
+                ProgressBar("pre-training", self.max_iter, self.start_iter),
+                LogWriter(self.max_iter, cfg.SOLVER.EPOCHS),
                 JSONWriter(os.path.join(cfg.OUTPUT_DIR, "metrics.json")),
                 TensorboardXWriter(cfg.OUTPUT_DIR),
             ]
         self.knn = KNNMonitor(cfg, self.steps_per_epoch) if cfg.TEST.KNN.IMAGES else None
-        unreadable = UnreadableLog(
-            os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt"),
-            max_share=cfg.DATASETS.MAX_UNREADABLE,
-            num_images=len(self.paths),
-            resume=self.start_iter > 0,
-        )
         period, batch = cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.IMS_PER_BATCH
         return [
             EpochLearningRate(cfg, self.optimizer, self.steps_per_epoch),

@@ -1,0 +1,29 @@
+"""A progress bar for the stages that train: on a terminal only, so that logs stay plain."""
+
+import sys
+
+from detectron2.utils.events import EventWriter, get_event_storage
+from tqdm import tqdm
+
+
+class ProgressBar(EventWriter):
+    """Follows the iteration of detectron2's event storage, with the loss beside it."""
+
+    def __init__(self, description: str, max_iter: int, start_iter: int = 0):
+        self.bar = tqdm(
+            desc=description,
+            total=max_iter,
+            initial=start_iter,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def write(self):
+        storage = get_event_storage()
+        self.bar.update(min(storage.iter + 1, self.bar.total) - self.bar.n)
+        if "total_loss" in storage.latest():
+            self.bar.set_postfix(loss=f"{storage.latest()['total_loss'][0]:.3f}")
+
+    def close(self):
+        self.bar.close()
