@@ -123,6 +123,9 @@ def merge_config(cfg: CN, config_file: str, opts: list[str], overlays: tuple[str
             cfg.merge_from_other_cfg(CN(loaded))
         except (ValueError, KeyError) as error:
             raise ValueError(f"{path}: {error}") from error
+    late = [word for word in opts if word.startswith("--")]
+    if late:
+        raise ValueError(f"the flag {late[0]} stands after a KEY VALUE pair; flags go before the first pair")
     if len(opts) % 2:
         raise ValueError(f"options after the flags must be KEY VALUE pairs; found {len(opts)} words: {opts}")
     _refuse_unknown(opts[0::2], names, "the command line")

@@ -1,0 +1,222 @@
+"""The whole way in one command: toy world, pre-train, convert, fine-tune from two inits, report.
+
+Each step is a command line of ``tools/``, printed as a user would type it, run in a process of its own and
+skipped when its result is there: the stages meet only in files. Run from a checkout by ``tools/run_demo.py``.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from moco_det.cli import user_errors
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a demonstration is.
+
+    Attributes:
+        world: options of ``tools/make_toyworld.py``.
+        pretrain: recipe of pre-training.
+        finetune: recipe of fine-tuning.
+        schedules: iterations of fine-tuning; the learning rate drops at 3/4 and 11/12 of them.
+        options: further KEY VALUE pairs of fine-tuning.
+        seeds: of fine-tuning; each init runs with each seed and each schedule.
+    """
+
+    world: tuple[str, ...]
+    pretrain: str
+    finetune: str
+    schedules: tuple[int, ...]
+    options: tuple[str, ...]
+    seeds: tuple[int, ...]
+
+
+SCALES = {
+    "toy": Scale(
+        world=("--num-unlabelled", "4000"),
+        pretrain="configs/toy/pretrain_moco_v2_R_18.yaml",
+        finetune="configs/toy/faster_rcnn_R_18_FPN.yaml",
+        schedules=(120,),
+        options=(),
+        seeds=(1,),
+    ),
+    "photos": Scale(
+        world=(
+            *("--num-unlabelled", "16000", "--num-per-class-train", "40", "--num-per-class-test", "20"),
+            *("--num-train", "300", "--num-test", "150"),
+        ),
+        pretrain="configs/toy/photos_pretrain_moco_v2_R_18.yaml",
+        finetune="configs/toy/faster_rcnn_R_18_FPN.yaml",
+        schedules=(180, 540),
+        options=("MODEL.ROI_HEADS.NUM_CLASSES", "12"),
+        seeds=(1, 2, 3),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the demo and the file that says it is done."""
+
+    title: str
+    command: tuple[str, ...]
+    result: Path
+
+
+def plan(scale: Scale, output: Path, device: tuple[str, ...], art: tuple[str, ...]) -> list[Step]:
+    """The steps of a demonstration in their order; the report, which is always made anew, comes last.
+
+    Args:
+        device: the option that chooses it, such as ``("--num-gpus", "0")``; empty: what the tools choose.
+        art: options of ``tools/make_toyworld.py`` that name pictures to render with.
+    """
+    world, pretrain, backbone = output / "datasets/toyworld", output / "pretrain", output / "backbone.pkl"
+    tool = str(REPOSITORY / "tools") + "/"
+    steps = [
+        Step(
+            "render the toy world",
+            (tool + "make_toyworld.py", "--output", str(world), *scale.world, *art),
+            world / "toyworld.json",
+        ),
+        Step(
+            "pre-train with MoCo on its unlabelled images",
+            (
+                tool + "pretrain_moco.py",
+                "--config-file",
+                scale.pretrain,
+                "--images",
+                str(world / "unlabelled"),
+            )
+            + (*device, "--resume", "TEST.KNN.IMAGES", str(world / "classes"), "OUTPUT_DIR", str(pretrain)),
+            pretrain / "run.json",
+        ),
+        Step(
+            "convert to detectron2",
+            (tool + "convert_to_d2.py", str(pretrain / "model_final.pth"), str(backbone)),
+            backbone,
+        ),
+    ]
+    for iterations in scale.schedules:
+        for seed in scale.seeds:
+            for init in ("random", "moco"):
+                folder = output / f"finetune/{iterations}_{init}_seed{seed}"
+                steps.append(
+                    Step(
+                        f"fine-tune from {init}, {iterations} iterations, seed {seed}",
+                        (tool + "train_net.py", "--config-file", scale.finetune, "--init", init, "--resume")
+                        + (*device, *schedule_options(iterations), *scale.options, "SEED", str(seed))
+                        + (("MODEL.WEIGHTS", str(backbone)) if init == "moco" else ())
+                        + ("OUTPUT_DIR", str(folder)),
+                        folder / "run.json",
+                    )
+                )
+    return steps
+
+
+def schedule_options(iterations: int) -> tuple[str, ...]:
+    """KEY VALUE pairs for a schedule of this length, evaluated four times on the way."""
+    steps = (iterations * 3 // 4, iterations * 11 // 12)
+    return (
+        *("SOLVER.MAX_ITER", str(iterations), "SOLVER.STEPS", str(steps)),
+        *("TEST.EVAL_PERIOD", str(iterations // 4)),
+    )
+
+
+def run_step(step: Step, number: int, of: int, output: Path) -> None:
+    """Run one step; its output goes to a log, its progress bar to the terminal.
+
+    Raises:
+        ValueError: the command failed; the end of its log is in the message.
+    """
+    if step.result.exists():
+        print(f"[{number}/{of}] {step.title}: done before", flush=True)
+        return
+    shown = shlex.join(
+        os.path.relpath(word) if word.startswith(str(REPOSITORY)) else word for word in step.command
+    )
+    print(f"[{number}/{of}] {step.title}\n      {shown}", flush=True)
+    log = output / "logs" / f"{number:02d}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    environment = {
+        **os.environ,
+        "DETECTRON2_DATASETS": str(output / "datasets"),
+        "PYTHONWARNINGS": "ignore",
+    }
+    with open(log, "w") as file:
+        errors = None if sys.stderr.isatty() else file  # bars show on a terminal only
+        code = subprocess.call(
+            [sys.executable, *step.command], stdout=file, stderr=errors, env=environment, cwd=REPOSITORY
+        )
+    if code:
+        end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise ValueError(f"{step.title} failed with exit code {code}; the end of {log}:\n{end}")
+    print(f"      took {datetime.timedelta(seconds=round(time.perf_counter() - start))}", flush=True)
+
+
+def check_no_test_picture_in_pretraining(world: Path) -> None:
+    """Refuse a world that pre-trains on pictures (cut-outs, backgrounds) which its test images show.
+
+    Raises:
+        ValueError: names such a picture.
+    """
+    used = json.loads((world / "toyworld.json").read_text())["pictures_used"]
+    test = set(used["test"])
+    for picture in used["train"]:
+        if picture in test or not picture.startswith("train/"):
+            raise ValueError(
+                f"{world}: the picture {picture} is shown in pre-training and belongs to the test"
+            )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Do all steps of ``args.scale`` under ``args.output`` and end with the table of results.
+
+    Raises:
+        ValueError: a step failed.
+    """
+    start = time.perf_counter()
+    output = Path(args.output).resolve()
+    device = () if args.num_gpus is None else ("--num-gpus", str(args.num_gpus))
+    art = ()
+    if args.cutouts or args.backgrounds:
+        art = tuple(
+            word
+            for flag, folder in (("--cutouts", args.cutouts), ("--backgrounds", args.backgrounds))
+            if folder
+            for word in (flag, str(Path(folder).resolve()))
+        )
+    elif args.scale == "photos":
+        raise ValueError("--scale photos needs --cutouts DIR and --backgrounds DIR (see MODEL_ZOO.md)")
+    steps = plan(SCALES[args.scale], output, device, art)
+    for number, step in enumerate(steps, 1):
+        run_step(step, number, len(steps) + 1, output)
+        if number == 1:
+            check_no_test_picture_in_pretraining(output / "datasets/toyworld")
+    print(f"[{len(steps) + 1}/{len(steps) + 1}] report", flush=True)
+    report = [str(REPOSITORY / "tools/make_report.py"), str(output), "--output", str(output / "report")]
+    if subprocess.call([sys.executable, "-W", "ignore", *report], cwd=REPOSITORY):
+        raise ValueError(f"the report failed; try it alone: {shlex.join(report)}")
+    print(f"all steps took {datetime.timedelta(seconds=round(time.perf_counter() - start))}")
+
+
+@user_errors
+def main(argv: list[str] | None = None) -> None:
+    """``tools/run_demo.py``."""
+    parser = argparse.ArgumentParser(description="Toy world, pre-train, convert, fine-tune, report.")
+    parser.add_argument("--output", default="output/demo", help="folder of everything that is made")
+    parser.add_argument("--scale", choices=sorted(SCALES), default="toy")
+    parser.add_argument("--num-gpus", type=int, help="0: the CPU; default: one GPU where there is one")
+    parser.add_argument("--cutouts", help="{train,test}/<class>/*.png with alpha, for --scale photos")
+    parser.add_argument("--backgrounds", help="{train,test}/*.jpg, for --scale photos")
+    run(parser.parse_args(argv))

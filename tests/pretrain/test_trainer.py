@@ -1,0 +1,271 @@
+"""Runs of a few steps: outputs, resume, schedule, ranks, and what a user can get wrong."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from moco_det.pretrain import checkpoint
+from moco_det.pretrain.hooks import describe_step
+from moco_det.pretrain.schedule import learning_rate
+from moco_det.pretrain.settings import build_config
+from moco_det.pretrain.trainer import PretrainTrainer, argument_parser, main, prepare_output
+from moco_det.testing import run_processes, tiny_pretrain_config, write_random_images
+
+TINY = (
+    *("MODEL.MOCO.ARCH", "resnet18", "MODEL.MOCO.DIM", "16", "MODEL.MOCO.QUEUE_SIZE", "16"),
+    *("MODEL.MOCO.BN_GROUP_SIZE", "4", "INPUT.VIEWS.SIZE", "32", "SOLVER.IMS_PER_BATCH", "8"),
+    *("SOLVER.EPOCHS", "2", "SOLVER.LOG_PERIOD", "1", "DATALOADER.NUM_WORKERS", "0", "SEED", "1"),
+)
+RECIPE = ("--config-file", "configs/Pretrain/moco_v2_R_50_200ep.yaml", "--num-gpus", "0")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    write_random_images(folder, 24)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(images, tmp_path_factory):
+    """A whole run with kNN, through the command line's function."""
+    root = tmp_path_factory.mktemp("run")
+    for split in ("train", "test"):
+        for number, name in enumerate("xy"):
+            write_random_images(root / "knn" / split / name, 4, seed=number)
+    options = ("TEST.KNN.IMAGES", str(root / "knn"), "TEST.KNN.K", "3", "OUTPUT_DIR", str(root / "out"))
+    main([*RECIPE, "--images", str(images), *TINY, *options])
+    return root / "out"
+
+
+def lines(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
+
+
+def start(cfg, images, resume=False):
+    cfg.DATASETS.IMAGES = str(images)
+    prepare_output(cfg, resume)
+    trainer = PretrainTrainer(cfg)
+    if resume:
+        trainer.resume()
+    return trainer
+
+
+def test_run_folder_holds_what_the_other_stages_read(finished):
+    assert {"config.yaml", "metrics.json", "run.json", "sample_views.png", "model_final.pth"} <= {
+        path.name for path in finished.iterdir()
+    }
+    steps = [line for line in lines(finished) if "total_loss" in line]
+    assert [line["iteration"] for line in steps] == list(range(6))  # 2 epochs * floor(24 / 8)
+    assert [line["queue_real"] for line in steps] == [0, 0.5, 1, 1, 1, 1]
+    assert all(0 <= line["data_wait"] <= 1 and line["images_per_second"] > 0 for line in steps)
+    assert len([line for line in lines(finished) if "knn_accuracy" in line]) == 3  # untrained, 2 epochs
+    record = json.loads((finished / "run.json").read_text())
+    assert record["stage"] == "pretrain" and record["extra"]["images"] == 24
+    assert 0 <= record["metrics"]["knn_untrained"] <= 100
+    neighbours = json.loads((finished / "neighbours.json").read_text())
+    assert len(neighbours) == 8 and len(neighbours[0]["neighbours"]) == 5
+
+
+def test_checkpoint_follows_the_contract_and_loads_without_code(finished):
+    saved = torch.load(finished / "model_final.pth", weights_only=True)
+    assert saved["iteration"] == 5 and "SEED: 1" in saved["config"]
+    assert saved["moco_det"]["arch"] == "resnet18"
+    assert saved["moco_det"]["preprocessing"] == {
+        "format": "RGB",
+        "pixel_mean": [123.675, 116.28, 103.53],
+        "pixel_std": [58.395, 57.12, 57.375],
+        "stride_in_1x1": False,
+    }
+    assert saved["model"]["dictionary.keys"].shape == (16, 16) and saved["optimizer"]["state"]
+    assert saved["model"]["dictionary.num_real"] == 16
+
+
+def test_stop_and_resume_equals_uninterrupted(finished, images, tmp_path):
+    """Cut in the middle of an epoch, after an optimizer step that has momentum, with a queue half real."""
+    first = start(tiny_pretrain_config(tmp_path, CHECKPOINT_EPOCHS=1), images)
+    first.max_iter = 4
+    first.run()
+    assert not (tmp_path / "model_0000005.pth").exists()
+
+    resumed = start(tiny_pretrain_config(tmp_path), images, resume=True)
+    assert resumed.start_iter == 4
+    resumed.run()
+
+    whole = start(tiny_pretrain_config(tmp_path / "whole"), images)
+    whole.run()
+    for name, value in whole.moco.state_dict().items():
+        assert torch.equal(value, resumed.moco.state_dict()[name]), name
+    by_iteration = {line["iteration"]: line["total_loss"] for line in lines(tmp_path)}
+    for line in lines(tmp_path / "whole"):
+        assert by_iteration[line["iteration"]] == line["total_loss"]
+
+
+def test_finished_run_is_left_alone(finished, images, tmp_path):
+    shutil.copytree(finished, tmp_path / "out")
+    before = (tmp_path / "out/model_final.pth").stat().st_mtime_ns
+    main([*RECIPE, "--images", str(images), "--resume", *TINY, "OUTPUT_DIR", str(tmp_path / "out")])
+    assert (tmp_path / "out/model_final.pth").stat().st_mtime_ns == before
+
+
+def test_learning_rates_are_those_of_the_official_code():
+    """v1: 0.03, a tenth at epochs 120 and 160; v2: half a cosine, stepped per epoch."""
+    cfg = tiny_pretrain_config(EPOCHS=200, BASE_LR=0.03)
+    cosine = [learning_rate(cfg, epoch) for epoch in (0, 100, 199)]
+    assert cosine == pytest.approx([0.03, 0.015, 0.03 * 0.5 * (1 - 0.99987663)], rel=1e-4)
+    cfg.SOLVER.LR_SCHEDULER_NAME = "EpochMultiStepLR"
+    rates = [learning_rate(cfg, epoch) for epoch in (0, 119, 120, 159, 160, 199)]
+    assert rates == pytest.approx([0.03, 0.03, 0.003, 0.003, 0.0003, 0.0003])
+
+
+def test_learning_rate_changes_with_the_epoch_and_not_within(images, tmp_path):
+    trainer = start(tiny_pretrain_config(tmp_path), images)
+    trainer.run()
+    rates = [line["lr"] for line in lines(tmp_path)]
+    assert rates == pytest.approx([0.03] * 3 + [0.015] * 3)
+
+
+def test_weight_decay_reaches_every_parameter(images, tmp_path):
+    """One group with 1e-4 on batch norm and biases too (PAPER: official code, main_moco.py)."""
+    trainer = start(tiny_pretrain_config(tmp_path), images)
+    (group,) = trainer.optimizer.param_groups
+    assert (group["weight_decay"], group["momentum"], group["nesterov"]) == (1e-4, 0.9, False)
+    assert len(group["params"]) == len(list(trainer.moco.encoder_q.parameters()))
+
+
+def _train_in_float64(images, output):
+    """In float64, because two runs in float32 that differ in rounding part within a few steps."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        trainer = start(tiny_pretrain_config(output, EPOCHS=1), images)
+        trainer.run()
+        return trainer.moco.state_dict()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_two_processes_train_what_one_trains(images, tmp_path):
+    """Three steps: weights of both encoders, queue and running statistics."""
+    expected = _train_in_float64(images, tmp_path / "one")
+    for state in run_processes(_train_in_float64, 2, images, tmp_path / "two"):
+        for name, value in expected.items():
+            torch.testing.assert_close(state[name], value, atol=1e-9, rtol=1e-9)
+
+
+def test_the_log_says_why_the_loss_rises_first():
+    latest = dict.fromkeys(
+        ("similarity_positive", "similarity_negative", "images_per_second", "data_wait", "lr"), 0.1
+    )
+    latest |= {"epoch": 0.5, "total_loss": 6.0, "accuracy": 0.2, "seconds_per_step": 2.0}
+    filling = describe_step({**latest, "queue_real": 0.4}, 5, 35, 10)
+    assert "queue 40% real (the loss rises until it is full)" in filling and "left 0:01:00" in filling
+    assert "rises" not in describe_step({**latest, "queue_real": 1.0}, 5, 35, 10)
+
+
+def test_nan_stops_the_run_and_keeps_the_last_checkpoint(images, tmp_path):
+    trainer = start(tiny_pretrain_config(tmp_path), images)
+    trainer.moco.encoder_q.fc[0].weight.data.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="loss is nan between steps 1 and 1"):
+        trainer.run()
+    assert not list(tmp_path.glob("*.pth"))
+
+
+def test_no_space_keeps_the_last_checkpoint(images, tmp_path, monkeypatch):
+    trainer = start(tiny_pretrain_config(tmp_path), images)
+    trainer.checkpointer.save("model_0000000", iteration=0)
+    before = (tmp_path / "model_0000000.pth").read_bytes()
+
+    def full_disk(data, file):
+        file.write(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc] . unexpected pos: No space left on device")
+
+    monkeypatch.setattr(checkpoint.torch, "save", full_disk)
+    with pytest.raises(OSError, match=r"cannot write checkpoint .*model_0000000.pth.*No space.*--resume"):
+        trainer.checkpointer.save("model_0000000", iteration=0)
+    assert (tmp_path / "model_0000000.pth").read_bytes() == before
+    assert {path.name for path in tmp_path.glob("*.pth*")} == {"model_0000000.pth"}
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (
+            ("MODEL.MOCO.QUEUESIZE", "64"),
+            "unknown config key 'MODEL.MOCO.QUEUESIZE'.*'MODEL.MOCO.QUEUE_SIZE'",
+        ),
+        (("SOLVER.MAX_ITER", "100"), "SOLVER.MAX_ITER does not apply to pre-training; use SOLVER.EPOCHS"),
+        (("MODEL.RPN.NMS_THRESH", "0.5"), "MODEL.RPN.NMS_THRESH does not apply"),
+        (("SOLVER.EPOCHS", "many"), "command line: .*SOLVER.EPOCHS"),
+        (("SOLVER.EPOCHS",), "KEY VALUE pairs"),
+        (("--resume",), "the flag --resume stands after a KEY VALUE pair"),
+        (("SOLVER.IMS_PER_BATCH", "32"), "24 images do not fill one batch"),
+        (("MODEL.MOCO.QUEUE_SIZE", "64"), "QUEUE_SIZE is 64, but there are only 24 images.*set it to 24"),
+        (("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"), "'WarmupCosineLR'; pre-training knows EpochMulti"),
+        (("DATASETS.TRAIN", "('coco_2017_train',)"), "expected one of them"),
+        (("TEST.KNN.IMAGES", "/nowhere"), r"TEST.KNN.IMAGES: the folder '/nowhere/train' does not exist"),
+    ],
+)
+def test_settings_that_cannot_run_end_in_one_sentence(images, tmp_path, capsys, options, message):
+    with pytest.raises(SystemExit) as stop:
+        main([*RECIPE, "--images", str(images), *TINY, "OUTPUT_DIR", str(tmp_path / "out"), *options])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error) and error.startswith("error: ") and len(error.splitlines()) == 1
+
+
+def test_a_run_is_not_written_over(finished, images, capsys):
+    with pytest.raises(SystemExit):
+        main([*RECIPE, "--images", str(images), *TINY, "OUTPUT_DIR", str(finished)])
+    assert "already holds a run; continue it with --resume" in capsys.readouterr().err
+
+
+def test_more_gpus_than_there_are_is_refused(images, capsys):
+    with pytest.raises(SystemExit):
+        main([*RECIPE[:3], "99", "--images", str(images)])
+    assert "--num-gpus is 99, but this machine has" in capsys.readouterr().err
+
+
+def test_a_negative_seed_is_drawn_once_and_kept_at_resume(images, tmp_path):
+    args = argument_parser().parse_args(
+        [*RECIPE, "--images", str(images), *TINY, "SEED", "-1", "OUTPUT_DIR", str(tmp_path)]
+    )
+    cfg = build_config(args)
+    assert cfg.SEED >= 0
+    prepare_output(cfg, resume=False)
+    args.resume = True
+    assert build_config(args).SEED == cfg.SEED
+
+
+def test_unreadable_images_are_listed_and_too_many_stop_the_run(images, tmp_path):
+    folder = tmp_path / "images"
+    shutil.copytree(images, folder)
+    bad = sorted(folder.iterdir())[5]
+    bad.write_bytes(bad.read_bytes()[:200])
+    cfg = tiny_pretrain_config(tmp_path / "run")
+    cfg.DATASETS.MAX_UNREADABLE = 0.1
+    trainer = start(cfg, folder)
+    trainer.run()
+    (line,) = (tmp_path / "run/unreadable_images.txt").read_text().splitlines()
+    assert line.startswith(f"{bad}\t")
+    assert lines(tmp_path / "run")[-1]["unreadable_images"] == 1
+    cfg = tiny_pretrain_config(tmp_path / "strict")
+    cfg.DATASETS.MAX_UNREADABLE = 0.01
+    with pytest.raises(ValueError, match="1 of the 24 images met so far cannot be read"):
+        start(cfg, folder).run()
+
+
+def test_reads_registered_data_sets(images, tmp_path):
+    from detectron2.data import DatasetCatalog
+
+    paths = [{"file_name": str(path)} for path in sorted(images.iterdir())]
+    DatasetCatalog.register("pretrain_test_set", lambda: paths)
+    try:
+        options = ("DATASETS.TRAIN", "('pretrain_test_set',)", "OUTPUT_DIR", str(tmp_path / "out"))
+        main([*RECIPE, *TINY, *options, "SOLVER.EPOCHS", "1"])
+    finally:
+        DatasetCatalog.remove("pretrain_test_set")
+    assert (tmp_path / "out/model_final.pth").exists()
