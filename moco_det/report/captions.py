@@ -2,9 +2,9 @@
 
 RESULTS = (
     "AP in points from 0 to 100, higher is better; mean ± sample standard deviation over n runs that "
-    "differ in the seed alone (one run has no deviation). Difference: AP minus that of random init at the"
+    "differ in the seed alone (one run has no deviation). AP − random: AP minus that of random init at the"
     " same seed, mean and 95 % t-interval over the shared seeds; “not tested” with fewer than three of "
-    "them. An interval that holds 0 shows no difference."
+    "them. An interval that holds 0 does not show a difference."
 )
 PAPER_ROWS = (
     " Grey rows are what the paper printed, with its data and its training length; none of them was run here."
@@ -15,7 +15,7 @@ PAIRS = (
     " corrected for the number of comparisons."
 )
 PRETRAINING_TABLE = (
-    "kNN accuracy: share of labelled test images whose nearest labelled training images vote for the "
+    "kNN: share of labelled test images whose nearest labelled training images vote for the "
     "right class, by the features of the encoder before → after pre-training. The labels serve this "
     "number alone; training never sees them."
 )

@@ -12,12 +12,13 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a caption below it; ``quiet`` names rows to set back (the paper's)."""
+    """A table with a title above and a caption below; ``quiet`` numbers rows to set back (the paper's)."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     caption: str = ""
     quiet: frozenset[int] = frozenset()
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def _markdown_block(block: Block) -> str:
         case Text():
             return block.text
         case Table():
-            return markdown_table(block) + (f"\n\n{block.caption}" if block.caption else "")
+            title = f"### {block.title}" if block.title else ""
+            return "\n\n".join(filter(None, (title, markdown_table(block), block.caption)))
         case Picture():
             return f"![{block.name}](figures/{block.name}.png)\n\n{block.caption}"
         case Lines():

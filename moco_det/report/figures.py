@@ -131,8 +131,8 @@ def average_precision_curves(rows: Sequence[Row], metric: str = "bbox/AP") -> by
             for row in (row for row in rows if row.iterations == iterations):
                 _draw_row(axis, row, colors[row.label], metric)
             axis.set_title(f"{metric.replace('/', ' ')}, schedule of {iterations:,} iterations")
-            axis.set_ylim(bottom=0)
             axis.legend()
+        axes[0].set_ylim(bottom=0)  # shared; once all is drawn, or it would fix the top as well
         axes[-1].set_xlabel("iteration")
         return to_png(figure)
 

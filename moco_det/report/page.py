@@ -7,16 +7,18 @@ from moco_det.report.document import Block, Lines, Picture, Section, Table, Text
 
 CSS = """
 :root { color-scheme: light; }
-body { margin: 0; background: #fbfbfa; color: #2b2f36;
+body { margin: 0; background: #fff; color: #2b2f36;
        font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
 main { max-width: 44rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.55rem; line-height: 1.25; margin: 1rem 0 .5rem; font-weight: 600; }
+section:first-of-type h2 { border-top: 0; margin-top: 1rem; }
+h3 { font-size: .95rem; margin: 1.75rem 0 0; font-weight: 600; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2.75rem 0 .5rem; padding-top: 1rem; border-top: 1px solid #e4e5e3;
      font-weight: 600; }
 p { margin: .6rem 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; margin: 1rem 0 .4rem; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .55rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #ececea; }
+th, td { padding: .4rem .4rem; text-align: right; vertical-align: top; border-bottom: 1px solid #ececea; }
 th { font-weight: 600; color: #5b626c; border-bottom-color: #cfd2d0; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 tr.quiet td { color: #8a9099; font-style: italic; }
@@ -25,8 +27,9 @@ figure img { display: block; width: 100%; max-width: 38rem; height: auto; margin
 figcaption, .caption { color: #5b626c; font-size: .88rem; line-height: 1.5; margin: .5rem 0 1rem; }
 details { margin: 1rem 0; font-size: .88rem; }
 summary { cursor: pointer; color: #5b626c; }
-li { margin: .3rem 0; overflow-wrap: anywhere; }
-li, code { font-size: .82rem; }
+li { margin: .3rem 0; font-size: .82rem; overflow-wrap: anywhere; }
+td:first-child { overflow-wrap: anywhere; min-width: 4rem; }
+@media (max-width: 30rem) { table { font-size: .76rem; } th, td { padding: .35rem .22rem; } }
 """.strip()
 
 
@@ -68,13 +71,19 @@ def _html_table(table: Table) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
     lines = [
         ("<tr class='quiet'>" if number in table.quiet else "<tr>")
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row)
+        + "".join(f"<td>{_cell(cell)}</td>" for cell in row)
         + "</tr>"
         for number, row in enumerate(table.rows)
     ]
     caption = f'\n<p class="caption">{escape(table.caption)}</p>' if table.caption else ""
     body = "\n".join(lines)
+    title = f"<h3>{escape(table.title)}</h3>\n" if table.title else ""
     return (
-        f'<div class="scroll">\n<table>\n<thead><tr>{head}</tr></thead>\n'
+        f'{title}<div class="scroll">\n<table>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody>\n</table>\n</div>{caption}"
     )
+
+
+def _cell(text: str) -> str:
+    # A narrow screen may break a line before an interval or a remark in brackets, never inside a number.
+    return escape(text).replace(" ", "&nbsp;").replace("&nbsp;[", " [").replace("&nbsp;(", " (")

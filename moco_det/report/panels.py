@@ -1,5 +1,6 @@
 """Pictures made of images: sample views, nearest neighbours, detections; None where a run left none."""
 
+import contextlib
 import io
 import json
 from collections.abc import Sequence
@@ -33,14 +34,19 @@ def sample_views(run: Run) -> bytes | None:
 
 
 def read_list(path: Path) -> list[dict]:
-    """A JSON file that holds a list; empty when the file is missing."""
-    return json.loads(path.read_text()) if path.is_file() else []
+    """A JSON file that holds a list; empty when the file is missing, ValueError when it is broken."""
+    try:
+        return json.loads(path.read_text()) if path.is_file() else []
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not readable JSON ({error}); remove it to leave its figure out"
+        ) from error
 
 
 def open_image(name: str, folder: Path) -> Image.Image | None:
-    """The image at ``name``, absolute or relative to the run or the working folder; None if it is gone."""
+    """The image at ``name``, absolute or relative to the run or the working folder; None if none can be read."""
     for path in (Path(name), folder / name):
-        if path.is_file():
+        with contextlib.suppress(OSError):
             return Image.open(path).convert("RGB")
     return None
 
@@ -70,9 +76,7 @@ def _tile(axis, image: Image.Image | None, title: str, frame: str | None) -> Non
     axis.grid(False)
     axis.set_title(title, fontsize=8, pad=2, loc="center")
     if image is None:
-        axis.text(
-            0.5, 0.5, "image\nnot found", ha="center", va="center", transform=axis.transAxes, fontsize=7
-        )
+        axis.text(0.5, 0.5, "no\nimage", ha="center", va="center", transform=axis.transAxes, fontsize=7)
     else:
         image.thumbnail((160, 160))
         axis.imshow(image)
@@ -91,7 +95,7 @@ def detections(rows: Sequence[Row]) -> bytes | None:
         return None
     names = list(dict.fromkeys(name for found in samples.values() for name in found))[:TEST_IMAGES]
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(len(names) * 0.8 * WIDTH / len(samples))
+        figure = new_figure(len(names) * _shape(samples, runs) * WIDTH / len(samples) + 0.3)
         axes = figure.subplots(len(names), len(samples), squeeze=False)
         for line, name in zip(axes, names, strict=True):
             for axis, (label, found) in zip(line, samples.items(), strict=True):
@@ -101,11 +105,18 @@ def detections(rows: Sequence[Row]) -> bytes | None:
         return to_png(figure)
 
 
+def _shape(samples: dict, runs: dict) -> float:
+    """Height over width of the tallest first image, so that no tile leaves a gap below it."""
+    label, found = next(iter(samples.items()))
+    images = [open_image(entry["file_name"], runs[label].folder) for entry in found.values()]
+    return max((image.height / image.width for image in images[:TEST_IMAGES] if image), default=0.75)
+
+
 def _detection_tile(axis, entry: dict | None, folder: Path) -> None:
     axis.axis("off")
     image = open_image(entry["file_name"], folder) if entry else None
     if image is None:
-        axis.text(0.5, 0.5, "image not found", ha="center", va="center", transform=axis.transAxes, fontsize=8)
+        axis.text(0.5, 0.5, "no image", ha="center", va="center", transform=axis.transAxes, fontsize=8)
         return
     axis.imshow(image)
     for truth in entry["ground_truth"]:
@@ -114,8 +125,9 @@ def _detection_tile(axis, entry: dict | None, folder: Path) -> None:
     for found in entry["detections"]:
         axis.add_patch(_box(found["bbox"], edgecolor=FOUND, linewidth=1.6))
         text = f"{found['class']} {found['score']:.2f}"
+        inside = found["bbox"][1] < image.height / 10  # above the box it would leave the image
         axis.text(
-            *found["bbox"][:2], text, fontsize=6.5, color="black", va="bottom", clip_on=True,
+            *found["bbox"][:2], text, fontsize=6.5, color="black", va="top" if inside else "bottom", clip_on=True,
             bbox={"facecolor": FOUND, "edgecolor": "none", "pad": 0.8, "alpha": 0.9},
         )  # fmt: skip
 

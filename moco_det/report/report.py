@@ -1,8 +1,9 @@
 """Run folders in, a report out: ``report.html``, ``report.md``, ``report.csv`` and the figures as files."""
 
 import argparse
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,24 +50,31 @@ def write_report(run_dirs: Sequence[str | os.PathLike], output: str | os.PathLik
         ValueError: no run was found, or ``output`` cannot be written.
     """
     runs, incomplete = find_runs(run_dirs)
-    sections = make_sections(runs, incomplete)
     output = Path(output)
     report = Report(
         output / "report.html", output / "report.md", output / "report.csv", tuple(runs), tuple(incomplete)
     )
-    try:
+    with _writing_to(output):  # before the figures are drawn: that takes a while
         (output / "figures").mkdir(parents=True, exist_ok=True)
-        for block in (block for section in sections for block in section.blocks):
-            if isinstance(block, Picture):
-                (output / "figures" / f"{block.name}.png").write_bytes(block.png)
+    sections = make_sections(runs, incomplete)
+    pictures = [block for section in sections for block in section.blocks if isinstance(block, Picture)]
+    with _writing_to(output):
+        for picture in pictures:
+            (output / "figures" / f"{picture.name}.png").write_bytes(picture.png)
         report.html.write_text(html_page(TITLE, sections), encoding="utf-8")
         report.markdown.write_text(markdown(TITLE, sections), encoding="utf-8")
         report.csv.write_text(csv_text(build_rows(runs)[0]), encoding="utf-8")
+    return report
+
+
+@contextlib.contextmanager
+def _writing_to(output: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ValueError(
             f"cannot write the report to {str(output)!r}: {error.strerror}; give another folder with --output"
         ) from error
-    return report
 
 
 def make_sections(runs: Sequence[Run], incomplete: Sequence[Incomplete]) -> list[Section]:
@@ -88,7 +96,7 @@ def make_sections(runs: Sequence[Run], incomplete: Sequence[Incomplete]) -> list
 def _results(finetuned, pretrained, notes, incomplete) -> tuple[Block, ...]:
     blocks: list[Block] = [Text(sentence) for sentence in headlines(finetuned)]
     for task in dict.fromkeys(row.task for row in finetuned):
-        blocks += [Text(task), task_table(task, finetuned)]
+        blocks.append(task_table(task, finetuned))
     if (differences := pair_table(finetuned)) and len({row.init for row in finetuned}) > 2:
         blocks.append(differences)
     if pretrained:
@@ -131,13 +139,12 @@ def _neighbours(pretrained: Sequence[Row]) -> tuple[Block, ...]:
 
 
 def _detections(finetuned: Sequence[Row]) -> tuple[Block, ...]:
-    groups: dict[tuple, list[Row]] = {}
-    for row in finetuned:
-        groups.setdefault((row.task, row.iterations), []).append(row)
     pictures = []
-    for number, ((task, iterations), rows) in enumerate(groups.items()):
-        if png := panels.detections(rows):
-            caption = f"{task}, {iterations:,} iterations. {captions.DETECTIONS}"
+    for number, task in enumerate(dict.fromkeys(row.task for row in finetuned)):
+        rows = [row for row in finetuned if row.task == task]
+        longest = max(row.iterations for row in rows)
+        if png := panels.detections([row for row in rows if row.iterations == longest]):
+            caption = f"{task}, {longest:,} iterations. {captions.DETECTIONS}"
             pictures.append(Picture(f"detections_{number}", png, caption))
     return tuple(pictures)
 

@@ -56,14 +56,16 @@ def task_table(task: str, rows: Sequence[Row]) -> Table:
     own = [row for row in rows if row.task == task]
     printed = [result for result in PAPER_RESULTS if result.task == task]
     metrics = used_metrics(own)
-    header = ("init", "iterations", "n", *(METRICS[m] for m in metrics), "difference to random", "min/run")
+    others = [METRICS[metric] for metric in metrics[1:]]
+    header = ("init", "iterations", "n", "AP", "AP − random", *others, "min/run")
     lines = [
         (
             row.label,
             f"{row.iterations:,}",
             str(len(row.runs)),
-            *(cell(row.summary(metric)) for metric in metrics),
+            cell(row.summary(AP)),
             difference_to_random(row, own),
+            *(cell(row.summary(metric)) for metric in metrics[1:]),
             f"{row.minutes:.1f}",
         )
         for row in own
@@ -73,14 +75,15 @@ def task_table(task: str, rows: Sequence[Row]) -> Table:
             f"{result.init} ({result.source})",
             f"{result.iterations:,}",
             str(result.runs or "?"),
-            *(f"{result.metrics[metric]:.1f}" if metric in result.metrics else "—" for metric in metrics),
+            f"{result.metrics[AP]:.1f}",
             "—",
+            *(f"{result.metrics[m]:.1f}" if m in result.metrics else "—" for m in metrics[1:]),
             "—",
         )
         for result in printed
     ]
     caption = captions.RESULTS + (captions.PAPER_ROWS if printed else "")
-    return Table(header, tuple(lines), caption, frozenset(range(len(own), len(lines))))
+    return Table(header, tuple(lines), caption, frozenset(range(len(own), len(lines))), title=task)
 
 
 def pair_table(rows: Sequence[Row]) -> Table | None:
@@ -108,16 +111,16 @@ def pretrain_table(rows: Sequence[Row]) -> Table:
     lines = [
         (
             row.task if row.init == "none" else f"{row.task}, {row.label}",
-            f"{row.iterations:,}",
-            str(len(row.runs)),
             f"{cell(row.summary('knn_untrained'))} → {cell(row.summary('knn_accuracy'))}",
+            str(len(row.runs)),
+            f"{row.iterations:,}",
             count(row, "images"),
             count(row, "views"),
             f"{row.minutes:.1f}",
         )
         for row in rows
     ]
-    header = ("pre-training", "iterations", "n", "kNN accuracy, %", "images", "views", "min/run")
+    header = ("pre-training", "kNN, %", "n", "iterations", "images", "views", "min/run")
     return Table(header, tuple(lines), captions.PRETRAINING_TABLE)
 
 
@@ -135,10 +138,10 @@ def headlines(rows: Sequence[Row]) -> list[str]:
         ours, theirs = row.summary(AP), reference.summary(AP) if reference else None
         if ours and theirs:
             tested = difference(row, reference, AP)
-            verdict = f"{tested} by seed, 95 % interval" if tested else f"difference {NOT_TESTED}"
+            verdict = f"{tested} (95 % interval, {tested.n} seeds)" if tested else NOT_TESTED
             sentences.append(
-                f"{row.task}, {row.iterations:,} iterations: {row.label} reaches {ours} AP (n = {ours.n}), "
-                f"{reference.label} init {theirs} (n = {theirs.n}); {verdict}."
+                f"{row.task}, {row.iterations:,} iterations: AP {ours} from {row.label}, {theirs} from "
+                f"{reference.label} init; difference {verdict}."
             )
     return sentences
 

@@ -55,7 +55,10 @@ def save_results(runs: Sequence[Run], results: str | os.PathLike, suite: str) ->
         for run in runs:
             curves = {name: run.curves[name] for name in KEPT_CURVES if name in run.curves}
             path = folder / f"{result_id(run)}.json"
-            path.write_text(json.dumps({**run.record, "curves": curves}, sort_keys=True) + "\n")
+            # The length of the run may be known from its full curves alone, which are not kept.
+            extra = {**run.record["extra"], "iterations": run.iterations}
+            kept = {**run.record, "extra": extra, "curves": curves}
+            path.write_text(json.dumps(kept, sort_keys=True) + "\n")
             paths.append(path)
     except OSError as error:
         raise ValueError(f"cannot write results to {str(folder)!r}: {error.strerror}") from error
