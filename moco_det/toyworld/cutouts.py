@@ -13,6 +13,8 @@ SPLITS = ("train", "test")
 BACKGROUND_SUFFIXES = (".jpg", ".jpeg", ".png")
 # Degrees to either side: photographs of things have an upright.
 MAX_ROTATION = 25
+# Least share of a cut-out's bounding box that must be opaque: thinner things vanish when scaled down.
+MIN_OPAQUE = 0.02
 
 
 class CutoutArt:
@@ -40,6 +42,8 @@ class CutoutArt:
         scale = side / max(image.size)
         width, height = (max(1, round(s * scale)) for s in image.size)
         rgba = np.array(image.resize((width, height), Image.Resampling.BICUBIC))
+        # What is thinner than a pixel fades; its strongest pixel stays opaque, so no object disappears.
+        rgba[..., 3] = rgba[..., 3] * (255.0 / rgba[..., 3].max())
         contrast, brightness = rng.uniform(0.8, 1.2), rng.uniform(0.75, 1.25)
         rgb = (rgba[..., :3].astype(np.float32) - 128) * contrast + 128
         rgba[..., :3] = np.clip(rgb * brightness, 0, 255)
@@ -49,7 +53,7 @@ class CutoutArt:
         """A square crop of a photograph, flipped at random, scaled to the scene."""
         choice = self._backgrounds[rng.integers(len(self._backgrounds))]
         height, width = choice.rgb.shape[:2]
-        side = int(min(height, width) * rng.uniform(0.5, 1.0))
+        side = max(1, int(min(height, width) * rng.uniform(0.5, 1.0)))
         top, left = rng.integers(0, (height - side + 1, width - side + 1)).tolist()
         image = Image.fromarray(choice.rgb[top : top + side, left : left + side])
         if rng.random() < 0.5:
@@ -115,7 +119,7 @@ def load_art(files: PictureFiles, image_size: int) -> dict[str, CutoutArt]:
         image_size: side of the scenes in pixels; larger pictures are kept at about twice that.
 
     Raises:
-        ValueError: a picture cannot be read, or a cut-out has no alpha channel or shows nothing.
+        ValueError: a picture cannot be read, or a cut-out has no alpha channel or shows hardly anything.
     """
     art = {}
     for split in SPLITS:
@@ -163,11 +167,15 @@ def _read_cutout(path: Path, root: Path, category: str, image_size: int) -> Spri
     if not image.has_transparency_data:
         raise ValueError(f"cut-out {path} has no alpha channel (mode {image.mode}); expected an RGBA picture")
     image = image.convert("RGBA")
+    image = image.crop(image.getchannel("A").getbbox())
+    share = (np.asarray(image.getchannel("A")) >= OPAQUE).mean()
+    if share < MIN_OPAQUE:
+        raise ValueError(
+            f"cut-out {path} shows too little: {share:.1%} of its bounding box has an alpha of {OPAQUE} or more; "
+            f"expected at least {MIN_OPAQUE:.0%}"
+        )
     image.thumbnail((2 * image_size, 2 * image_size))
-    sprite = Sprite(category, np.array(image), path.relative_to(root).as_posix())
-    if not sprite.mask.any():
-        raise ValueError(f"cut-out {path} shows nothing: none of its pixels has an alpha of {OPAQUE} or more")
-    return sprite
+    return Sprite(category, np.array(image), path.relative_to(root).as_posix())
 
 
 def _read_background(path: Path, root: Path, image_size: int) -> Background:

@@ -1,6 +1,5 @@
 """One scene: its pixels, and the truth about each object in it. Knows neither files nor layouts."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +10,8 @@ from moco_det.toyworld.art import Art, Background, Sprite
 
 # No object shows less than this share of its pixels: the others or the border would hide what it is.
 MIN_VISIBLE = 0.4
+# The object in front shows more, so that no layout marks it as difficult and every metric counts it.
+MIN_VISIBLE_FRONT = 0.6
 # Places tried for an object before the scene goes without it.
 TRIES = 20
 
@@ -91,7 +92,8 @@ def compose(rng: np.random.Generator, art: Art, size: int, recipe: Recipe, first
     objects, taken = [], np.zeros((size, size), dtype=bool)
     for category in categories:
         sprite = art.sprite(rng, category, size * rng.uniform(*recipe.side))
-        placed = _place(rng, sprite, taken, recipe.overhang)
+        least = MIN_VISIBLE if objects else MIN_VISIBLE_FRONT
+        placed = _place(rng, sprite, taken, recipe.overhang, least)
         if placed is not None:
             objects.append(placed)
             taken |= placed.visible
@@ -100,30 +102,28 @@ def compose(rng: np.random.Generator, art: Art, size: int, recipe: Recipe, first
 
 
 def _place(
-    rng: np.random.Generator, sprite: Sprite, taken: np.ndarray, overhang: float
+    rng: np.random.Generator, sprite: Sprite, taken: np.ndarray, overhang: float, least: float
 ) -> SceneObject | None:
-    """Put a sprite behind those that already lie there; None when each place tried hides too much of it."""
-    mask, (size, _) = sprite.mask, taken.shape
+    """Put a sprite behind those that already lie there; None when no place tried shows the ``least`` share."""
+    mask, size = sprite.mask, len(taken)
     extent = np.array(mask.shape)
+    low, high = -overhang * extent, size - (1 - overhang) * extent
     for _ in range(TRIES):
-        top, left = (
-            np.round(rng.uniform(-overhang * extent, size - (1 - overhang) * extent)).astype(int).tolist()
-        )
-        inside, of_sprite = _overlap(left, top, mask.shape, size)
+        top, left = np.round(rng.uniform(low, high)).astype(int).tolist()
+        inside, of_sprite = _overlap(top, left, mask.shape, size)
         visible = np.zeros_like(taken)
         visible[inside] = mask[of_sprite] & ~taken[inside]
-        if visible.sum() >= MIN_VISIBLE * mask.sum():
+        if visible.sum() >= least * mask.sum():
             return SceneObject(sprite, left, top, visible)
     return None
 
 
-def _overlap(left: int, top: int, shape: Sequence[int], size: int) -> tuple[tuple, tuple]:
+def _overlap(top: int, left: int, shape: tuple[int, ...], size: int) -> tuple[tuple, tuple]:
     """Index of the part of the image that a rectangle covers, and of the rectangle's part in the image."""
-    rows, columns = (
-        (max(start, 0), min(start + n, size)) for start, n in zip((top, left), shape, strict=True)
-    )
-    image = slice(*rows), slice(*columns)
-    return image, (slice(rows[0] - top, rows[1] - top), slice(columns[0] - left, columns[1] - left))
+    height, width = shape
+    y0, y1 = max(top, 0), min(top + height, size)
+    x0, x1 = max(left, 0), min(left + width, size)
+    return (slice(y0, y1), slice(x0, x1)), (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
 
 
 def _render(rng: np.random.Generator, background: Background, objects: list[SceneObject]) -> np.ndarray:
@@ -134,7 +134,7 @@ def _render(rng: np.random.Generator, background: Background, objects: list[Scen
     shadow_depth = rng.uniform(0.1, 0.5)
     for placed in reversed(objects):
         alpha = np.zeros((size, size), dtype=np.float32)
-        inside, of_sprite = _overlap(placed.left, placed.top, placed.sprite.rgba.shape[:2], size)
+        inside, of_sprite = _overlap(placed.top, placed.left, placed.sprite.rgba.shape[:2], size)
         rgba = placed.sprite.rgba[of_sprite].astype(np.float32)
         alpha[inside] = rgba[..., 3] / 255
         canvas *= 1 - shadow_depth * _shadow(alpha, shadow_shift)[..., None]

@@ -73,6 +73,17 @@ def test_cutouts_are_scaled_turned_flipped_and_lit(pictures):
     assert np.std(brightness) > 5
 
 
+def test_thin_cutouts_do_not_vanish_when_scaled_down(pictures):
+    wire = np.zeros((160, 160, 4), dtype=np.uint8)
+    wire[np.arange(160), np.arange(160), 3] = wire[0, :, 3] = wire[:, 0, 3] = 255
+    wire[1, :, 3] = 255
+    for name in ("0.png", "1.png"):
+        Image.fromarray(wire).save(pictures["cutouts"] / "train" / "apple" / name)
+    art = art_of(pictures, image_size=128)["train"]
+    for index in range(20):
+        assert art.sprite(numpy_generator(0, "wire", index), "apple", 8).mask.any()
+
+
 def test_backgrounds_are_cropped_from_any_place(pictures):
     path = pictures["backgrounds"] / "train" / "0.jpg"
     ramp = np.broadcast_to(np.linspace(0, 255, 200)[None, :, None], (60, 200, 3)).astype(np.uint8)
@@ -118,6 +129,10 @@ def break_invisible(pictures):
     Image.new("RGBA", (20, 20), (9, 9, 9, 100)).save(pictures["cutouts"] / "train" / "apple" / "0.png")
 
 
+def break_empty(pictures):
+    Image.new("RGBA", (20, 20)).save(pictures["cutouts"] / "train" / "apple" / "0.png")
+
+
 def break_truncated(pictures):
     path = pictures["backgrounds"] / "test" / "0.jpg"
     path.write_bytes(path.read_bytes()[:-40])
@@ -159,7 +174,11 @@ def break_shared(pictures):
     "damage, message",
     [
         (break_no_alpha, r"apple/0\.png has no alpha channel \(mode RGB\); expected an RGBA"),
-        (break_invisible, r"apple/0\.png shows nothing: none of its pixels has an alpha of 128"),
+        (
+            break_invisible,
+            r"apple/0\.png shows too little: 0\.0% of its bounding box .* expected at least 2%",
+        ),
+        (break_empty, r"apple/0\.png shows too little: 0\.0% of its bounding box"),
         (break_truncated, r"cannot read the picture .*test/0\.jpg"),
         (break_not_an_image, r"cannot read the picture .*boat/1\.png"),
         (break_empty_class, r"test/boat holds no picture; expected files ending in \.png"),

@@ -9,8 +9,11 @@ import pytest
 from PIL import Image
 
 from moco_det.testing import REPOSITORY
+from moco_det.toy_classes import TOY_CLASSES
 from moco_det.toyworld import world as world_module
+from moco_det.toyworld.layouts.voc import DIFFICULT_BELOW
 from moco_det.toyworld.make import main, make_toyworld
+from moco_det.toyworld.procedural import ProceduralArt
 
 
 def contents(root):
@@ -66,6 +69,15 @@ def test_unlabelled_scenes_take_turns(monkeypatch, tmp_path, small):
     unlabelled = counts[:20]
     assert all(number == 1 and side >= 23 for number, side in unlabelled[0::2])
     assert np.mean([number for number, _ in unlabelled[1::2]]) > 1.5
+
+
+def test_classes_take_turns_in_front_and_are_scored_there():
+    counts = world_module.Counts(1, 1, 1, 8, 8)
+    for seed in range(3):
+        world = world_module.World(seed, 32, counts, {"train": ProceduralArt(), "test": ProceduralArt()})
+        front = [scene.objects[0] for scene in world.detection("test", 16)]
+        assert [placed.category for placed in front] == list(TOY_CLASSES) * 2
+        assert min(placed.visible_share for placed in front) > DIFFICULT_BELOW
 
 
 def test_a_world_that_is_there_is_kept(world, small):

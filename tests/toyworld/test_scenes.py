@@ -97,6 +97,11 @@ def test_the_first_object_is_of_the_class_asked_for_and_in_front():
         assert front.visible.sum() == inside.sum()  # only the border hides any of it
 
 
+def test_the_border_leaves_enough_of_the_object_in_front():
+    shares = [scene.objects[0].visible_share for scene in scenes(Recipe((1, 1), (0.4, 0.7), 0.5), count=30)]
+    assert min(shares) >= 0.6 and np.mean(np.array(shares) < 0.8) > 0.1
+
+
 def test_a_scene_is_a_function_of_its_generator():
     one, same, other = scenes(SEVERAL, count=2)[0], scenes(SEVERAL, count=1)[0], scenes(SEVERAL, count=2)[1]
     assert np.array_equal(one.image, same.image)
