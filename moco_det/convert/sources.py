@@ -53,7 +53,7 @@ def read_checkpoint(path: str | os.PathLike, trust_pickle: bool = False) -> Any:
 
 
 def _read_safely(path: str | os.PathLike, is_torch: bool) -> Any:
-    # torch before 2.6 runs foreign code from tar files even under weights_only=True.
+    # torch before 2.6 runs foreign code from tar files even under weights_only=True (CVE-2025-32434).
     if tarfile.is_tarfile(path):
         raise UnsafePickleError(f"{path}: a tar file of torch 0.1, which cannot be read safely")
     if not is_torch:
