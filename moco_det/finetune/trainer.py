@@ -190,6 +190,8 @@ def _resumes(cfg: CfgNode, args: argparse.Namespace) -> bool:
 
 def _check(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
     """Refuse, before any process starts, what would fail later or train on something else."""
+    if cfg.MODEL.META_ARCHITECTURE == "MoCo":
+        raise ValueError(f"{args.config_file!r} is a recipe of pre-training; run it with tools/pretrain_moco.py")
     check_datasets(cfg, cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     for name in cfg.DATASETS.TEST:
         check_evaluator(name)
@@ -200,8 +202,9 @@ def _check(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
     elif not cfg.MODEL.WEIGHTS:
         raise ValueError("--eval-only has no MODEL.WEIGHTS; give MODEL.WEIGHTS path/to/model_final.pth")
     if cfg.MODEL.WEIGHTS:
+        weights = read_weights(cfg.MODEL.WEIGHTS)
         _setup_logger(cfg)
-        check_preprocessing(cfg, read_weights(cfg.MODEL.WEIGHTS), init)
+        check_preprocessing(cfg, weights, init)
 
 
 def _setup_logger(cfg: CfgNode) -> None:

@@ -1,0 +1,170 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+
+from moco_det.finetune.trainer import Trainer, main
+from moco_det.run_record import read_run_record
+from moco_det.testing import REPOSITORY
+
+RECIPE = "toy/faster_rcnn_R_18_FPN"
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The images of each training step, in order."""
+    batches = []
+    step = Trainer.run_step
+
+    def run_step(self):
+        model = self.model
+        handle = model.register_forward_pre_hook(
+            lambda _, args: batches.append([x["image_id"] for x in args[0]])
+        )
+        step(self)
+        handle.remove()
+
+    monkeypatch.setattr(Trainer, "run_step", run_step)
+    return batches
+
+
+def parameters(folder):
+    return torch.load(folder / "model_final.pth", weights_only=True)["model"]
+
+
+# ---- a run and what it leaves -------------------------------------------------------------------------------
+
+
+def test_a_run_from_moco_leaves_its_record(train, backbone):
+    folder = train("--init", "moco", "MODEL.WEIGHTS", backbone, "SOLVER.MAX_ITER", "1")
+    record = read_run_record(folder)
+    assert record["stage"] == "finetune"
+    assert set(record["metrics"]) == {"bbox/AP", "bbox/AP50", "bbox/AP75"}
+    assert record["seconds"] > 0
+    extra = record["extra"]
+    assert (extra["init"], extra["task"], extra["iterations"]) == ("moco", RECIPE, 1)
+    assert extra["weights"] == backbone and len(extra["weights_sha256"]) == 64
+    samples = json.loads((folder / "sample_detections.json").read_text())
+    assert len(samples) == 8
+    assert samples[0]["ground_truth"][0]["class"] in samples[0]["classes"]
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    assert "total_loss" in lines[0] and "bbox/AP" in lines[-1] and "iteration" in lines[-1]
+    assert (folder / "config.yaml").is_file()
+
+
+def test_mask_rcnn_runs_and_is_measured_by_coco(train):
+    record = read_run_record(
+        train("--init", "random", "SOLVER.MAX_ITER", "1", recipe="toy/mask_rcnn_R_18_FPN")
+    )
+    assert {"bbox/AP", "segm/AP", "segm/AP50"} <= set(record["metrics"])
+
+
+# ---- resume -------------------------------------------------------------------------------------------------
+
+
+def test_stop_and_resume_equals_an_uninterrupted_run(train, seen):
+    every = ("SOLVER.CHECKPOINT_PERIOD", "2", "TEST.EVAL_PERIOD", "2", "SOLVER.WARMUP_ITERS", "0")
+    whole = train("--init", "random", *every, "SOLVER.MAX_ITER", "4", output="whole")
+    images, seen[:] = list(seen), []
+    train("--init", "random", *every, "SOLVER.MAX_ITER", "2", output="parts")
+    torch.rand(7), np.random.rand(7)  # another process would be elsewhere in its stream, too
+    parts = train(
+        "--init", "random", "--resume", *every, "SOLVER.MAX_ITER", "4", "SEED", "-1", output="parts"
+    )
+    assert seen == images and len(images) == 4
+    expected, found = parameters(whole), parameters(parts)
+    trained = [name for name in expected if "running" not in name]  # PreciseBN draws other images
+    assert [n for n in trained if not torch.equal(expected[n], found[n])] == []
+    assert read_run_record(parts)["seed"] == 1  # the checkpoint's
+
+
+def test_resume_does_not_read_the_weights(train, backbone):
+    train("--init", "moco", "MODEL.WEIGHTS", backbone, "SOLVER.MAX_ITER", "1")
+    folder = train("--init", "moco", "--resume", "MODEL.WEIGHTS", "gone.pkl", "SOLVER.MAX_ITER", "1")
+    assert "MODEL.WEIGHTS was not read and is not checked" in (folder / "log.txt").read_text()
+
+
+def test_a_run_without_a_seed_gets_one(train):
+    assert read_run_record(train("--init", "random", "SOLVER.MAX_ITER", "1", "SEED", "-1"))["seed"] >= 0
+
+
+# ---- evaluation ---------------------------------------------------------------------------------------------
+
+
+def test_eval_only_takes_a_full_detector(train, backbone):
+    weights = str(train("--init", "random", "SOLVER.MAX_ITER", "1") / "model_final.pth")
+    folder = train("--init", "random", "--eval-only", "MODEL.WEIGHTS", weights, output="evaluated")
+    log = (folder / "log.txt").read_text()
+    assert "tensors equal those of the detector" in log
+    assert "Evaluation results for toy_voc_2007_test" in log
+    with pytest.raises(ValueError, match="expected the checkpoint of a detector"):
+        train("--init", "moco", "--eval-only", "MODEL.WEIGHTS", backbone, output="evaluated")
+    with pytest.raises(ValueError, match="--eval-only has no MODEL.WEIGHTS"):
+        train("--init", "random", "--eval-only", output="evaluated")
+
+
+# ---- refusals before training -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("--init", "moco"), "--init moco needs a weight file and has none"),
+        (("--init", "moco", "MODEL.WEIGHTS", "gone.pkl"), "'gone.pkl' does not exist"),
+        (("--init", "random", "MODEL.WEIGHTS", "some.pkl"), "starts from scratch, but MODEL.WEIGHTS"),
+        ((), "give --init random"),
+        (("--init", "random", "SOLVER.BASE_LRR", "1"), "nearest known key is 'SOLVER.BASE_LR'"),
+        (("--init", "random", "DATASETS.TEST", "('coco_2017_val',)"), "coco_2017_val.* is missing"),
+        (("--init", "random", "MODEL.ROI_HEADS.NUM_CLASSES", "12"), "NUM_CLASSES is 12"),
+        (("--init", "random", "--num-gpus", "99"), "--num-gpus is 99, but"),
+        (("--init", "random", "--num-machines", "2"), "several machines need GPUs"),
+        (("--init", "random", "--config-file", "Pretrain/moco_v2_R_50_200ep"), "tools/pretrain_moco.py"),
+        (("--init", "random", "--config-file", ""), "there is no --config-file"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, train, words, match):
+    with pytest.raises(ValueError, match=match):
+        train(*words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_preprocessing_mismatch_stops_the_run(train, backbone):
+    with pytest.raises(ValueError, match="INPUT.FORMAT is BGR, expected RGB"):
+        train("--init", "moco", "MODEL.WEIGHTS", backbone, "INPUT.FORMAT", "BGR")
+
+
+def test_a_half_loaded_backbone_stops_the_run(train, backbone, monkeypatch):
+    """detectron2 passes over what does not match; here it is made to pass over res4."""
+    load = DetectionCheckpointer._load_model
+
+    def forgetful(self, checkpoint):
+        checkpoint["model"] = {n: v for n, v in checkpoint["model"].items() if "res4" not in n}
+        return load(self, checkpoint)
+
+    monkeypatch.setattr(DetectionCheckpointer, "_load_model", forgetful)
+    with pytest.raises(
+        ValueError, match=r"40 other in the file: res4.0.conv1.norm.running_mean|other in the file"
+    ):
+        train("--init", "moco", "MODEL.WEIGHTS", backbone)
+
+
+# ---- the command line ---------------------------------------------------------------------------------------
+
+
+def test_main_ends_in_one_sentence(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--config-file", "toy/faster_rcnn_R18_FPN", "--init", "random"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("error: 'toy/faster_rcnn_R18_FPN' is neither")
+
+
+def test_the_tool_says_what_it_takes(tmp_path):
+    tool = [sys.executable, str(REPOSITORY / "tools/train_net.py"), "--help"]
+    done = subprocess.run(tool, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for word in ("--config-file", "--init", "--num-gpus", "--resume", "--eval-only", "--dist-url"):
+        assert word in done.stdout

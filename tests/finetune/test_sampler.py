@@ -1,0 +1,35 @@
+import itertools
+
+import pytest
+from detectron2.data import build_detection_train_loader
+
+from moco_det.finetune.sampler import ResumableSampler
+
+WIDE = [bool(number * 7 % 3) for number in range(11)]
+
+
+def batches(grouped, start, count, batch_size=3):
+    """Image numbers of batches that detectron2's own loader makes of the sampler."""
+    records = [{"image": n, "width": 2 if w else 1, "height": 1} for n, w in enumerate(WIDE)]
+    sampler = ResumableSampler([grouped and w for w in WIDE], batch_size, seed=5, batches=start)
+    loader = build_detection_train_loader(
+        records, mapper=dict, sampler=sampler, total_batch_size=batch_size, aspect_ratio_grouping=grouped
+    )
+    return [[record["image"] for record in batch] for batch in itertools.islice(loader, count)]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("start", [0, 1, 2, 5, 20])
+def test_a_late_start_gives_the_batches_of_an_early_one(grouped, start):
+    assert batches(grouped, start, 10) == batches(grouped, 0, 30)[start : start + 10]
+
+
+def test_every_image_comes_once_an_epoch():
+    images = list(itertools.islice(ResumableSampler(WIDE, 3, seed=5), 22))
+    assert sorted(images[:11]) == sorted(images[11:]) == list(range(11))
+    assert images[:11] != images[11:]
+
+
+def test_the_seed_orders_the_images():
+    first, same, other = (list(itertools.islice(ResumableSampler(WIDE, 3, seed=s), 11)) for s in (1, 1, 2))
+    assert first == same != other
