@@ -1,6 +1,7 @@
 """The report as one self-contained HTML page: figures inside, no script, no network, one column."""
 
 import base64
+import re
 from html import escape
 
 from moco_det.report.document import Block, Lines, Picture, Section, Table, Text
@@ -28,7 +29,6 @@ figcaption, .caption { color: #5b626c; font-size: .88rem; line-height: 1.5; marg
 details { margin: 1rem 0; font-size: .88rem; }
 summary { cursor: pointer; color: #5b626c; }
 li { margin: .3rem 0; font-size: .82rem; overflow-wrap: anywhere; }
-td:first-child { overflow-wrap: anywhere; min-width: 4rem; }
 @media (max-width: 30rem) { table { font-size: .76rem; } th, td { padding: .35rem .22rem; } }
 """.strip()
 
@@ -85,5 +85,6 @@ def _html_table(table: Table) -> str:
 
 
 def _cell(text: str) -> str:
-    # A narrow screen may break a line before an interval or a remark in brackets, never inside a number.
-    return escape(text).replace(" ", "&nbsp;").replace("&nbsp;[", " [").replace("&nbsp;(", " (")
+    # On a narrow screen a line may break in a name after "_", never between a number and its deviation or
+    # inside an interval.
+    return re.sub(r" (?=[±→+-])|(?<=[±→]) ", "&nbsp;", escape(text)).replace("_", "_<wbr>")

@@ -97,8 +97,8 @@ def _results(finetuned, pretrained, notes, incomplete) -> tuple[Block, ...]:
     blocks: list[Block] = [Text(sentence) for sentence in headlines(finetuned)]
     for task in dict.fromkeys(row.task for row in finetuned):
         blocks.append(task_table(task, finetuned))
-    if (differences := pair_table(finetuned)) and len({row.init for row in finetuned}) > 2:
-        blocks.append(differences)
+        if differences := pair_table(task, finetuned):
+            blocks.append(differences)
     if pretrained:
         blocks.append(pretrain_table(pretrained))
     blocks += [Text(f"Note: {note}.") for note in notes]

@@ -88,7 +88,7 @@ def _describe_variants(task: str, iterations: int, init: str, variants: dict) ->
         for number, (config, commit, weights) in enumerate(variants)
     )
     differing = " and ".join(kinds)
-    return f"{task}, {iterations} iterations, {init}: runs of different {differing} stand apart: {parts}"
+    return f"{task}, {iterations:,} iterations, {init}: runs of different {differing} stand apart: {parts}"
 
 
 def _newest_of_each_seed(runs: list[Run]) -> tuple[list[Run], list[Run]]:

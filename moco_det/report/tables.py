@@ -86,23 +86,25 @@ def task_table(task: str, rows: Sequence[Row]) -> Table:
     return Table(header, tuple(lines), caption, frozenset(range(len(own), len(lines))), title=task)
 
 
-def pair_table(rows: Sequence[Row]) -> Table | None:
-    """Every two inits of the same recipe, schedule and commit, compared by seed; None without such two."""
-    compared = pairs(rows)
-    if not compared:
+def pair_table(task: str, rows: Sequence[Row]) -> Table | None:
+    """Every two inits of one task, recipe, schedule and commit, compared by seed; None for fewer than three.
+
+    With two inits the table of results says it already.
+    """
+    own = [row for row in rows if row.task == task]
+    if len({row.init for row in own}) < 3:
         return None
-    metrics = used_metrics(rows)
+    metrics = used_metrics(own)
     lines = [
         (
             f"{row.label} − {reference.label}",
-            row.task,
             f"{row.iterations:,}",
             str(len(row.by_seed(AP).keys() & reference.by_seed(AP).keys())),
             *(cell(difference(row, reference, metric), NOT_TESTED) for metric in metrics),
         )
-        for row, reference in compared
+        for row, reference in pairs(own)
     ]
-    header = ("difference", "recipe", "iterations", "shared seeds", *(METRICS[metric] for metric in metrics))
+    header = ("difference", "iterations", "seeds", *(METRICS[metric] for metric in metrics))
     return Table(header, tuple(lines), captions.PAIRS)
 
 

@@ -88,6 +88,15 @@ def test_only_pretraining_or_only_unfinished_runs_give_a_report(make_pretraining
     assert "1 incomplete run" in text and "33.0" not in text
 
 
+def test_three_inits_are_compared_with_each_other(make_run, tmp_path):
+    for init, ap in {"random": 10.0, "supervised_msra": 12.0, "moco": 15.0}.items():
+        for seed in range(3):
+            make_run(f"{init}{seed}", init=init, seed=seed, ap=ap + seed)
+    text = write_report([tmp_path / "runs"], tmp_path / "out").markdown.read_text()
+    assert "| moco − random | 100 | 3 | +5.0 [+5.0, +5.0] | +10.0 [+10.0, +10.0] |" in text
+    assert "| moco − supervised_msra | 100 | 3 | +3.0 [+3.0, +3.0] |" in text
+
+
 def test_missing_and_broken_images_leave_a_gap_only(make_pretraining, make_run, add_detections, tmp_path):
     folder = make_run("r")
     add_detections(folder)
