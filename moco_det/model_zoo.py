@@ -45,6 +45,12 @@ def get_init_file(name: str) -> str:
     return _find(name, list_inits(), "init", folder="init")
 
 
+def recipe_name(config_file: str) -> str:
+    """The name of a recipe by its path, e.g. ``"toy/faster_rcnn_R_18_FPN"``; of others, folder and file name."""
+    path = Path(config_file).resolve().with_suffix("")
+    return path.relative_to(CONFIGS if path.is_relative_to(CONFIGS) else path.parent.parent).as_posix()
+
+
 def _find(name: str, known: list[str], kind: str, folder: str = "") -> str:
     if name.endswith(".yaml") and os.path.isfile(name):
         return name

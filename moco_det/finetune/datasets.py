@@ -64,7 +64,9 @@ def check_datasets(cfg: CfgNode, names: tuple[str, ...]) -> None:
         ValueError: names the data set, what is missing and where it was looked for, and the mend.
     """
     if not names:
-        raise ValueError("DATASETS.TRAIN and DATASETS.TEST are empty; give e.g. DATASETS.TEST \"('toy_coco_val',)\"")
+        raise ValueError(
+            "DATASETS.TRAIN and DATASETS.TEST are empty; give e.g. DATASETS.TEST \"('toy_coco_val',)\""
+        )
     for name in names:
         if name not in DatasetCatalog:
             near = difflib.get_close_matches(name, DatasetCatalog.list(), n=1, cutoff=0)

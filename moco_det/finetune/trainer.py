@@ -9,7 +9,6 @@ import logging
 import os
 import random
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -34,7 +33,7 @@ from moco_det.finetune.weights_check import (
     check_preprocessing,
     read_weights,
 )
-from moco_det.model_zoo import CONFIGS, get_config_file
+from moco_det.model_zoo import get_config_file, recipe_name
 from moco_det.run_record import write_run_record
 from moco_det.seeding import keyed_seed
 
@@ -191,7 +190,9 @@ def _resumes(cfg: CfgNode, args: argparse.Namespace) -> bool:
 def _check(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
     """Refuse, before any process starts, what would fail later or train on something else."""
     if cfg.MODEL.META_ARCHITECTURE == "MoCo":
-        raise ValueError(f"{args.config_file!r} is a recipe of pre-training; run it with tools/pretrain_moco.py")
+        raise ValueError(
+            f"{args.config_file!r} is a recipe of pre-training; run it with tools/pretrain_moco.py"
+        )
     check_datasets(cfg, cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     for name in cfg.DATASETS.TEST:
         check_evaluator(name)
@@ -233,18 +234,13 @@ def _record(trainer: Trainer, args: argparse.Namespace, init: Init | None) -> No
         write_sample_detections(cfg, trainer.checkpointer.model)
     extra = {
         "init": init.name if init else "none",
-        "task": _task_name(args.config_file),
+        "task": recipe_name(args.config_file),
         "iterations": trainer.max_iter,
         "weights": cfg.MODEL.WEIGHTS,
         "weights_sha256": trainer.run_state.weights_sha256,
     }
     metrics, seconds = trainer.final_metrics(), trainer.run_state.seconds
     write_run_record(cfg.OUTPUT_DIR, stage="finetune", cfg=cfg, metrics=metrics, seconds=seconds, extra=extra)
-
-
-def _task_name(config_file: str) -> str:
-    path = Path(config_file).resolve().with_suffix("")
-    return path.relative_to(CONFIGS if path.is_relative_to(CONFIGS) else path.parent.parent).as_posix()
 
 
 def _evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints of pre-training: everything that a run is, in a file that never loads half-written."""
 
 import os
+import time
 
 import torch
 from fvcore.common.checkpoint import Checkpointer
@@ -49,6 +50,23 @@ class PretrainCheckpointer(Checkpointer):
 
     def _load_file(self, f: str) -> dict:
         return torch.load(f, map_location="cpu", weights_only=True)
+
+
+class RunClock:
+    """Counts the seconds of a run over all its resumes."""
+
+    def __init__(self):
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self._start -= state["seconds"]
 
 
 def write_atomically(path: str, data: dict) -> None:

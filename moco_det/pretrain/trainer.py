@@ -15,7 +15,8 @@ from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
 
 from moco_det.cli import user_errors
-from moco_det.pretrain.checkpoint import PretrainCheckpointer
+from moco_det.model_zoo import recipe_name
+from moco_det.pretrain.checkpoint import PretrainCheckpointer, RunClock
 from moco_det.pretrain.hooks import EpochLearningRate, LogWriter, StepStatistics, UnreadableImages
 from moco_det.pretrain.images import find_images, registered_images
 from moco_det.pretrain.loader import UnreadableLog, build_loader, steps_per_epoch
@@ -39,6 +40,7 @@ class PretrainTrainer(TrainerBase):
     def __init__(self, cfg):
         super().__init__()
         self.cfg = cfg
+        self.clock = RunClock()
         self.paths = (
             find_images(cfg.DATASETS.IMAGES) if cfg.DATASETS.IMAGES else registered_images(cfg.DATASETS.TRAIN)
         )
@@ -56,7 +58,11 @@ class PretrainTrainer(TrainerBase):
             weight_decay=cfg.SOLVER.WEIGHT_DECAY,  # on batch norm and biases too, as in the official code
         )
         self.checkpointer = PretrainCheckpointer(
-            self.moco, cfg, save_to_disk=comm.is_main_process(), optimizer=self.optimizer
+            self.moco,
+            cfg,
+            save_to_disk=comm.is_main_process(),
+            optimizer=self.optimizer,
+            clock=self.clock,
         )
 
     def _distributed(self, model):
@@ -188,7 +194,6 @@ def run(args: argparse.Namespace, add_configs=()) -> None:
 
 def train_process(args: argparse.Namespace, add_configs=()) -> None:
     """One process of a run."""
-    start = time.perf_counter()
     cfg = build_config(args, add_configs)
     prepare_output(cfg, args.resume)
     trainer = PretrainTrainer(cfg)
@@ -207,11 +212,12 @@ def train_process(args: argparse.Namespace, add_configs=()) -> None:
             stage="pretrain",
             cfg=cfg,
             metrics=metrics,
-            seconds=time.perf_counter() - start,
+            seconds=trainer.clock.seconds,
             extra={
+                "task": recipe_name(args.config_file),
+                "iterations": trainer.max_iter,
                 "images": len(trainer.paths),
-                "views": 2 * (trainer.max_iter - trainer.start_iter) * cfg.SOLVER.IMS_PER_BATCH,
-                "steps": trainer.max_iter,
+                "views": 2 * trainer.max_iter * cfg.SOLVER.IMS_PER_BATCH,
             },
         )
 
