@@ -10,6 +10,7 @@ over the fourth. What the tensors are called and whether they are right is not d
 import collections
 import contextlib
 import dataclasses
+import hashlib
 import os
 import pickle
 from collections.abc import Callable, Mapping
@@ -77,6 +78,15 @@ class BackboneFile:
     tensors: dict[str, np.ndarray]
     preprocessing: Preprocessing | None
     provenance: dict[str, Any]
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """The identity of a weight file, hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_backbone(

@@ -25,7 +25,7 @@ class Arch(NamedTuple):
 
     @property
     def name(self) -> str:
-        if self.groups == 1:
+        if (self.groups, self.width_per_group) == (1, 64):
             return f"resnet{self.depth}"
         return f"resnext{self.depth}_{self.groups}x{self.width_per_group}d"
 
@@ -42,7 +42,7 @@ def parse_arch(name: str) -> Arch:
         arch = Arch(int(match[1]))
     elif match:
         arch = Arch(int(match[2]), int(match[3]), int(match[4]))
-    if arch is None or arch.depth not in STAGE_BLOCKS or (arch.groups > 1 and not arch.has_bottlenecks):
+    if arch is None or arch.depth not in STAGE_BLOCKS or (match[2] and not arch.has_bottlenecks):
         raise ValueError(
             f"MODEL.MOCO.ARCH is {name!r}; expected resnet18, resnet34, resnet50, resnet101, resnet152, "
             "or resnext<50|101|152>_<groups>x<width>d such as resnext50_32x8d"

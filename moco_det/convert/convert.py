@@ -2,11 +2,10 @@
 
 import argparse
 import dataclasses
-import hashlib
 import os
 from pathlib import Path
 
-from moco_det.backbone_file import write_backbone
+from moco_det.backbone_file import file_sha256, write_backbone
 from moco_det.cli import user_errors
 from moco_det.convert.rename import to_detectron2
 from moco_det.convert.sources import Source, locate_backbone, read_checkpoint
@@ -77,7 +76,7 @@ def convert(
     provenance = {
         "source": found.family,
         "file": source.name,
-        "sha256": _sha256(source),
+        "sha256": file_sha256(source),
         "encoder": found.encoder,
         "arch": arch,
         "config": found.record.config,
@@ -116,14 +115,6 @@ def _agreed_arch(found: Source) -> str:
             "it was damaged or edited: convert an intact one"
         )
     return arch
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _few(names: list[str]) -> str:

@@ -10,7 +10,6 @@ import os
 import random
 from collections.abc import Callable, Sequence
 
-import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
@@ -19,7 +18,7 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from moco_det.cli import user_errors
+from moco_det.cli import settle_num_gpus, user_errors
 from moco_det.config import get_cfg, merge_config
 from moco_det.finetune.datasets import check_datasets, register_toy_datasets
 from moco_det.finetune.evaluators import build_evaluator, check_evaluator
@@ -156,11 +155,7 @@ def run(args: argparse.Namespace, add_configs: Sequence[Callable[[CfgNode], None
 
 
 def _settle_device(cfg: CfgNode, args: argparse.Namespace) -> None:
-    available = torch.cuda.device_count()
-    if args.num_gpus is None:
-        args.num_gpus = min(1, available)
-    if args.num_gpus > available:
-        raise ValueError(f"--num-gpus is {args.num_gpus}, but {available} are available; 0 trains on the CPU")
+    args.num_gpus = settle_num_gpus(args.num_gpus)
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     processes = args.num_gpus * args.num_machines

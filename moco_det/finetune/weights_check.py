@@ -10,7 +10,6 @@ the model is compared with the file's. Other files are said to be other files:
 """
 
 import dataclasses
-import hashlib
 import logging
 import math
 import os
@@ -23,7 +22,7 @@ from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from moco_det.backbone_file import Preprocessing, read_backbone
+from moco_det.backbone_file import Preprocessing, file_sha256, read_backbone
 from moco_det.finetune.inits import PREPROCESSING_KEYS, Init, preprocessing_of, read_init
 from moco_det.model_zoo import list_inits
 
@@ -66,7 +65,7 @@ def read_weights(location: str) -> Weights:
     else:
         tensors = _read_torch(path)
     tensors = {name: torch.as_tensor(value) for name, value in tensors.items()}
-    weights = Weights(location, _sha256(path), tensors, preprocessing)
+    weights = Weights(location, file_sha256(path), tensors, preprocessing)
     if not weights.is_detector and not any(map(_IN_FILE.fullmatch, tensors)):
         raise ValueError(
             f"MODEL.WEIGHTS {location!r} has no tensor under detectron2's names (but {_some(tensors)}); "
@@ -101,14 +100,6 @@ def _read_torch(path: str) -> dict[str, torch.Tensor]:
             f"MODEL.WEIGHTS {path!r} holds no tensors; expected backbone.pkl or a detector's .pth"
         )
     return tensors
-
-
-def _sha256(path: str) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def check_preprocessing(cfg: CfgNode, weights: Weights, init: Init | None) -> None:

@@ -3,7 +3,6 @@
 import argparse
 import os
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
@@ -72,7 +71,7 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
             f"DATASETS.IMAGES is {cfg.DATASETS.IMAGES!r} and DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)}; "
             "expected one of them: give --images DIR (or a list file), or DATASETS.TRAIN \"('coco_2017_train',)\""
         )
-    if args.num_gpus == 0 or not torch.cuda.is_available():
+    if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     _settle_seed(cfg, args.resume)
     cfg.freeze()

@@ -14,7 +14,7 @@ from detectron2.utils.logger import setup_logger
 from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
 
-from moco_det.cli import user_errors
+from moco_det.cli import settle_num_gpus, user_errors
 from moco_det.model_zoo import recipe_name
 from moco_det.pretrain.checkpoint import PretrainCheckpointer, RunClock
 from moco_det.pretrain.hooks import EpochLearningRate, LogWriter, StepStatistics, UnreadableImages
@@ -175,16 +175,10 @@ def run(args: argparse.Namespace, add_configs=()) -> None:
     Raises:
         ValueError: the settings cannot run; OSError: the output cannot be written.
     """
-    available = torch.cuda.device_count()
-    num_gpus = min(available, 1) if args.num_gpus is None else args.num_gpus
-    if num_gpus > available:
-        raise ValueError(
-            f"--num-gpus is {num_gpus}, but this machine has {available} CUDA GPUs; expected 0 (the CPU) "
-            f"to {available}"
-        )
+    args.num_gpus = settle_num_gpus(args.num_gpus)
     launch(
         train_process,
-        num_gpus,
+        args.num_gpus,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,

@@ -1,0 +1,123 @@
+"""The house keeps its rules: stages apart, configs that load, documented names that exist."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from moco_det import model_zoo
+from moco_det.config import get_cfg, known_keys, merge_config
+from moco_det.pretrain.moco import check_moco_config
+from moco_det.pretrain.settings import APPLIES
+from moco_det.testing import REPOSITORY
+
+STAGES = ("pretrain", "convert", "finetune", "classify", "report", "toyworld")
+DOCUMENTS = ("README.md", "GETTING_STARTED.md", "INSTALL.md", "MODEL_ZOO.md", "CONTRIBUTING.md")
+
+
+def imported_modules(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def foreign_stages(path: Path, own: str | None) -> set[str]:
+    """Stages other than ``own`` that a file imports."""
+    parts = (name.split(".") for name in imported_modules(path) if name.startswith("moco_det."))
+    return {part[1] for part in parts if part[1] in STAGES and part[1] != own}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_imports_no_other(stage):
+    for path in (REPOSITORY / "moco_det" / stage).rglob("*.py"):
+        assert not foreign_stages(path, stage), path
+
+
+def test_what_stages_share_imports_no_stage():
+    for path in (REPOSITORY / "moco_det").glob("*.py"):
+        if path.name != "__init__.py":  # which registers what the stages define
+            assert not foreign_stages(path, None), path
+
+
+def test_the_import_check_sees_an_import(tmp_path):
+    (tmp_path / "x.py").write_text("def f():\n    from moco_det.pretrain import moco\n")
+    assert foreign_stages(tmp_path / "x.py", "report") == {"pretrain"}
+
+
+@pytest.mark.parametrize("name", [n for n in model_zoo.list_configs() if "retrain" in n])
+def test_recipes_of_pretraining_load_and_hold_only_what_applies(name):
+    cfg = get_cfg()
+    set_keys = merge_config(cfg, model_zoo.get_config_file(name), [])
+    check_moco_config(cfg)
+    assert cfg.MODEL.META_ARCHITECTURE == "MoCo"
+    for key in set_keys:
+        assert any(key == allowed or key.startswith(allowed + ".") for allowed in APPLIES), key
+
+
+# PAPER: MoCo v1 sections 3.3 and 4, MoCo v2 section 3, official code main_moco.py.
+V1 = {
+    "MODEL.MOCO.ARCH": "resnet50",
+    "MODEL.MOCO.DIM": 128,
+    "MODEL.MOCO.MLP": False,
+    "MODEL.MOCO.QUEUE_SIZE": 65536,
+    "MODEL.MOCO.MOMENTUM": 0.999,
+    "MODEL.MOCO.TEMPERATURE": 0.07,
+    "MODEL.MOCO.BN_GROUP_SIZE": 32,
+    "MODEL.MOCO.SHUFFLE_BN": True,
+    "INPUT.VIEWS.RECIPE": "v1",
+    "INPUT.VIEWS.SIZE": 224,
+    "INPUT.VIEWS.CROP_SCALE": (0.2, 1.0),
+    "SOLVER.IMS_PER_BATCH": 256,
+    "SOLVER.BASE_LR": 0.03,
+    "SOLVER.MOMENTUM": 0.9,
+    "SOLVER.WEIGHT_DECAY": 1e-4,
+    "SOLVER.LR_SCHEDULER_NAME": "EpochMultiStepLR",
+    "SOLVER.STEP_EPOCHS": (120, 160),
+    "SOLVER.GAMMA": 0.1,
+    "SOLVER.EPOCHS": 200,
+    "SOLVER.PRECISION": "float32",
+    "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
+    "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
+}
+V2 = V1 | {
+    "MODEL.MOCO.MLP": True,
+    "MODEL.MOCO.TEMPERATURE": 0.2,
+    "INPUT.VIEWS.RECIPE": "v2",
+    "SOLVER.LR_SCHEDULER_NAME": "EpochCosineLR",
+}
+
+
+@pytest.mark.parametrize(
+    "name, official",
+    [
+        ("moco_v1_R_50_200ep", V1),
+        ("moco_v2_R_50_200ep", V2),
+        ("moco_v2_R_50_800ep", V2 | {"SOLVER.EPOCHS": 800}),
+    ],
+)
+def test_recipes_have_the_official_values(name, official):
+    cfg = get_cfg()
+    merge_config(cfg, model_zoo.get_config_file(f"Pretrain/{name}"), [])
+    for key, value in official.items():
+        node = cfg
+        for part in key.split("."):
+            node = node[part]
+        assert node == value, key
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_documents_name_what_exists(document):
+    """Tools, configs, linked files, config keys and options."""
+    text = (REPOSITORY / document).read_text()
+    for path in re.findall(r"\b(?:tools|configs)/[\w./-]+\.(?:py|sh|yaml)", text):
+        assert (REPOSITORY / path).is_file(), path
+    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        assert (REPOSITORY / link).exists(), link
+    keys = set(known_keys(get_cfg()))
+    for key in re.findall(r"\b(?:MODEL|SOLVER|INPUT|DATASETS|DATALOADER|TEST)\.[A-Z0-9_.]*[A-Z0-9]\b", text):
+        assert any(known == key or known.startswith(key + ".") for known in keys), key
