@@ -6,16 +6,21 @@ skipped when its result is there: the stages meet only in files. Run from a chec
 
 import argparse
 import datetime
+import functools
+import itertools
 import json
 import os
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from moco_det.cli import user_errors
+from moco_det.cli import settle_num_gpus, user_errors
+from moco_det.progress import BAR_POSITION
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -66,11 +71,19 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Step:
-    """One command of the demo and the file that says it is done."""
+    """One command of the demo.
+
+    Attributes:
+        result: the file that says it is done.
+        alongside: it may run at the same time as its neighbours that say so too.
+        check: what must hold afterwards; raises ValueError.
+    """
 
     title: str
     command: tuple[str, ...]
     result: Path
+    alongside: bool = False
+    check: Callable[[], None] = lambda: None
 
 
 def plan(scale: Scale, output: Path, device: tuple[str, ...], art: tuple[str, ...]) -> list[Step]:
@@ -87,6 +100,7 @@ def plan(scale: Scale, output: Path, device: tuple[str, ...], art: tuple[str, ..
             "render the toy world",
             (tool + "make_toyworld.py", "--output", str(world), *scale.world, *art),
             world / "toyworld.json",
+            check=functools.partial(check_no_test_picture_in_pretraining, world),
         ),
         Step(
             "pre-train with MoCo on its unlabelled images",
@@ -118,50 +132,10 @@ def plan(scale: Scale, output: Path, device: tuple[str, ...], art: tuple[str, ..
                         + (("MODEL.WEIGHTS", str(backbone)) if init == "moco" else ())
                         + ("OUTPUT_DIR", str(folder)),
                         folder / "run.json",
+                        alongside=True,
                     )
                 )
     return steps
-
-
-def schedule_options(iterations: int) -> tuple[str, ...]:
-    """KEY VALUE pairs for a schedule of this length, evaluated four times on the way."""
-    steps = (iterations * 3 // 4, iterations * 11 // 12)
-    return (
-        *("SOLVER.MAX_ITER", str(iterations), "SOLVER.STEPS", str(steps)),
-        *("TEST.EVAL_PERIOD", str(iterations // 4)),
-    )
-
-
-def run_step(step: Step, number: int, of: int, output: Path) -> None:
-    """Run one step; its output goes to a log, its progress bar to the terminal.
-
-    Raises:
-        ValueError: the command failed; the end of its log is in the message.
-    """
-    if step.result.exists():
-        print(f"[{number}/{of}] {step.title}: done before", flush=True)
-        return
-    shown = shlex.join(
-        os.path.relpath(word) if word.startswith(str(REPOSITORY)) else word for word in step.command
-    )
-    print(f"[{number}/{of}] {step.title}\n      {shown}", flush=True)
-    log = output / "logs" / f"{number:02d}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    environment = {
-        **os.environ,
-        "DETECTRON2_DATASETS": str(output / "datasets"),
-        "PYTHONWARNINGS": "ignore",
-    }
-    with open(log, "w") as file:
-        errors = None if sys.stderr.isatty() else file  # bars show on a terminal only
-        code = subprocess.call(
-            [sys.executable, *step.command], stdout=file, stderr=errors, env=environment, cwd=REPOSITORY
-        )
-    if code:
-        end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise ValueError(f"{step.title} failed with exit code {code}; the end of {log}:\n{end}")
-    print(f"      took {datetime.timedelta(seconds=round(time.perf_counter() - start))}", flush=True)
 
 
 def check_no_test_picture_in_pretraining(world: Path) -> None:
@@ -177,6 +151,73 @@ def check_no_test_picture_in_pretraining(world: Path) -> None:
             raise ValueError(
                 f"{world}: the picture {picture} is shown in pre-training and belongs to the test"
             )
+
+
+def schedule_options(iterations: int) -> tuple[str, ...]:
+    """KEY VALUE pairs for a schedule of this length, evaluated four times on the way."""
+    steps = (iterations * 3 // 4, iterations * 11 // 12)
+    return (
+        *("SOLVER.MAX_ITER", str(iterations), "SOLVER.STEPS", str(steps)),
+        *("TEST.EVAL_PERIOD", str(iterations // 4)),
+    )
+
+
+def run_step(step: Step, name: str, output: Path, bar: int = 0, threads: int | None = None) -> None:
+    """Run one step; its output goes to a log, its progress bar to the terminal.
+
+    Args:
+        name: such as "[3/7]".
+        bar: the line of the terminal for the progress bar, below the current one.
+        threads: for the arithmetic on the CPU; None: what torch chooses.
+
+    Raises:
+        ValueError: the command failed; the end of its log is in the message.
+    """
+    if step.result.exists():
+        print(f"{name} {step.title}: done before", flush=True)
+        return
+    words = (os.path.relpath(word) if word.startswith(str(REPOSITORY)) else word for word in step.command)
+    print(f"{name} {step.title}\n      {shlex.join(words)}", flush=True)
+    log = output / "logs" / f"{name.strip('[]').replace('/', '_of_')}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {
+        **os.environ,
+        "DETECTRON2_DATASETS": str(output / "datasets"),
+        "PYTHONWARNINGS": "ignore",
+        BAR_POSITION: str(bar),
+    }
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    start = time.perf_counter()
+    with open(log, "w") as file:
+        errors = None if sys.stderr.isatty() else file  # bars show on a terminal only
+        code = subprocess.call(
+            [sys.executable, *step.command], stdout=file, stderr=errors, env=environment, cwd=REPOSITORY
+        )
+    if code:
+        end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise ValueError(f"{step.title} failed with exit code {code}; the end of {log}:\n{end}")
+    took = datetime.timedelta(seconds=round(time.perf_counter() - start))
+    print(f"{name} took {took}", flush=True)
+
+
+def run_steps(steps: list[Step], output: Path, jobs: int) -> None:
+    """Run the steps in order; those that are ``alongside`` one another ``jobs`` at a time."""
+    names = {step: f"[{number}/{len(steps) + 1}]" for number, step in enumerate(steps, 1)}
+    for alongside, group in itertools.groupby(steps, key=lambda step: step.alongside):
+        if not alongside or jobs == 1:
+            for step in group:
+                run_step(step, names[step], output)
+                step.check()
+            continue
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        with ThreadPoolExecutor(jobs) as pool:
+            running = [
+                pool.submit(run_step, step, names[step], output, number % jobs, threads)
+                for number, step in enumerate(group)
+            ]
+            for future in running:
+                future.result()
 
 
 def run(args: argparse.Namespace) -> None:
@@ -199,10 +240,9 @@ def run(args: argparse.Namespace) -> None:
     elif args.scale == "photos":
         raise ValueError("--scale photos needs --cutouts DIR and --backgrounds DIR (see MODEL_ZOO.md)")
     steps = plan(SCALES[args.scale], output, device, art)
-    for number, step in enumerate(steps, 1):
-        run_step(step, number, len(steps) + 1, output)
-        if number == 1:
-            check_no_test_picture_in_pretraining(output / "datasets/toyworld")
+    # On a GPU the runs share it badly; on a CPU one thread each is the best use of the cores.
+    jobs = 1 if settle_num_gpus(args.num_gpus) else min(2, os.cpu_count() or 1)
+    run_steps(steps, output, jobs)
     print(f"[{len(steps) + 1}/{len(steps) + 1}] report", flush=True)
     report = [str(REPOSITORY / "tools/make_report.py"), str(output), "--output", str(output / "report")]
     if subprocess.call([sys.executable, "-W", "ignore", *report], cwd=REPOSITORY):

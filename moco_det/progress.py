@@ -1,9 +1,13 @@
 """A progress bar for the stages that train: on a terminal only, so that logs stay plain."""
 
+import os
 import sys
 
 from detectron2.utils.events import EventWriter, get_event_storage
 from tqdm import tqdm
+
+# Environment variable with the bar's line, for runs that share a terminal.
+BAR_POSITION = "MOCO_DET_BAR_POSITION"
 
 
 class ProgressBar(EventWriter):
@@ -16,6 +20,8 @@ class ProgressBar(EventWriter):
             initial=start_iter,
             unit="step",
             dynamic_ncols=True,
+            position=int(os.environ.get(BAR_POSITION, 0)),
+            leave=False,
             disable=not sys.stderr.isatty(),
         )
 

@@ -33,6 +33,7 @@ from moco_det.finetune.weights_check import (
     read_weights,
 )
 from moco_det.model_zoo import get_config_file, recipe_name
+from moco_det.progress import ProgressBar
 from moco_det.run_record import write_run_record
 from moco_det.seeding import keyed_seed
 
@@ -75,6 +76,10 @@ class Trainer(DefaultTrainer):
         """As detectron2's, but evaluating changes none of the draws of the training."""
         with same_generators():
             return super().test(cfg, model, evaluators)
+
+    def build_writers(self):
+        """detectron2's writers, and a progress bar on a terminal."""
+        return [*super().build_writers(), ProgressBar("fine-tuning", self.max_iter, self.start_iter)]
 
     def build_hooks(self):
         """detectron2's hooks, with ours between PreciseBN and the checkpoint."""
