@@ -48,6 +48,8 @@ def add_moco_config(cfg: CN) -> None:
     cfg.INPUT.VIEWS.SIZE = 224
     # Smallest and largest share of the image's area that a crop takes, 0 < min <= max <= 1.
     cfg.INPUT.VIEWS.CROP_SCALE = (0.2, 1.0)
+    # Smallest and largest sigma of recipe v2's blur, in pixels of the view; the official values are for 224 px.
+    cfg.INPUT.VIEWS.BLUR_SIGMA = (0.1, 2.0)
 
     # ---- DATASETS: unlabelled images -------------------------------------------------------------
     # A folder (searched in all its sub-folders) or a text file with one path a line; `--images` sets it.

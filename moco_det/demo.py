@@ -57,7 +57,7 @@ SCALES = {
     ),
     "photos": Scale(
         world=(
-            *("--num-unlabelled", "16000", "--num-per-class-train", "40", "--num-per-class-test", "20"),
+            *("--num-unlabelled", "16000", "--num-per-class-train", "40", "--num-per-class-test", "100"),
             *("--num-train", "300", "--num-test", "150"),
         ),
         pretrain="configs/toy/photos_pretrain_moco_v2_R_18.yaml",

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from moco_det.pretrain.images import UnreadableImage, decode_rgb
-from moco_det.pretrain.views import apply_view, check_view_settings, draw_view
+from moco_det.pretrain.views import BLUR_SIGMA, apply_view, check_view_settings, draw_view
 from moco_det.seeding import numpy_generator, torch_generator
 
 MAX_REPLACEMENTS = 20  # images tried in place of one that cannot be read
@@ -85,16 +85,24 @@ class TwoViews(Dataset):
     """
 
     def __init__(
-        self, paths: Sequence[str], *, seed: int, recipe: str, size: int, crop_scale: Sequence[float]
+        self,
+        paths: Sequence[str],
+        *,
+        seed: int,
+        recipe: str,
+        size: int,
+        crop_scale: Sequence[float],
+        blur_sigma: Sequence[float] = BLUR_SIGMA,
     ):
         """
         Args:
             paths: files of the images; a slot's index counts in it.
-            recipe, size, crop_scale: as in :mod:`moco_det.pretrain.views`.
+            recipe, size, crop_scale, blur_sigma: as in :mod:`moco_det.pretrain.views`.
         """
-        check_view_settings(recipe, size, crop_scale)
+        check_view_settings(recipe, size, crop_scale, blur_sigma)
         self.paths = PackedPaths(paths)
-        self.seed, self.recipe, self.size, self.crop_scale = seed, recipe, size, tuple(crop_scale)
+        self.seed, self.recipe, self.size = seed, recipe, size
+        self.crop_scale, self.blur_sigma = tuple(crop_scale), tuple(blur_sigma)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -123,7 +131,8 @@ class TwoViews(Dataset):
 
     def _view(self, image: Image.Image, slot: Slot, view: int) -> Tensor:
         rng = numpy_generator(self.seed, "view", *slot, view)
-        return apply_view(image, draw_view(rng, *image.size, self.recipe, self.crop_scale), self.size)
+        drawn = draw_view(rng, *image.size, self.recipe, self.crop_scale, self.blur_sigma)
+        return apply_view(image, drawn, self.size)
 
 
 def build_loader(
@@ -135,6 +144,7 @@ def build_loader(
     size: int,
     crop_scale: Sequence[float],
     num_workers: int,
+    blur_sigma: Sequence[float] = BLUR_SIGMA,
     rank: int = 0,
     world_size: int = 1,
     start_iteration: int = 0,
@@ -160,7 +170,9 @@ def build_loader(
             f"set it to a multiple of {world_size}"
         )
     steps_per_epoch(len(paths), images_per_batch)
-    dataset = TwoViews(paths, seed=seed, recipe=recipe, size=size, crop_scale=crop_scale)
+    dataset = TwoViews(
+        paths, seed=seed, recipe=recipe, size=size, crop_scale=crop_scale, blur_sigma=blur_sigma
+    )
     slots = rank_batches(
         len(dataset),
         seed=seed,

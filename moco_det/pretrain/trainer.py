@@ -101,6 +101,7 @@ class PretrainTrainer(TrainerBase):
             recipe=cfg.INPUT.VIEWS.RECIPE,
             size=cfg.INPUT.VIEWS.SIZE,
             crop_scale=cfg.INPUT.VIEWS.CROP_SCALE,
+            blur_sigma=cfg.INPUT.VIEWS.BLUR_SIGMA,
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
 

@@ -17,7 +17,7 @@ ASPECT_RATIO = (3 / 4, 4 / 3)  # width / height of a crop
 CROP_ATTEMPTS = 10
 JITTER = 0.4  # brightness, contrast and saturation are multiplied by 1 - JITTER .. 1 + JITTER
 GRAYSCALE_PROBABILITY = 0.2
-BLUR_SIGMA = (0.1, 2.0)  # pixels of the finished view, whatever its size
+BLUR_SIGMA = (0.1, 2.0)  # pixels of the finished view, the official code's for 224 px
 FLIP_PROBABILITY = 0.5
 
 
@@ -68,7 +68,9 @@ class ViewParameters:
     flip: bool
 
 
-def check_view_settings(recipe: str, size: int, crop_scale: Sequence[float]) -> None:
+def check_view_settings(
+    recipe: str, size: int, crop_scale: Sequence[float], blur_sigma: Sequence[float] = BLUR_SIGMA
+) -> None:
     """Refuse settings that :func:`draw_view` and :func:`apply_view` cannot follow.
 
     Raises:
@@ -82,10 +84,19 @@ def check_view_settings(recipe: str, size: int, crop_scale: Sequence[float]) -> 
         raise ValueError(
             f"INPUT.VIEWS.CROP_SCALE is {tuple(crop_scale)}; expected (min, max) with 0 < min <= max <= 1"
         )
+    if len(blur_sigma) != 2 or not 0 <= blur_sigma[0] <= blur_sigma[1]:
+        raise ValueError(
+            f"INPUT.VIEWS.BLUR_SIGMA is {tuple(blur_sigma)}; expected (min, max) with 0 <= min <= max"
+        )
 
 
 def draw_view(
-    rng: np.random.Generator, width: int, height: int, recipe: str, crop_scale: Sequence[float]
+    rng: np.random.Generator,
+    width: int,
+    height: int,
+    recipe: str,
+    crop_scale: Sequence[float],
+    blur_sigma: Sequence[float] = BLUR_SIGMA,
 ) -> ViewParameters:
     """Draw one view of an image of ``width`` x ``height`` pixels.
 
@@ -93,6 +104,7 @@ def draw_view(
         rng: the view's own generator; nothing else is drawn from.
         recipe: ``"v1"`` or ``"v2"``.
         crop_scale: smallest and largest share of the image's area that the crop takes.
+        blur_sigma: smallest and largest sigma of the blur, in pixels of the view.
     """
     settings = RECIPES[recipe]
     crop = _draw_crop(rng, width, height, crop_scale)
@@ -102,7 +114,7 @@ def draw_view(
         crop=crop,
         jitter=jitter,
         grayscale=rng.random() < GRAYSCALE_PROBABILITY,
-        blur=rng.uniform(*BLUR_SIGMA) if rng.random() < settings.blur_probability else None,
+        blur=rng.uniform(*blur_sigma) if rng.random() < settings.blur_probability else None,
         flip=rng.random() < FLIP_PROBABILITY,
     )
 

@@ -5,10 +5,12 @@ import colorsys
 import numpy as np
 from PIL import Image
 
+VIVID, MUTED = (0.1, 0.95), (0.02, 0.35)  # ranges of saturation
 
-def random_colour(rng: np.random.Generator) -> np.ndarray:
-    """A colour of any hue, from pale to saturated and from dark to bright; 3, float32 in [0, 1]."""
-    hue, saturation, value = rng.uniform((0, 0.1, 0.25), (1, 0.95, 1))
+
+def random_colour(rng: np.random.Generator, saturation: tuple[float, float] = VIVID) -> np.ndarray:
+    """A colour of any hue, from dark to bright; 3, float32 in [0, 1]."""
+    hue, saturation, value = rng.uniform((0, saturation[0], 0.25), (1, saturation[1], 1))
     return np.array(colorsys.hsv_to_rgb(hue, saturation, value), dtype=np.float32)
 
 
@@ -65,11 +67,33 @@ def _marble(rng, height, width):
     return np.sin(along * rng.uniform(8, 25) + bend) / 2 + 0.5
 
 
-PATTERNS = (_stripes, _dots, _checks, _gradient, _noise, _marble)
+def _circles(rng, height, width):
+    along, across = _plane(rng, height, width)
+    return np.clip(np.sin(np.hypot(along, across) * rng.uniform(25, 60)) * 2 + 0.5, 0, 1)
 
 
-def random_texture(rng: np.random.Generator, height: int, width: int, contrast: float = 1.0) -> np.ndarray:
-    """Two colours mixed by a random pattern, the second one up to ``contrast``; HxWx3, float32 in [0, 1]."""
-    pattern = PATTERNS[rng.integers(len(PATTERNS))](rng, height, width)[..., None]
-    first, second = random_colour(rng), random_colour(rng)
+def _speckles(rng, height, width):
+    grains = smooth_noise(rng, height, width, cells=int(rng.integers(14, 24)), octaves=1)
+    return np.clip((grains - 0.6) * 8, 0, 1)
+
+
+PATTERNS = (_stripes, _dots, _checks, _gradient, _noise, _marble, _circles, _speckles)
+
+
+def random_texture(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    contrast: float = 1.0,
+    pattern: int | None = None,
+    saturation: tuple[float, float] = VIVID,
+) -> np.ndarray:
+    """Two colours mixed by a pattern, the second one up to ``contrast``; HxWx3, float32 in [0, 1].
+
+    Args:
+        pattern: number in PATTERNS; None draws one.
+    """
+    number = int(rng.integers(len(PATTERNS))) if pattern is None else pattern
+    pattern = PATTERNS[number](rng, height, width)[..., None]
+    first, second = random_colour(rng, saturation), random_colour(rng, saturation)
     return first + (second - first) * (contrast * pattern).astype(np.float32)
