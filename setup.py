@@ -18,7 +18,10 @@ class BuildWithConfigs(build_py):
     def run(self):
         super().run()
         if not self.editable_mode:
-            for source in (ROOT / "configs").rglob("*.yaml"):
+            sources = sorted((ROOT / "configs").rglob("*.yaml"))
+            if not sources:
+                raise FileNotFoundError(f"no recipes below {ROOT / 'configs'}: the source is not complete")
+            for source in sources:
                 target = Path(self.build_lib, "moco_det", source.relative_to(ROOT))
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self.copy_file(str(source), str(target))
@@ -49,6 +52,7 @@ setup(
         "iopath",  # file access as detectron2 does it
         "pycocotools",  # COCO metric and masks
         "matplotlib",  # figures of the report
+        "contourpy",  # polygons of the toy world's masks; matplotlib's own contour library
         "tensorboard",  # training curves
         "tqdm",  # progress bars
         "setuptools<81",  # detectron2.model_zoo imports pkg_resources

@@ -3,6 +3,8 @@
 Importing the package registers its architectures, heads and data sets with detectron2.
 """
 
+import re
+
 from moco_det.version import __version__
 
 __all__ = ["__version__", "add_moco_config", "check_environment", "get_cfg"]
@@ -17,15 +19,18 @@ def check_environment() -> None:
     mend = "see INSTALL.md (a source build of upstream, or the wheel that `make setup` takes)"
     try:
         import detectron2
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "detectron2":  # it is there, and something that it needs is not
+            raise
         raise ImportError(f"moco_det needs detectron2 0.6 or newer, and there is none; {mend}") from error
-    numbers = tuple(int(part) for part in detectron2.__version__.split(".")[:2] if part.isdigit())
-    if numbers < (0, 6):
+    numbers = re.match(r"(\d+)\.(\d+)", detectron2.__version__)
+    if numbers and tuple(map(int, numbers.groups())) < (0, 6):
         raise ImportError(f"moco_det needs detectron2 0.6 or newer, found {detectron2.__version__}; {mend}")
 
 
 check_environment()
 
+from moco_det import finetune as _finetune  # noqa: E402, F401  registers heads and toy data sets
 from moco_det.config import add_moco_config, get_cfg  # noqa: E402
 from moco_det.pretrain import moco as _moco  # noqa: E402, F401  registers MoCo
 from moco_det.pretrain.images import register_imagenet as _register_imagenet  # noqa: E402

@@ -8,7 +8,6 @@ over the fourth. What the tensors are called and whether they are right is not d
 """
 
 import collections
-import contextlib
 import dataclasses
 import hashlib
 import os
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from moco_det.files import appears_whole
 
 _AUTHOR = "moco_det"
 
@@ -116,26 +117,10 @@ def write_backbone(
         "matching_heuristics": True,
         _AUTHOR: {"preprocessing": preprocessing.to_dict(), "provenance": dict(provenance)},
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        _write_durably(temporary, content)
+    with appears_whole(path) as temporary:
+        with open(temporary, "wb") as file:
+            pickle.dump(content, file, protocol=4)
         check(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise OSError(f"cannot write {str(path)!r}: {reason}; nothing was written there") from error
-    finally:
-        with contextlib.suppress(OSError):  # the error that led here says more
-            temporary.unlink(missing_ok=True)
-
-
-def _write_durably(path: Path, content: dict) -> None:
-    with open(path, "wb") as file:
-        pickle.dump(content, file, protocol=4)
-        file.flush()
-        os.fsync(
-            file.fileno()
-        )  # else a crash after the rename could leave an empty file under the final name
 
 
 def read_backbone(path: str | os.PathLike) -> BackboneFile:

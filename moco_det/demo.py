@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from moco_det.cli import settle_num_gpus, user_errors
+from moco_det.cli import settle_processes, user_errors
 from moco_det.progress import BAR_POSITION
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -241,7 +241,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError("--scale photos needs --cutouts DIR and --backgrounds DIR (see MODEL_ZOO.md)")
     steps = plan(SCALES[args.scale], output, device, art)
     # On a GPU the runs share it badly; on a CPU one thread each is the best use of the cores.
-    jobs = 1 if settle_num_gpus(args.num_gpus) else min(2, os.cpu_count() or 1)
+    jobs = 1 if settle_processes(args.num_gpus) else min(2, os.cpu_count() or 1)
     run_steps(steps, output, jobs)
     print(f"[{len(steps) + 1}/{len(steps) + 1}] report", flush=True)
     report = [str(REPOSITORY / "tools/make_report.py"), str(output), "--output", str(output / "report")]

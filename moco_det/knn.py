@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 @torch.no_grad()
-def nearest(queries: Tensor, references: Tensor, k: int, chunk: int = 4096) -> tuple[Tensor, Tensor]:
+def nearest(queries: Tensor, references: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Cosine similarities and indices of the k nearest references: (M, D), (R, D) -> two (M, k).
 
     Raises:
@@ -18,6 +18,7 @@ def nearest(queries: Tensor, references: Tensor, k: int, chunk: int = 4096) -> t
     if not 1 <= k <= len(references):
         raise ValueError(f"k is {k}; expected 1 to {len(references)}, the number of reference images")
     references = F.normalize(references, dim=1)
+    chunk = max(1, 2**27 // len(references))  # 512 MB of similarities at a time
     found = [(F.normalize(part, dim=1) @ references.T).topk(k) for part in queries.split(chunk)]
     return torch.cat([f.values for f in found]), torch.cat([f.indices for f in found])
 

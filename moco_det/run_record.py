@@ -19,11 +19,15 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 
+from moco_det.files import appears_whole
+
 FILE_NAME = "run.json"
 # Keys that say where and how a run is carried out, not what it computes.
 MACHINE_KEYS = (
     "OUTPUT_DIR",
     "SEED",
+    "DATASETS.IMAGES",
+    "TEST.KNN.IMAGES",
     "DATALOADER.NUM_WORKERS",
     "MODEL.DEVICE",
     "CUDNN_BENCHMARK",
@@ -160,9 +164,8 @@ def write_run_record(
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     path = Path(output_dir, FILE_NAME)
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(partial, path)
+    with appears_whole(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n")
     return path
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from moco_det.config import get_cfg
+from moco_det.config import get_cfg, merge_config
+from moco_det.model_zoo import get_config_file
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -17,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def tiny_pretrain_config(output_dir: str | Path = "", **solver):
     """MoCo v2 on ResNet-18 at 32 px: 2 groups of 4 images a batch, a queue of 24."""
     cfg = get_cfg()
-    cfg.merge_from_file(str(REPOSITORY / "configs/Pretrain/moco_v2_R_50_200ep.yaml"))
+    merge_config(cfg, get_config_file("Pretrain/moco_v2_R_50_200ep"), [])
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.MOCO.ARCH = "resnet18"
     cfg.MODEL.MOCO.DIM = 16

@@ -2,13 +2,15 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from detectron2.modeling import build_model
 
 from moco_det import model_zoo
 from moco_det.config import get_cfg, known_keys, merge_config
-from moco_det.pretrain.moco import check_moco_config
 from moco_det.pretrain.settings import APPLIES
 from moco_det.testing import REPOSITORY
 
@@ -50,10 +52,11 @@ def test_the_import_check_sees_an_import(tmp_path):
 
 
 @pytest.mark.parametrize("name", [n for n in model_zoo.list_configs() if "retrain" in n])
-def test_recipes_of_pretraining_load_and_hold_only_what_applies(name):
+def test_recipes_of_pretraining_build_and_hold_only_what_applies(name):
     cfg = get_cfg()
     set_keys = merge_config(cfg, model_zoo.get_config_file(name), [])
-    check_moco_config(cfg)
+    cfg.MODEL.DEVICE = "cpu"
+    build_model(cfg)
     assert cfg.MODEL.META_ARCHITECTURE == "MoCo"
     for key in set_keys:
         assert any(key == allowed or key.startswith(allowed + ".") for allowed in APPLIES), key
@@ -121,3 +124,15 @@ def test_documents_name_what_exists(document):
     keys = set(known_keys(get_cfg()))
     for key in re.findall(r"\b(?:MODEL|SOLVER|INPUT|DATASETS|DATALOADER|TEST)\.[A-Z0-9_.]*[A-Z0-9]\b", text):
         assert any(known == key or known.startswith(key + ".") for known in keys), key
+
+
+def test_importing_the_package_registers_what_recipes_name():
+    """In a process of its own, since other tests import more."""
+    code = (
+        "import moco_det; from detectron2.data import DatasetCatalog;"
+        "from detectron2.modeling import META_ARCH_REGISTRY;"
+        "from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY;"
+        "assert 'MoCo' in META_ARCH_REGISTRY and 'Res5ROIHeadsExtraNorm' in ROI_HEADS_REGISTRY;"
+        "assert {'toy_voc_2007_test', 'toy_coco_train', 'imagenet_train'} <= set(DatasetCatalog.list())"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)

@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 detectron2=${DETECTRON2:-wheel}
 
-works() { "$1" -c 'import sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; }
+works() { "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; }
 python=${PYTHON:-}
 if [ -z "$python" ]; then
   for candidate in python3.12 python3.11 python3.10 python3; do
@@ -16,7 +16,7 @@ if [ -z "$python" ]; then
   done
 fi
 if [ -z "$python" ] || ! works "$python"; then
-  echo "setup: no Python 3.10 to 3.12 with the venv module found${PYTHON:+ at PYTHON=$PYTHON}; name one: make setup PYTHON=/path/to/python3.11" >&2
+  echo "setup: no Python 3.10 to 3.12 with the modules venv and ensurepip found${PYTHON:+ at PYTHON=$PYTHON}; name one: make setup PYTHON=/path/to/python3.11" >&2
   exit 1
 fi
 

@@ -18,7 +18,7 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from moco_det.cli import settle_num_gpus, user_errors
+from moco_det.cli import settle_processes, user_errors
 from moco_det.config import get_cfg, merge_config
 from moco_det.finetune.datasets import check_datasets, register_toy_datasets
 from moco_det.finetune.evaluators import build_evaluator, check_evaluator
@@ -160,14 +160,10 @@ def run(args: argparse.Namespace, add_configs: Sequence[Callable[[CfgNode], None
 
 
 def _settle_device(cfg: CfgNode, args: argparse.Namespace) -> None:
-    args.num_gpus = settle_num_gpus(args.num_gpus)
+    settle_processes(args)
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     processes = args.num_gpus * args.num_machines
-    if args.num_machines > 1 and not processes:
-        raise ValueError(
-            f"--num-machines is {args.num_machines}: several machines need GPUs; give --num-gpus"
-        )
     if processes and cfg.SOLVER.IMS_PER_BATCH % processes:
         raise ValueError(
             f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} does not divide among {processes} GPUs; "

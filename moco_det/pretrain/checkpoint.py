@@ -6,7 +6,11 @@ import time
 import torch
 from fvcore.common.checkpoint import Checkpointer
 
+from moco_det.backbone_file import Preprocessing
+from moco_det.files import appears_whole
 from moco_det.pretrain.grouped_batch_norm import average_running_statistics
+
+CONTINUE_LOWER = "the last checkpoint is untouched: continue from it with a lower SOLVER.BASE_LR"
 
 
 class PretrainCheckpointer(Checkpointer):
@@ -17,39 +21,75 @@ class PretrainCheckpointer(Checkpointer):
     (:mod:`moco_det.seeding`), so these two are the whole random state.
     """
 
-    def __init__(self, model, cfg, *, save_to_disk: bool, **checkpointables):
+    def __init__(self, model, cfg, *, save_to_disk: bool, num_images: int, **checkpointables):
         super().__init__(model, cfg.OUTPUT_DIR, save_to_disk=save_to_disk, **checkpointables)
+        preprocessing = Preprocessing(
+            format=cfg.INPUT.FORMAT,
+            pixel_mean=tuple(cfg.MODEL.PIXEL_MEAN),
+            pixel_std=tuple(cfg.MODEL.PIXEL_STD),
+            stride_in_1x1=False,  # torchvision's ResNets, the only encoders here
+        )
+        self.num_images = num_images
         self.record = {
             "config": cfg.dump(),
-            "moco_det": {
-                "arch": cfg.MODEL.MOCO.ARCH,
-                "preprocessing": {
-                    "format": cfg.INPUT.FORMAT,
-                    "pixel_mean": list(cfg.MODEL.PIXEL_MEAN),
-                    "pixel_std": list(cfg.MODEL.PIXEL_STD),
-                    "stride_in_1x1": False,  # torchvision's ResNets, the only encoders here
-                },
-            },
+            "num_images": num_images,
+            "moco_det": {"arch": cfg.MODEL.MOCO.ARCH, "preprocessing": preprocessing.to_dict()},
         }
 
     def save(self, name: str, **kwargs) -> None:
         """Write ``name``.pth. Called on all ranks, written by the main one.
 
         Raises:
+            FloatingPointError: a weight is not finite; a checkpoint of it would push out good ones.
             OSError: the file could not be written; the checkpoints before it are untouched.
         """
         average_running_statistics(self.model)
+        for parameter, value in self.model.named_parameters():
+            if not value.isfinite().all():
+                raise FloatingPointError(
+                    f"the weight {parameter} is not finite, so {name} is not saved; {CONTINUE_LOWER}"
+                )
         if not self.save_to_disk:
             return
         data = {"model": self.model.state_dict(), **self.record, **kwargs}
         data.update({key: value.state_dict() for key, value in self.checkpointables.items()})
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
-        write_atomically(path, data)
+        try:
+            with appears_whole(path) as temporary:
+                _torch_save(data, temporary)
+        except OSError as error:
+            raise OSError(
+                f"{error}; free space or choose another OUTPUT_DIR, then continue with --resume from the last "
+                "checkpoint, which is untouched"
+            ) from error
         self.tag_last_checkpoint(os.path.basename(path))
 
     def _load_file(self, f: str) -> dict:
         return torch.load(f, map_location="cpu", weights_only=True)
+
+    def _load_model(self, checkpoint: dict) -> None:
+        """All or nothing: fvcore would skip what does not fit, with a line in the log.
+
+        Raises:
+            ValueError: the checkpoint is of another model or of another set of images.
+        """
+        if checkpoint.get("num_images") != self.num_images:
+            raise ValueError(
+                f"the checkpoint was made on {checkpoint.get('num_images')} images, there are {self.num_images} "
+                "now; continue on the same images, or start anew in another OUTPUT_DIR"
+            )
+        try:
+            self.model.load_state_dict(checkpoint.pop("model"))
+        except RuntimeError as error:
+            raise ValueError(f"the checkpoint is of another model: {error}") from error
+
+
+def _torch_save(data: dict, path) -> None:
+    try:
+        torch.save(data, path)
+    except RuntimeError as error:  # how torch's writer reports a full disk
+        raise OSError(str(error)) from error
 
 
 class RunClock:
@@ -67,26 +107,3 @@ class RunClock:
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         self._start -= state["seconds"]
-
-
-def write_atomically(path: str, data: dict) -> None:
-    """``torch.save`` to a temporary file beside ``path``, then rename: readers see the old file or the new.
-
-    Raises:
-        OSError: names the path, the reason and the mend.
-    """
-    temporary = f"{path}.writing"
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(data, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    # torch's writer reports a full disk as RuntimeError
-    except (OSError, RuntimeError) as error:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        raise OSError(
-            f"cannot write checkpoint {path}: {error}; free space or choose another OUTPUT_DIR, then continue "
-            "with --resume from the last checkpoint, which is untouched"
-        ) from error

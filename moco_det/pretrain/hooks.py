@@ -10,6 +10,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage
 
+from moco_det.pretrain.checkpoint import CONTINUE_LOWER
 from moco_det.pretrain.loader import UnreadableLog
 from moco_det.pretrain.schedule import learning_rate
 
@@ -59,8 +60,7 @@ class StepStatistics(HookBase):
         if not math.isfinite(values["total_loss"]):
             raise FloatingPointError(
                 f"the loss is {values['total_loss']} between steps {self.trainer.iter + 2 - self.steps} and "
-                f"{self.trainer.iter + 1}; the last checkpoint is untouched: continue from it with a lower "
-                "SOLVER.BASE_LR"
+                f"{self.trainer.iter + 1}; {CONTINUE_LOWER}"
             )
         values["seconds_per_step"] = seconds / self.steps
         values["images_per_second"] = self.steps * self.images_per_batch / seconds
@@ -114,14 +114,23 @@ class LogWriter(EventWriter):
 
 
 def describe_step(latest: dict, done: int, max_iter: int, epochs: int) -> str:
-    """One line of the log in words that a newcomer can read."""
-    queue = f"queue {latest['queue_real']:.0%} real"
-    if latest["queue_real"] < 0.99:
-        queue += " (the loss rises until it is full)"
+    """One line of the log in words that a newcomer can read; methods put in what they have."""
     left = datetime.timedelta(seconds=int((max_iter - done) * latest["seconds_per_step"]))
-    return (
-        f"epoch {latest['epoch']:.2f}/{epochs} step {done}/{max_iter}  loss {latest['total_loss']:.4f}  "
-        f"(K+1)-way accuracy {latest['accuracy']:.1%}  similarity {latest['similarity_positive']:.2f} own, "
-        f"{latest['similarity_negative']:.2f} others  {queue}  lr {latest['lr']:.5g}  "
-        f"{latest['images_per_second']:.0f} images/s, {latest['data_wait']:.0%} waiting for data  left {left}"
-    )
+    parts = [
+        f"epoch {latest['epoch']:.2f}/{epochs} step {done}/{max_iter}",
+        f"loss {latest['total_loss']:.4f}",
+    ]
+    if "accuracy" in latest:
+        parts.append(f"(K+1)-way accuracy {latest['accuracy']:.1%}")
+    if "similarity_positive" in latest:
+        own, others = latest["similarity_positive"], latest["similarity_negative"]
+        parts.append(f"similarity {own:.2f} own, {others:.2f} others")
+    if "queue_real" in latest:
+        filling = " (the loss rises until it is full)" if latest["queue_real"] < 0.99 else ""
+        parts.append(f"queue {latest['queue_real']:.0%} real{filling}")
+    parts += [
+        f"lr {latest['lr']:.5g}",
+        f"{latest['images_per_second']:.0f} images/s, {latest['data_wait']:.0%} waiting for data",
+        f"left {left}",
+    ]
+    return "  ".join(parts)

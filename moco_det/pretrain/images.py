@@ -8,6 +8,8 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from moco_det.files import datasets_root
+
 # Files that a folder is searched for (any case). What a file really holds is decided by its content.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 # Pillow's names of the contents that are decoded. Never all of Pillow's: some run other programs (EPS).
@@ -121,14 +123,10 @@ def registered_images(names: Sequence[str]) -> list[str]:
     return list(paths)
 
 
-def _datasets_root() -> str:
-    return os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets"))
-
-
 def _missing(name: str, found: str) -> str:
     return (
         f"DATASETS.TRAIN: the files of data set {name!r} are missing ({found}). Data sets are looked for "
-        f"under {os.path.abspath(_datasets_root())!r}; set DETECTRON2_DATASETS (environment) to their folder"
+        f"under {os.path.abspath(datasets_root())!r}; set DETECTRON2_DATASETS (environment) to their folder"
     )
 
 
@@ -139,7 +137,7 @@ def register_imagenet() -> None:
 
 
 def _imagenet_train() -> list[dict]:
-    return [{"file_name": path} for path in find_images(os.path.join(_datasets_root(), "imagenet", "train"))]
+    return [{"file_name": path} for path in find_images(os.path.join(datasets_root(), "imagenet", "train"))]
 
 
 # ---- how one file becomes RGB ------------------------------------------------------------------------

@@ -4,6 +4,7 @@ n: images on this rank, N: images in the global batch, S: side of a view, C: emb
 """
 
 import functools
+import math
 
 import torch
 from detectron2.config import configurable
@@ -200,7 +201,13 @@ def check_moco_config(cfg) -> None:
     if moco.NORM == "BN" and (moco.BN_GROUP_SIZE < 1 or local % moco.BN_GROUP_SIZE):
         raise ValueError(
             f"MODEL.MOCO.BN_GROUP_SIZE is {moco.BN_GROUP_SIZE}, but each of the {ranks} processes has {local} "
-            f"images (SOLVER.IMS_PER_BATCH {batch}); expected a divisor of {local}"
+            f"images (SOLVER.IMS_PER_BATCH {batch}); expected a divisor of {local}, for example "
+            f"{math.gcd(local, max(moco.BN_GROUP_SIZE, 1))}"
+        )
+    if moco.NORM == "SyncBN" and cfg.SOLVER.PRECISION != "float32":
+        raise ValueError(
+            f"MODEL.MOCO.NORM is SyncBN and SOLVER.PRECISION {cfg.SOLVER.PRECISION}: its variances would be "
+            "computed in that precision and be wrong; use SOLVER.PRECISION float32, or MODEL.MOCO.NORM BN"
         )
     if moco.QUEUE_SIZE < batch:
         raise ValueError(

@@ -11,8 +11,9 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from moco_det.knn import knn_accuracy, nearest
+from moco_det.pretrain.grouped_batch_norm import average_running_statistics
 from moco_det.pretrain.hooks import is_due
-from moco_det.pretrain.images import decode_rgb, find_images
+from moco_det.pretrain.images import UnreadableImage, decode_rgb, find_images
 from moco_det.pretrain.views import center_view
 from moco_det.seeding import torch_generator
 
@@ -31,7 +32,8 @@ class LabelledFolder(torch.utils.data.Dataset):
             raise ValueError(
                 f"TEST.KNN.IMAGES: the folder {root!r} does not exist; expected train/ and test/"
             )
-        self.classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+        folders = (entry.name for entry in os.scandir(root) if entry.is_dir())
+        self.classes = sorted(name for name in folders if not name.startswith("."))
         if not self.classes:
             raise ValueError(
                 f"TEST.KNN.IMAGES: {root!r} holds no class folders; expected {root}/<class>/*.jpg"
@@ -48,7 +50,15 @@ class LabelledFolder(torch.utils.data.Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return center_view(decode_rgb(self.paths[index]), self.size), self.labels[index]
+        """
+        Raises:
+            ValueError: the image cannot be read; a labelled set has none to spare.
+        """
+        try:
+            image = decode_rgb(self.paths[index])
+        except UnreadableImage as error:
+            raise ValueError(f"TEST.KNN.IMAGES: {error}; mend or remove the image") from error
+        return center_view(image, self.size), self.labels[index]
 
 
 class KNNMonitor(HookBase):
@@ -70,10 +80,9 @@ class KNNMonitor(HookBase):
         self.temperature = knn.TEMPERATURE
         self.period = knn.PERIOD_EPOCHS * steps_per_epoch
         self.num_workers = cfg.DATALOADER.NUM_WORKERS
-        self.images_per_rank = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
+        self.images_per_batch = cfg.SOLVER.IMS_PER_BATCH
         self.seed = cfg.SEED
         self.output_dir = cfg.OUTPUT_DIR
-        self.untrained_accuracy: float | None = None
 
     def before_train(self):
         if self.trainer.start_iter == 0:
@@ -81,11 +90,12 @@ class KNNMonitor(HookBase):
             # comparison would flatter training. On all ranks, because batch norm may synchronise.
             untrained = with_settled_statistics(self.trainer.moco, self._batches_for_statistics())
             if comm.is_main_process():
-                self.untrained_accuracy = self._evaluate(untrained, "untrained")
+                self._evaluate(untrained, "untrained")
             comm.synchronize()
 
     def after_step(self):
         if is_due(self.trainer, self.period):
+            average_running_statistics(self.trainer.moco)
             if comm.is_main_process():
                 self._evaluate(self.trainer.moco, f"after step {self.trainer.iter + 1}")
             comm.synchronize()
@@ -94,18 +104,18 @@ class KNNMonitor(HookBase):
         return torch.utils.data.DataLoader(folder, batch_size=64, num_workers=self.num_workers)
 
     def _batches_for_statistics(self, steps: int = 30):
-        """Random batches of this rank's size in training: enough for a momentum of 0.1 to settle."""
+        """Random batches as large as in training, whole groups: enough for a momentum of 0.1 to settle."""
         sampler = torch.utils.data.RandomSampler(
             self.train,
             replacement=True,
-            num_samples=steps * self.images_per_rank,
+            num_samples=steps * self.images_per_batch,
             generator=torch_generator(self.seed, "settle statistics"),
         )
         return torch.utils.data.DataLoader(
-            self.train, self.images_per_rank, sampler=sampler, num_workers=self.num_workers
+            self.train, self.images_per_batch, sampler=sampler, num_workers=self.num_workers
         )
 
-    def _evaluate(self, model, when: str) -> float:
+    def _evaluate(self, model, when: str) -> None:
         train, train_labels = extract_features(model, self._batches(self.train))
         test, test_labels = extract_features(model, self._batches(self.test))
         accuracy = knn_accuracy(test, test_labels, train, train_labels, self.k, self.temperature)
@@ -115,7 +125,6 @@ class KNNMonitor(HookBase):
         )
         self.trainer.storage.put_scalar("knn_accuracy", accuracy, smoothing_hint=False)
         self._write_neighbours(train, test)
-        return accuracy
 
     def _write_neighbours(self, train: Tensor, test: Tensor, queries: int = 8, k: int = 5) -> None:
         chosen = torch.linspace(0, len(test) - 1, min(queries, len(test))).long()

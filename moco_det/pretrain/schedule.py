@@ -35,8 +35,7 @@ def check_schedule(cfg, num_images: int) -> None:
         raise ValueError(f"SOLVER.STEP_EPOCHS is {solver.STEP_EPOCHS}; expected rising epochs")
     if cfg.MODEL.MOCO.QUEUE_SIZE > num_images:
         raise ValueError(
-            f"MODEL.MOCO.QUEUE_SIZE is {cfg.MODEL.MOCO.QUEUE_SIZE}, but there are only {num_images} images: the "
-            "queue would hold several keys of each image, and a query's own image among its negatives; set it "
-            f"to {num_images // solver.IMS_PER_BATCH * solver.IMS_PER_BATCH} or less (a quarter of the images, "
-            "say), or add images"
+            f"MODEL.MOCO.QUEUE_SIZE is {cfg.MODEL.MOCO.QUEUE_SIZE}, but there are only {num_images} images: every "
+            "query would find older keys of its own image among its negatives; set it to a quarter of the images "
+            f"({max(num_images // 4, solver.IMS_PER_BATCH)}) or less, or add images"
         )

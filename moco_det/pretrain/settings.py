@@ -3,10 +3,13 @@
 import argparse
 import os
 
+import yaml
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from moco_det.config import get_cfg, known_keys, merge_config
+from moco_det.model_zoo import get_config_file
+from moco_det.run_record import MACHINE_KEYS
 
 # What pre-training reads; a key set outside of these would silently do nothing, so it is refused.
 APPLIES = (
@@ -62,8 +65,13 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
     core_keys = known_keys(cfg)
     for add_config in add_configs:
         add_config(cfg)
-    set_keys = merge_config(cfg, args.config_file, args.opts)
+    if not args.config_file:
+        raise ValueError(
+            "there is no --config-file; give a recipe such as configs/Pretrain/moco_v2_R_50_200ep.yaml"
+        )
+    set_keys = merge_config(cfg, get_config_file(args.config_file), args.opts)
     _refuse_what_does_not_apply([key for key in set_keys if key in core_keys])
+    _refuse_what_has_no_effect(cfg, args.opts[0::2])
     if args.images:
         cfg.DATASETS.IMAGES = args.images
     if bool(cfg.DATASETS.IMAGES) == bool(cfg.DATASETS.TRAIN):
@@ -85,10 +93,60 @@ def _refuse_what_does_not_apply(set_keys: list[str]) -> None:
             raise ValueError(f"config key {key} does not apply to pre-training; {mend}")
 
 
+def _refuse_what_has_no_effect(cfg: CfgNode, given: list[str]) -> None:
+    """Of the keys given on the command line, since recipes hold defaults for every case."""
+    for prefix, without_effect, because in (
+        ("MODEL.MOCO.BN_GROUP_SIZE", cfg.MODEL.MOCO.NORM != "BN", f"MODEL.MOCO.NORM {cfg.MODEL.MOCO.NORM}"),
+        ("SOLVER.STEP_EPOCHS", cfg.SOLVER.LR_SCHEDULER_NAME == "EpochCosineLR", "EpochCosineLR"),
+        ("SOLVER.GAMMA", cfg.SOLVER.LR_SCHEDULER_NAME == "EpochCosineLR", "EpochCosineLR"),
+        ("TEST.KNN.", not cfg.TEST.KNN.IMAGES, "an empty TEST.KNN.IMAGES"),
+    ):
+        for key in given:
+            if without_effect and key.startswith(prefix):
+                raise ValueError(f"config key {key} has no effect with {because}; remove it, or change that")
+
+
 def _settle_seed(cfg: CfgNode, resume: bool) -> None:
     """A run always has a seed: the config's, the resumed run's, or one drawn now and written to config.yaml."""
+    if cfg.SEED >= 0:
+        return
     saved = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
-    if cfg.SEED < 0 and resume and os.path.exists(saved):
+    if resume and os.path.exists(saved):
         cfg.SEED = CfgNode.load_yaml_with_base(saved, allow_unsafe=False)["SEED"]
+    cfg.SEED = comm.all_gather(cfg.SEED)[0]
     if cfg.SEED < 0:
         cfg.SEED = comm.shared_random_seed() % 2**31
+
+
+# What may differ between a run and its continuation: where and how it is carried out and watched.
+MAY_CHANGE = {
+    *(key for key in MACHINE_KEYS if key != "SEED"),
+    *("DATASETS.MAX_UNREADABLE", "TEST.KNN.K", "TEST.KNN.TEMPERATURE", "TEST.KNN.PERIOD_EPOCHS"),
+}
+
+
+def check_continuation(cfg: CfgNode) -> None:
+    """Refuse to continue the run in OUTPUT_DIR as another one.
+
+    Raises:
+        ValueError: names each key that differs, with both values.
+    """
+    with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml")) as file:
+        saved = yaml.safe_load(file)
+    asked = yaml.safe_load(cfg.dump())  # the same way round, so that tuples compare with lists
+    differ = [
+        f"{key} was {_get(saved, key)!r}, is {_get(asked, key)!r}"
+        for key in known_keys(cfg)
+        if key not in MAY_CHANGE and _get(saved, key) != _get(asked, key)
+    ]
+    if differ:
+        raise ValueError(
+            f"--resume would continue {cfg.OUTPUT_DIR!r} with other settings: {'; '.join(differ)}; give the "
+            "same, or start anew in another OUTPUT_DIR"
+        )
+
+
+def _get(config: dict, key: str):
+    for name in key.split("."):
+        config = config.get(name, {})
+    return config

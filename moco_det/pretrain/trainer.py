@@ -1,6 +1,7 @@
 """The pre-training loop in detectron2's style, and the command line around it."""
 
 import argparse
+import json
 import logging
 import os
 import time
@@ -14,7 +15,7 @@ from detectron2.utils.logger import setup_logger
 from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
 
-from moco_det.cli import settle_num_gpus, user_errors
+from moco_det.cli import settle_processes, user_errors
 from moco_det.model_zoo import recipe_name
 from moco_det.pretrain.checkpoint import PretrainCheckpointer, RunClock
 from moco_det.pretrain.hooks import EpochLearningRate, LogWriter, StepStatistics, UnreadableImages
@@ -22,8 +23,9 @@ from moco_det.pretrain.images import find_images, registered_images
 from moco_det.pretrain.loader import UnreadableLog, build_loader, steps_per_epoch
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.pretrain.schedule import check_schedule
-from moco_det.pretrain.settings import build_config
+from moco_det.pretrain.settings import build_config, check_continuation
 from moco_det.progress import ProgressBar
+from moco_det.run_record import FILE_NAME as RECORD
 from moco_det.run_record import write_run_record
 from moco_det.seeding import keyed_seed
 
@@ -61,6 +63,7 @@ class PretrainTrainer(TrainerBase):
             self.moco,
             cfg,
             save_to_disk=comm.is_main_process(),
+            num_images=len(self.paths),
             optimizer=self.optimizer,
             clock=self.clock,
         )
@@ -73,8 +76,18 @@ class PretrainTrainer(TrainerBase):
         return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
 
     def resume(self) -> None:
-        """Continue from the last checkpoint in OUTPUT_DIR, or start when there is none."""
-        if self.checkpointer.has_checkpoint():
+        """Continue from the last checkpoint in OUTPUT_DIR, or start when there is none.
+
+        Raises:
+            ValueError: some machines have the checkpoint and some have not, or it is of another run.
+        """
+        found = comm.all_gather(self.checkpointer.has_checkpoint())
+        if any(found) and not all(found):
+            raise ValueError(
+                f"{sum(found)} of {len(found)} processes find a checkpoint in OUTPUT_DIR {self.cfg.OUTPUT_DIR!r}; "
+                "expected all or none: put OUTPUT_DIR on a disk that all machines share"
+            )
+        if all(found):
             saved = self.checkpointer.load(self.checkpointer.get_checkpoint_file())
             self.start_iter = saved["iteration"] + 1
 
@@ -132,7 +145,8 @@ class PretrainTrainer(TrainerBase):
             hooks.PeriodicCheckpointer(
                 self.checkpointer,
                 cfg.SOLVER.CHECKPOINT_EPOCHS * self.steps_per_epoch,
-                max_to_keep=cfg.SOLVER.CHECKPOINT_KEEP or None,
+                # All ranks take part in a save, one deletes.
+                max_to_keep=(cfg.SOLVER.CHECKPOINT_KEEP or None) if comm.is_main_process() else None,
             ),
         ]
 
@@ -176,7 +190,7 @@ def run(args: argparse.Namespace, add_configs=()) -> None:
     Raises:
         ValueError: the settings cannot run; OSError: the output cannot be written.
     """
-    args.num_gpus = settle_num_gpus(args.num_gpus)
+    settle_processes(args)
     launch(
         train_process,
         args.num_gpus,
@@ -194,19 +208,17 @@ def train_process(args: argparse.Namespace, add_configs=()) -> None:
     trainer = PretrainTrainer(cfg)
     if args.resume:
         trainer.resume()
-    if trainer.start_iter >= trainer.max_iter:
+    if trainer.start_iter < trainer.max_iter:
+        trainer.run()
+    elif os.path.exists(os.path.join(cfg.OUTPUT_DIR, RECORD)):
         logger.info(f"{cfg.OUTPUT_DIR} holds the finished run of {trainer.max_iter} steps; nothing to do")
         return
-    trainer.run()
     if comm.is_main_process():
-        metrics = {name: value for name, (value, _) in trainer.storage.latest().items()}
-        if trainer.knn and trainer.knn.untrained_accuracy is not None:
-            metrics["knn_untrained"] = trainer.knn.untrained_accuracy
         write_run_record(
             cfg.OUTPUT_DIR,
             stage="pretrain",
             cfg=cfg,
-            metrics=metrics,
+            metrics=final_metrics(os.path.join(cfg.OUTPUT_DIR, "metrics.json")),
             seconds=trainer.clock.seconds,
             extra={
                 "task": recipe_name(args.config_file),
@@ -217,12 +229,25 @@ def train_process(args: argparse.Namespace, add_configs=()) -> None:
         )
 
 
+def final_metrics(path: str) -> dict[str, float]:
+    """The last value of each number in a metrics.json, and of kNN accuracy the first as ``knn_untrained``."""
+    latest = {}
+    with open(path) as lines:
+        for line in map(json.loads, lines):
+            if "knn_accuracy" in line and "knn_accuracy" not in latest:
+                latest["knn_untrained"] = line["knn_accuracy"]
+            latest.update(line)
+    return latest
+
+
 def prepare_output(cfg, resume: bool) -> None:
-    """Make OUTPUT_DIR with log and config; refuse to write over another run."""
-    if not resume and os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")):
-        raise ValueError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} already holds a run; continue it with --resume, or choose another"
-        )
+    """Make OUTPUT_DIR with log and config; refuse to write over another run, or to continue it as another."""
+    if os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")):
+        if not resume:
+            raise ValueError(
+                f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} already holds a run; continue it with --resume, or choose another"
+            )
+        check_continuation(cfg)
     comm.synchronize()
     os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="moco_det")

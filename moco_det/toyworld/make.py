@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from moco_det.cli import user_errors
+from moco_det.files import datasets_root
 from moco_det.toyworld.cutouts import list_pictures, load_art
 from moco_det.toyworld.procedural import ProceduralArt
 from moco_det.toyworld.world import Counts, World
@@ -135,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Render the toy world: unlabelled images, class folders, PASCAL VOC and COCO.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    output = os.path.join(os.environ.get("DETECTRON2_DATASETS", "datasets"), "toyworld")
+    output = os.path.join(datasets_root(), "toyworld")
     parser.add_argument("--output", default=output, help="folder to make")
     for name, text in (
         ("seed", "seed of everything that is random"),

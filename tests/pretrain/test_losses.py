@@ -53,3 +53,21 @@ def test_equals_cross_entropy_and_its_gradient_at_the_temperature_of_v1():
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+
+
+PLANTED_BUGS = {
+    "temperature multiplied": lambda p, n, t: info_nce(p, n, 1 / t),
+    "positive left out of the sum": lambda p, n, t: ((n / t).logsumexp(1) - p / t).mean(),
+    "sum for mean": lambda p, n, t: info_nce(p, n, t) * len(p),
+    "temperature on the negatives alone": lambda p, n, t: info_nce(p * t, n, t),
+    "first negative taken for the key": lambda p, n, t: info_nce(n[:, 0], n, t),
+}
+
+
+@pytest.mark.parametrize("bug", PLANTED_BUGS)
+def test_the_loops_tell_a_wrong_loss(bug):
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(5, 7, generator=generator, dtype=torch.float64) for _ in range(2))
+    queue = torch.randn(7, 11, generator=generator, dtype=torch.float64)
+    wrong = PLANTED_BUGS[bug]((q * k).sum(1), q @ queue, 0.2)
+    assert abs(wrong.item() - info_nce_by_loops(q, k, queue, 0.2)) > 1e-3

@@ -115,9 +115,10 @@ def test_bfloat16_gives_the_loss_of_float32_to_rounding():
     assert mixed.dictionary.keys.dtype == torch.float32
 
 
-def _step_of_rank():
+def _step_of_rank(norm="BN"):
     torch.manual_seed(0)
     cfg = tiny_pretrain_config()
+    cfg.MODEL.MOCO.NORM = norm
     model = MoCo(cfg).double().train()
     rank = torch.distributed.get_rank()
     whole = make_batch()
@@ -140,6 +141,25 @@ def test_two_ranks_compute_what_one_computes():
         torch.testing.assert_close(queue, model.dictionary.keys, atol=1e-10, rtol=0)
         for theirs, ours in zip(gradients, model.encoder_q.parameters(), strict=True):
             torch.testing.assert_close(theirs, ours.grad, atol=1e-9, rtol=1e-9)
+
+
+def test_synchronised_norm_does_not_go_with_bfloat16():
+    cfg = tiny_pretrain_config()
+    cfg.merge_from_list(["MODEL.MOCO.NORM", "SyncBN", "SOLVER.PRECISION", "bfloat16"])
+    with pytest.raises(ValueError, match="NORM is SyncBN and SOLVER.PRECISION bfloat16"):
+        MoCo(cfg)
+
+
+def _synchronised_step():
+    return _step_of_rank("SyncBN")
+
+
+def test_synchronised_norm_on_two_ranks_normalises_the_whole_batch():
+    loss = make_model(NORM="SyncBN")(make_batch())["loss_contrastive"]
+    grouped = make_model()(make_batch())["loss_contrastive"]
+    assert abs(loss.item() - grouped.item()) > 1e-3
+    ranks = run_processes(_synchronised_step, 2)
+    assert (ranks[0][0] + ranks[1][0]).item() / 2 == pytest.approx(loss.item(), abs=1e-8)
 
 
 @pytest.mark.parametrize(

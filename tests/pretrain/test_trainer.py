@@ -112,6 +112,52 @@ def test_finished_run_is_left_alone(finished, images, tmp_path):
     assert (tmp_path / "out/model_final.pth").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("SOLVER.BASE_LR", "0.1"), "SOLVER.BASE_LR was 0.03, is 0.1; give the same"),
+        (("MODEL.MOCO.QUEUE_SIZE", "24"), "MODEL.MOCO.QUEUE_SIZE was 16, is 24"),
+        (("SEED", "2"), "SEED was 1, is 2"),
+    ],
+)
+def test_a_run_is_not_continued_as_another(finished, images, tmp_path, capsys, options, message):
+    shutil.copytree(finished, tmp_path / "out")
+    before = (tmp_path / "out/config.yaml").read_text()
+    options = (*TINY, "OUTPUT_DIR", str(tmp_path / "out"), *options)
+    with pytest.raises(SystemExit):
+        main([*RECIPE, "--images", str(images), "--resume", *options])
+    assert message in capsys.readouterr().err
+    assert (tmp_path / "out/config.yaml").read_text() == before
+
+
+def test_a_run_is_not_continued_on_other_images(finished, images, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "out")
+    shutil.copytree(images, tmp_path / "more")
+    write_random_images(tmp_path / "more/deeper", 1)
+    options = ("--resume", *TINY, "OUTPUT_DIR", str(tmp_path / "out"), "SOLVER.EPOCHS", "2")
+    with pytest.raises(SystemExit):
+        main([*RECIPE, "--images", str(tmp_path / "more"), *options])
+    assert "made on 24 images, there are 25 now" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_model_is_refused(images, tmp_path):
+    trainer = start(tiny_pretrain_config(tmp_path), images)
+    trainer.checkpointer.save("model_0000000", iteration=0)
+    saved = torch.load(tmp_path / "model_0000000.pth")
+    del saved["model"]["encoder_q.fc.2.bias"]
+    torch.save(saved, tmp_path / "model_0000000.pth")
+    with pytest.raises(ValueError, match=r"(?s)of another model: .*encoder_q.fc.2.bias"):
+        trainer.resume()
+
+
+def test_a_run_cut_after_its_last_checkpoint_still_gets_its_record(finished, images, tmp_path):
+    shutil.copytree(finished, tmp_path / "out")
+    expected = json.loads((tmp_path / "out/run.json").read_text())["metrics"]
+    (tmp_path / "out/run.json").unlink()
+    main([*RECIPE, "--images", str(images), "--resume", *TINY, "OUTPUT_DIR", str(tmp_path / "out")])
+    assert json.loads((tmp_path / "out/run.json").read_text())["metrics"] == expected
+
+
 def test_learning_rates_are_those_of_the_official_code():
     """v1: 0.03, a tenth at epochs 120 and 160; v2: half a cosine, stepped per epoch."""
     cfg = tiny_pretrain_config(EPOCHS=200, BASE_LR=0.03)
@@ -166,6 +212,17 @@ def test_the_log_says_why_the_loss_rises_first():
     assert "rises" not in describe_step({**latest, "queue_real": 1.0}, 5, 35, 10)
 
 
+def test_weights_that_are_not_finite_are_not_saved(images, tmp_path):
+    trainer = start(tiny_pretrain_config(tmp_path, LOG_PERIOD=100), images)
+    trainer.checkpointer.save("model_0000000", iteration=0)
+    trainer.moco.encoder_q.fc[0].bias.data[3] = float("inf")
+    with pytest.raises(
+        FloatingPointError, match="encoder_q.fc.0.bias is not finite, so model_0000001 is not"
+    ):
+        trainer.checkpointer.save("model_0000001", iteration=1)
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["model_0000000.pth"]
+
+
 def test_nan_stops_the_run_and_keeps_the_last_checkpoint(images, tmp_path):
     trainer = start(tiny_pretrain_config(tmp_path), images)
     trainer.moco.encoder_q.fc[0].weight.data.fill_(float("nan"))
@@ -179,15 +236,15 @@ def test_no_space_keeps_the_last_checkpoint(images, tmp_path, monkeypatch):
     trainer.checkpointer.save("model_0000000", iteration=0)
     before = (tmp_path / "model_0000000.pth").read_bytes()
 
-    def full_disk(data, file):
-        file.write(b"half")
+    def full_disk(data, path):
+        path.write_bytes(b"half")
         raise RuntimeError("[enforce fail at inline_container.cc] . unexpected pos: No space left on device")
 
     monkeypatch.setattr(checkpoint.torch, "save", full_disk)
-    with pytest.raises(OSError, match=r"cannot write checkpoint .*model_0000000.pth.*No space.*--resume"):
+    with pytest.raises(OSError, match=r"cannot write .*model_0000000.pth.*No space.*--resume"):
         trainer.checkpointer.save("model_0000000", iteration=0)
     assert (tmp_path / "model_0000000.pth").read_bytes() == before
-    assert {path.name for path in tmp_path.glob("*.pth*")} == {"model_0000000.pth"}
+    assert [path.name for path in tmp_path.iterdir() if "model" in path.name] == ["model_0000000.pth"]
 
 
 @pytest.mark.parametrize(
@@ -203,9 +260,15 @@ def test_no_space_keeps_the_last_checkpoint(images, tmp_path, monkeypatch):
         (("SOLVER.EPOCHS",), "KEY VALUE pairs"),
         (("--resume",), "the flag --resume stands after a KEY VALUE pair"),
         (("SOLVER.IMS_PER_BATCH", "32"), "24 images do not fill one batch"),
-        (("MODEL.MOCO.QUEUE_SIZE", "64"), "QUEUE_SIZE is 64, but there are only 24 images.*set it to 24"),
+        (
+            ("MODEL.MOCO.QUEUE_SIZE", "64"),
+            "QUEUE_SIZE is 64, but there are only 24 images.*a quarter of the images .8. or",
+        ),
         (("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"), "'WarmupCosineLR'; pre-training knows EpochMulti"),
         (("DATASETS.TRAIN", "('coco_2017_train',)"), "expected one of them"),
+        (("SOLVER.STEP_EPOCHS", "(1,)"), "SOLVER.STEP_EPOCHS has no effect with EpochCosineLR"),
+        (("TEST.KNN.K", "5"), "TEST.KNN.K has no effect with an empty TEST.KNN.IMAGES"),
+        (("MODEL.MOCO.NORM", "SyncBN"), "BN_GROUP_SIZE has no effect with MODEL.MOCO.NORM SyncBN"),
         (("TEST.KNN.IMAGES", "/nowhere"), r"TEST.KNN.IMAGES: the folder '/nowhere/train' does not exist"),
     ],
 )

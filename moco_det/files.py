@@ -1,0 +1,35 @@
+"""Where data sets lie, and files that appear whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def datasets_root() -> str:
+    """The folder in which detectron2 looks for data sets: ``$DETECTRON2_DATASETS``, else ``datasets``."""
+    return os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+
+
+@contextlib.contextmanager
+def appears_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """Gives a temporary path in the same folder; what is written there takes the name ``path`` at the end.
+
+    Raises:
+        OSError: it cannot be written; names the path and the reason. ``path`` is then as it was, and the
+            temporary file is gone.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())  # else a crash after the rename could leave an empty file under the name
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(
+            f"cannot write {str(path)!r}: {error.strerror or error}; nothing was written there"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):  # the error that led here says more
+            temporary.unlink(missing_ok=True)
