@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable
 
 import torch
+from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
 from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 from torch import nn
@@ -36,7 +37,7 @@ _DETECTOR = ("backbone.", "roi_heads.", "proposal_generator.")
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """A weight file: ``tensors`` by the file's names; ``preprocessing`` is None where the file does not say."""
+    """A weight file: ``tensors`` by detectron2's names; ``preprocessing`` is None where the file does not say."""
 
     location: str
     sha256: str
@@ -55,7 +56,8 @@ def read_weights(location: str) -> Weights:
         location: a path, or an address that detectron2 fetches (``detectron2://…``).
 
     Raises:
-        ValueError: the file is missing, cannot be fetched or read safely, or holds nothing of a detector.
+        ValueError: the file is missing, cannot be fetched or read safely, or holds nothing of a detector; or
+            it is a whole detector of Caffe2.
     """
     path = _local_path(location)
     preprocessing = None
@@ -65,6 +67,8 @@ def read_weights(location: str) -> Weights:
     else:
         tensors = _read_torch(path)
     tensors = {name: torch.as_tensor(value) for name, value in tensors.items()}
+    if "conv1_w" in tensors:
+        tensors = _from_caffe2(location, tensors)
     weights = Weights(location, file_sha256(path), tensors, preprocessing)
     if not weights.is_detector and not any(map(_IN_FILE.fullmatch, tensors)):
         raise ValueError(
@@ -99,6 +103,20 @@ def _read_torch(path: str) -> dict[str, torch.Tensor]:
         raise ValueError(
             f"MODEL.WEIGHTS {path!r} holds no tensors; expected backbone.pkl or a detector's .pth"
         )
+    return tensors
+
+
+def _from_caffe2(location: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Tensors of a Caffe2 file (the MSRA weights) under the names by which detectron2 loads them."""
+    tensors, _ = convert_c2_detectron_names(tensors)
+    if any(name.startswith(_DETECTOR) for name in tensors):
+        raise ValueError(
+            f"MODEL.WEIGHTS {location!r} is a whole detector of Caffe2; expected a backbone, such as "
+            "--init supervised_msra names"
+        )
+    # Caffe's first convolution has a bias, for which no ResNet of detectron2 has a place.
+    if tensors.pop("stem.conv1.bias", None) is not None:
+        logger.info("conv1_b of the Caffe2 file is not used, as detectron2 does not use it")
     return tensors
 
 

@@ -185,6 +185,84 @@ def test_fused_norms_fit_frozen_norms_only(tmp_path, tiny_cfg, backbone_tensors)
     check_backbone(cfg, *load(cfg, path))
 
 
+# ---- Caffe2's names -----------------------------------------------------------------------------------------
+
+# How the file spells a norm: detectron2's MSRA file, the short way, and Detectron's (fused: no statistics).
+LONG = {"weight": "gamma", "bias": "beta", "running_mean": "running_mean", "running_var": "running_var"}
+SHORT = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
+FUSED = {"weight": "s", "bias": "b"}
+BRANCHES = {"shortcut": "branch1", "conv1": "branch2a", "conv2": "branch2b", "conv3": "branch2c"}
+
+
+def write_caffe2(path, cfg, norms, **more):
+    """A ResNet-50 with random values, laid out as Caffe2's; ``more`` are further tensors."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        "conv1_b": torch.zeros(4),
+        "fc1000_w": torch.zeros(10, 64),
+        "fc1000_b": torch.zeros(10),
+        **more,
+    }
+    for name, value in build_model(cfg).state_dict().items():
+        name = name.removeprefix("backbone.").removeprefix("bottom_up.").removeprefix("roi_heads.")
+        if not name.startswith(("stem.conv1.", "res")) or name.startswith("res5.norm"):
+            continue
+        *place, convolution, last = name.replace(".norm.", ".").split(".")
+        if place == ["stem"]:
+            start = "res_conv1" if ".norm." in name else "conv1"
+        else:
+            start = "_".join([*place, BRANCHES[convolution]])
+        if ".norm." not in name:
+            tensors[f"{start}_w"] = torch.rand(value.shape, generator=generator)
+        elif last in norms:
+            tensors[f"{start}_bn_{norms[last]}"] = torch.rand(value.shape, generator=generator)
+    path.write_bytes(pickle.dumps({name: value.numpy() for name, value in tensors.items()}, protocol=2))
+    return str(path)
+
+
+@pytest.mark.parametrize("norms", [LONG, SHORT])
+def test_a_caffe2_file_is_compared_under_detectron2s_names(tmp_path, thin_c4_cfg, norms, log):
+    path = write_caffe2(tmp_path / "R-50.pkl", thin_c4_cfg, norms)
+    model, weights = load(thin_c4_cfg, path)
+    check_backbone(thin_c4_cfg, model, weights)
+    assert "All 265 backbone tensors equal those of" in log.text
+    assert "conv1_b of the Caffe2 file is not used" in log.text
+    assert "no place in this model: fc1000.bias, fc1000.weight" in log.text
+    statistics = model.backbone.res3[0].shortcut.norm
+    statistics.running_var, statistics.running_mean = statistics.running_mean, statistics.running_var
+    with pytest.raises(ValueError, match="2 other in the file: res3.0.shortcut.norm.running_mean, res3.0"):
+        check_backbone(thin_c4_cfg, model, weights)
+
+
+def test_a_fused_caffe2_file_fits_frozen_norms_only(tmp_path, thin_c4_cfg):
+    path = write_caffe2(tmp_path / "R-50.pkl", thin_c4_cfg, FUSED)
+    with pytest.raises(ValueError, match="its norms are fused: MODEL.RESNETS.NORM must be FrozenBN"):
+        check_backbone(thin_c4_cfg, *load(thin_c4_cfg, path))
+    thin_c4_cfg.MODEL.RESNETS.NORM = "FrozenBN"
+    model, weights = load(thin_c4_cfg, path)
+    check_backbone(thin_c4_cfg, model, weights)
+    model.backbone.res3[0].shortcut.norm.weight[0] += 1
+    with pytest.raises(ValueError, match="1 other in the file: res3.0.shortcut.norm.weight"):
+        check_backbone(thin_c4_cfg, model, weights)
+
+
+def test_a_caffe2_detector_is_no_backbone(tmp_path, thin_c4_cfg):
+    path = write_caffe2(tmp_path / "R-50.pkl", thin_c4_cfg, FUSED, conv_rpn_w=torch.zeros(1))
+    with pytest.raises(ValueError, match="R-50.pkl' is a whole detector of Caffe2; expected a backbone"):
+        read_weights(path)
+
+
+def test_a_run_starts_from_supervised_msra(tmp_path, tiny_cfg, train):
+    """From a thin file in place of the published one."""
+    words = ["MODEL.RESNETS.DEPTH", "50", "MODEL.RESNETS.WIDTH_PER_GROUP", "4"]
+    words += ["MODEL.RESNETS.RES2_OUT_CHANNELS", "16", "MODEL.RESNETS.STEM_OUT_CHANNELS", "4"]
+    cfg = tiny_cfg("supervised_msra")
+    cfg.merge_from_list(words)
+    path = write_caffe2(tmp_path / "R-50.pkl", cfg, LONG)
+    folder = train("--init", "supervised_msra", *words, "MODEL.WEIGHTS", path, "SOLVER.MAX_ITER", "1")
+    assert f"All 265 backbone tensors equal those of {path}" in (folder / "log.txt").read_text()
+
+
 # ---- full detectors -----------------------------------------------------------------------------------------
 
 
