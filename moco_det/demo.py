@@ -15,11 +15,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from moco_det.cli import settle_processes, user_errors
+from moco_det.cli import user_errors
 from moco_det.progress import BAR_POSITION
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -46,6 +46,11 @@ class Scale:
     seeds: tuple[int, ...]
 
 
+# Photographic cut-outs on photographs: scenes for pre-training, single objects for kNN, scenes for detection.
+PHOTO_WORLD = (
+    *("--num-unlabelled", "16000", "--num-per-class-train", "40", "--num-per-class-test", "100"),
+    *("--num-train", "300", "--num-test", "150"),
+)
 SCALES = {
     "toy": Scale(
         world=("--num-unlabelled", "4000"),
@@ -55,15 +60,22 @@ SCALES = {
         options=(),
         seeds=(1,),
     ),
+    # About an hour and a half on two CPU cores.
     "photos": Scale(
-        world=(
-            *("--num-unlabelled", "16000", "--num-per-class-train", "40", "--num-per-class-test", "100"),
-            *("--num-train", "300", "--num-test", "150"),
-        ),
+        world=PHOTO_WORLD,
         pretrain="configs/toy/photos_pretrain_moco_v2_R_18.yaml",
         finetune="configs/toy/faster_rcnn_R_18_FPN.yaml",
         schedules=(180, 540),
         options=("MODEL.ROI_HEADS.NUM_CLASSES", "12"),
+        seeds=(1, 2, 3),
+    ),
+    # Six million views, and schedules in which random init learns too: for a GPU.
+    "photos_gpu": Scale(
+        world=PHOTO_WORLD,
+        pretrain="configs/toy/photos_gpu_pretrain_moco_v2_R_18.yaml",
+        finetune="configs/toy/faster_rcnn_R_18_FPN.yaml",
+        schedules=(1000, 3000),
+        options=("MODEL.ROI_HEADS.NUM_CLASSES", "12", "DATALOADER.NUM_WORKERS", "2"),
         seeds=(1, 2, 3),
     ),
 }
@@ -176,13 +188,16 @@ def run_step(step: Step, name: str, output: Path, bar: int = 0, threads: int | N
     if step.result.exists():
         print(f"{name} {step.title}: done before", flush=True)
         return
-    words = (os.path.relpath(word) if word.startswith(str(REPOSITORY)) else word for word in step.command)
+    datasets = output / "datasets"
+    words = [os.path.relpath(word) if word.startswith(str(REPOSITORY)) else word for word in step.command]
+    if step.alongside:
+        words.insert(0, f"DETECTRON2_DATASETS={os.path.relpath(datasets)}")
     print(f"{name} {step.title}\n      {shlex.join(words)}", flush=True)
     log = output / "logs" / f"{name.strip('[]').replace('/', '_of_')}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {
         **os.environ,
-        "DETECTRON2_DATASETS": str(output / "datasets"),
+        "DETECTRON2_DATASETS": str(datasets),
         "PYTHONWARNINGS": "ignore",
         BAR_POSITION: str(bar),
     }
@@ -197,6 +212,8 @@ def run_step(step: Step, name: str, output: Path, bar: int = 0, threads: int | N
     if code:
         end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise ValueError(f"{step.title} failed with exit code {code}; the end of {log}:\n{end}")
+    if not step.result.exists():
+        raise ValueError(f"{step.title} ended without writing {step.result}; see {log}")
     took = datetime.timedelta(seconds=round(time.perf_counter() - start))
     print(f"{name} took {took}", flush=True)
 
@@ -210,14 +227,41 @@ def run_steps(steps: list[Step], output: Path, jobs: int) -> None:
                 run_step(step, names[step], output)
                 step.check()
             continue
-        threads = max(1, (os.cpu_count() or 1) // jobs)
+        threads = max(1, num_cores() // jobs)
         with ThreadPoolExecutor(jobs) as pool:
             running = [
                 pool.submit(run_step, step, names[step], output, number % jobs, threads)
                 for number, step in enumerate(group)
             ]
-            for future in running:
-                future.result()
+            try:
+                for future in as_completed(running):
+                    future.result()
+            except ValueError:
+                pool.shutdown(cancel_futures=True)  # what runs may finish, nothing new starts
+                raise
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def settle_plan(scale: Scale, steps: list[Step], output: Path) -> None:
+    """Write what the results in ``output`` are made by, or refuse to mix them with those of another plan.
+
+    Raises:
+        ValueError: ``output`` was made by other commands or recipes.
+    """
+    recipes = {name: (REPOSITORY / name).read_text() for name in (scale.pretrain, scale.finetune)}
+    content = {"commands": [list(step.command) for step in steps], "recipes": recipes}
+    path = output / "plan.json"
+    if path.exists() and json.loads(path.read_text()) != content:
+        raise ValueError(
+            f"{output} holds the results of another plan (options or recipes differ from its plan.json); "
+            "name another --output, or remove it"
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -237,12 +281,11 @@ def run(args: argparse.Namespace) -> None:
             if folder
             for word in (flag, str(Path(folder).resolve()))
         )
-    elif args.scale == "photos":
-        raise ValueError("--scale photos needs --cutouts DIR and --backgrounds DIR (see MODEL_ZOO.md)")
+    elif args.scale != "toy":
+        raise ValueError(f"--scale {args.scale} needs --cutouts DIR and --backgrounds DIR (see MODEL_ZOO.md)")
     steps = plan(SCALES[args.scale], output, device, art)
-    # On a GPU the runs share it badly; on a CPU one thread each is the best use of the cores.
-    jobs = 1 if settle_processes(args.num_gpus) else min(2, os.cpu_count() or 1)
-    run_steps(steps, output, jobs)
+    settle_plan(SCALES[args.scale], steps, output)
+    run_steps(steps, output, args.jobs or min(4, num_cores()))
     print(f"[{len(steps) + 1}/{len(steps) + 1}] report", flush=True)
     report = [str(REPOSITORY / "tools/make_report.py"), str(output), "--output", str(output / "report")]
     if subprocess.call([sys.executable, "-W", "ignore", *report], cwd=REPOSITORY):
@@ -257,6 +300,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", default="output/demo", help="folder of everything that is made")
     parser.add_argument("--scale", choices=sorted(SCALES), default="toy")
     parser.add_argument("--num-gpus", type=int, help="0: the CPU; default: one GPU where there is one")
+    parser.add_argument("--jobs", type=int, help="fine-tuning runs at a time; default: one a core, at most 4")
     parser.add_argument("--cutouts", help="{train,test}/<class>/*.png with alpha, for --scale photos")
     parser.add_argument("--backgrounds", help="{train,test}/*.jpg, for --scale photos")
     run(parser.parse_args(argv))

@@ -15,6 +15,7 @@ from moco_det.demo import (
     plan,
     run_steps,
     schedule_options,
+    settle_plan,
 )
 from moco_det.model_zoo import get_config_file
 
@@ -49,9 +50,10 @@ def test_settings_of_the_demo_are_those_that_its_recipes_know(scale):
         merge_config(get_cfg(), get_config_file(recipe), list(options))
 
 
-def test_photographs_have_a_short_and_a_three_times_longer_schedule_and_three_seeds():
-    short, long = SCALES["photos"].schedules
-    assert long == 3 * short and len(SCALES["photos"].seeds) >= 3
+@pytest.mark.parametrize("scale", ["photos", "photos_gpu"])
+def test_photographs_have_a_short_and_a_three_times_longer_schedule_and_three_seeds(scale):
+    short, long = SCALES[scale].schedules
+    assert long == 3 * short and len(SCALES[scale].seeds) >= 3
 
 
 def script(tmp_path, name, code, result, **kwargs):
@@ -91,6 +93,28 @@ def test_a_failing_step_ends_the_demo_with_its_words(tmp_path):
         ValueError, match=r"bad failed with exit code 1; the end of .*1_of_2.log:\nerror: no such"
     ):
         run_steps(steps, tmp_path, jobs=1)
+
+
+def test_a_step_that_writes_nothing_is_no_success(tmp_path):
+    steps = [script(tmp_path, "lazy", "", tmp_path / "never")]
+    with pytest.raises(ValueError, match="lazy ended without writing"):
+        run_steps(steps, tmp_path, jobs=1)
+
+
+def test_after_a_failure_nothing_new_starts(tmp_path):
+    steps = [script(tmp_path, "bad", "raise SystemExit(3)", tmp_path / "bad", alongside=True)]
+    steps += [script(tmp_path, f"run{i}", WRITE, tmp_path / f"{i}", alongside=True) for i in range(6)]
+    with pytest.raises(ValueError, match="bad failed with exit code 3"):
+        run_steps(steps, tmp_path, jobs=2)
+    assert not (tmp_path / "5").exists()
+
+
+def test_results_of_another_plan_are_not_taken_for_these(tmp_path):
+    steps = plan(SCALES["toy"], tmp_path, (), ())
+    settle_plan(SCALES["toy"], steps, tmp_path)
+    settle_plan(SCALES["toy"], steps, tmp_path)
+    with pytest.raises(ValueError, match="holds the results of another plan"):
+        settle_plan(SCALES["photos"], plan(SCALES["photos"], tmp_path, (), ()), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -72,12 +72,16 @@ def test_readme_has_the_commands_that_this_file_runs():
 
 def test_the_commands_of_the_readme(folder):
     """In their order, since each reads what the one before wrote."""
-    environment = {**os.environ, "DETECTRON2_DATASETS": str(folder / "datasets")}
+    environment = {
+        **os.environ,
+        "DETECTRON2_DATASETS": str(folder / "datasets"),
+        "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"],
+    }
     for words in commands():
         line = shlex.join(words).replace("--num-gpus 8", "--num-gpus 0")
         line += " " + " ".join(map(shlex.quote, SMALLER.get(os.path.basename(words[0]), "").split()))
         done = subprocess.run(
-            [sys.executable, *shlex.split(line)],
+            shlex.split(line),  # the tools are executable and take the python of the environment
             cwd=folder,
             env=environment,
             capture_output=True,
