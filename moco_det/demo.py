@@ -53,7 +53,16 @@ PHOTO_WORLD = (
 )
 SCALES = {
     "toy": Scale(
-        world=("--num-unlabelled", "4000"),
+        world=(
+            "--num-unlabelled",
+            "4000",
+            "--num-per-class-test",
+            "50",
+            "--num-train",
+            "400",
+            "--num-test",
+            "80",
+        ),
         pretrain="configs/toy/pretrain_moco_v2_R_18.yaml",
         finetune="configs/toy/faster_rcnn_R_18_FPN.yaml",
         schedules=(120,),

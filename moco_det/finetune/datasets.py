@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances, register_pascal_voc
 
+from moco_det.files import datasets_root
 from moco_det.toy_classes import TOY_CLASSES
 
 # Of each kind of data set (metadata evaluator_type), the files and folders that its reader opens.
@@ -21,16 +22,11 @@ _NEEDED = {
 }
 
 
-def datasets_root() -> str:
-    """The folder in which detectron2 looks for data sets: ``$DETECTRON2_DATASETS``, else ``datasets``."""
-    return os.path.expanduser(os.getenv("DETECTRON2_DATASETS", "datasets"))
-
-
 def register_toy_datasets(root: str | None = None) -> None:
     """Register ``toy_voc_2007_{trainval,test}`` and ``toy_coco_{train,val}``; again does no harm.
 
     Args:
-        root: folder of a toy world; default ``toyworld`` in :func:`datasets_root`. Its ``toyworld.json`` names
+        root: folder of a toy world; default ``toyworld`` in :func:`moco_det.files.datasets_root`. Its ``toyworld.json`` names
             the classes; where there is none (yet), they are the procedural ones.
     """
     root = root or os.path.join(datasets_root(), "toyworld")

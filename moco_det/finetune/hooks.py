@@ -47,7 +47,7 @@ class RunState(HookBase):
     def __init__(self, seed: int, checkpoint_period: int):
         """
         Args:
-            seed: cfg.SEED, which orders the data; -1 in a resumed run: the checkpoint's.
+            seed: cfg.SEED, which orders the data.
             checkpoint_period: iterations between two checkpoints.
         """
         self.seed, self._period = seed, checkpoint_period
@@ -85,13 +85,28 @@ class RunState(HookBase):
         }
 
     def load_state_dict(self, state: dict[str, Any]):
-        if self.seed not in (-1, state["seed"]):
+        if self.seed != state["seed"]:
             raise ValueError(
                 f"--resume: SEED is {self.seed}, but the checkpoint's run has {state['seed']}, which orders its "
                 f"data; leave SEED out or give SEED {state['seed']}"
             )
-        self.seed, self.weights_sha256 = state["seed"], state["weights_sha256"]
+        self.weights_sha256 = state["weights_sha256"]
         self._seconds_before, self._of_ranks = state["seconds"], state["generators"]
+
+
+def seed_of_checkpoint(path: str) -> int:
+    """The seed that :class:`RunState` put into a checkpoint.
+
+    Raises:
+        ValueError: another program wrote the checkpoint.
+    """
+    saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        return saved["trainer"]["hooks"][RunState.__name__]["seed"]
+    except KeyError:
+        raise ValueError(
+            f"--resume: {path!r} holds no seed, so tools/train_net.py did not write it; give the run's SEED"
+        ) from None
 
 
 def is_due(done: int, period: int, last: int) -> bool:

@@ -22,7 +22,12 @@ from moco_det.cli import settle_processes, user_errors
 from moco_det.config import get_cfg, merge_config
 from moco_det.finetune.datasets import check_datasets, register_toy_datasets
 from moco_det.finetune.evaluators import build_evaluator, check_evaluator
-from moco_det.finetune.hooks import BroadcastNormStatistics, RunState, same_generators
+from moco_det.finetune.hooks import (
+    BroadcastNormStatistics,
+    RunState,
+    same_generators,
+    seed_of_checkpoint,
+)
 from moco_det.finetune.inits import Init, check_init, read_init
 from moco_det.finetune.sampler import ResumableSampler
 from moco_det.finetune.samples import write_sample_detections
@@ -34,10 +39,14 @@ from moco_det.finetune.weights_check import (
 )
 from moco_det.model_zoo import get_config_file, recipe_name
 from moco_det.progress import ProgressBar
+from moco_det.run_record import FILE_NAME as RECORD
 from moco_det.run_record import write_run_record
 from moco_det.seeding import keyed_seed
 
 logger = logging.getLogger(__name__)
+
+# In OUTPUT_DIR, the file in which detectron2 names the checkpoint to resume from.
+CHECKPOINT = "last_checkpoint"
 
 
 class Trainer(DefaultTrainer):
@@ -84,7 +93,11 @@ class Trainer(DefaultTrainer):
     def build_hooks(self):
         """detectron2's hooks, with ours between PreciseBN and the checkpoint."""
         self.run_state = RunState(self.cfg.SEED, self.cfg.SOLVER.CHECKPOINT_PERIOD)
-        stock = [hook for hook in super().build_hooks() if hook is not None]
+        stock = [
+            self._precise_bn() if isinstance(hook, hooks.PreciseBN) else hook
+            for hook in super().build_hooks()
+            if hook is not None
+        ]
         later = (hooks.PeriodicCheckpointer, hooks.EvalHook)
         place = next(i for i, hook in enumerate(stock) if isinstance(hook, later))
         return [
@@ -94,6 +107,19 @@ class Trainer(DefaultTrainer):
             *stock[place:],
         ]
 
+    def _precise_bn(self) -> hooks.PreciseBN:
+        """detectron2's; but after a resume, its images are those that it would have gone on with."""
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.DATALOADER.NUM_WORKERS = 0
+        period, count = cfg.TEST.EVAL_PERIOD, cfg.TEST.PRECISE_BN.NUM_ITER
+
+        def batches():  # runs from its first batch on: by then, start_iter is known
+            used = self.start_iter // period * count if period > 0 else 0
+            yield from self.build_train_loader(cfg, used)
+
+        return hooks.PreciseBN(period, self.model, batches(), count)
+
     def resume_or_load(self, resume=True):
         """As detectron2's; what MODEL.WEIGHTS gave is checked, and a resumed run goes on with its next batch."""
         super().resume_or_load(resume)
@@ -101,10 +127,6 @@ class Trainer(DefaultTrainer):
             logger.info(
                 f"Resumed at iteration {self.start_iter}: MODEL.WEIGHTS was not read and is not checked"
             )
-            self.cfg = self.cfg.clone()
-            self.cfg.defrost()
-            self.cfg.SEED = self.run_state.seed
-            self.cfg.freeze()
             self.data_loader = self.build_train_loader(self.cfg, self.start_iter)
         elif self.cfg.MODEL.WEIGHTS:
             weights = read_weights(self.cfg.MODEL.WEIGHTS)
@@ -173,14 +195,19 @@ def _settle_device(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 def _settle_seed(cfg: CfgNode, args: argparse.Namespace) -> None:
     """A run without a seed gets one here, so that run.json names it; a resumed one takes its checkpoint's."""
-    if cfg.SEED < 0 and not _resumes(cfg, args):
+    if cfg.SEED >= 0:
+        return
+    if _resumes(cfg, args):
+        with open(os.path.join(cfg.OUTPUT_DIR, CHECKPOINT)) as file:
+            cfg.SEED = seed_of_checkpoint(os.path.join(cfg.OUTPUT_DIR, file.read().strip()))
+    else:
         if args.num_machines > 1:
             raise ValueError("SEED is -1; several machines need the same one: give SEED 1 (or any other)")
         cfg.SEED = random.SystemRandom().randrange(2**31)
 
 
 def _resumes(cfg: CfgNode, args: argparse.Namespace) -> bool:
-    return args.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
+    return args.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, CHECKPOINT))
 
 
 def _check(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
@@ -192,6 +219,12 @@ def _check(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
     check_datasets(cfg, cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     for name in cfg.DATASETS.TEST:
         check_evaluator(name)
+    if not (args.resume or args.eval_only) and any(
+        os.path.exists(os.path.join(cfg.OUTPUT_DIR, name)) for name in (CHECKPOINT, RECORD)
+    ):
+        raise ValueError(
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} already holds a run; continue it with --resume, or choose another"
+        )
     if _resumes(cfg, args):
         return
     if not args.eval_only:
@@ -219,7 +252,13 @@ def _work(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
         return
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
-    trainer.train()
+    if trainer.start_iter >= trainer.max_iter:
+        finished = f"{cfg.OUTPUT_DIR} holds the finished run of {trainer.max_iter} iterations"
+        if os.path.exists(os.path.join(cfg.OUTPUT_DIR, RECORD)):
+            logger.info(f"{finished}; nothing to do")
+            return
+        logger.info(f"{finished}, but no {RECORD}; evaluating for it, nothing to train")
+    trainer.train()  # of a finished run, the evaluation alone
     if comm.is_main_process():
         _record(trainer, args, init)
 

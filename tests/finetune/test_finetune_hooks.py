@@ -12,6 +12,7 @@ from moco_det.finetune.hooks import (
     get_generators,
     is_due,
     same_generators,
+    seed_of_checkpoint,
     set_generators,
 )
 from moco_det.testing import run_processes
@@ -48,11 +49,18 @@ def test_periodic_work_is_due_at_the_end_too(done, period, expected):
 
 def test_another_seed_at_resume_is_refused():
     state = RunState(3, 1).state_dict()
-    resumed = RunState(-1, 1)
-    resumed.load_state_dict(state)
-    assert resumed.seed == 3
+    RunState(3, 1).load_state_dict(state)
     with pytest.raises(ValueError, match="SEED is 4, but the checkpoint's run has 3"):
         RunState(4, 1).load_state_dict(state)
+
+
+def test_the_seed_of_a_checkpoint_needs_no_trainer(tmp_path):
+    path = str(tmp_path / "model.pth")
+    torch.save({"model": {}, "trainer": {"hooks": {"RunState": RunState(3, 1).state_dict()}}}, path)
+    assert seed_of_checkpoint(path) == 3
+    torch.save({"model": {}, "trainer": {"hooks": {}}}, path)
+    with pytest.raises(ValueError, match="model.pth' holds no seed, so tools/train_net.py did not write it"):
+        seed_of_checkpoint(path)
 
 
 def test_seconds_add_up_over_resumes():

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import subprocess
 import sys
@@ -30,6 +31,16 @@ def seen(monkeypatch):
 
     monkeypatch.setattr(Trainer, "run_step", run_step)
     return batches
+
+
+@contextlib.contextmanager
+def hidden(folder, name):
+    """The folder without one of its files; all of it for an empty name."""
+    if name:
+        (folder / name).rename(folder / "hidden")
+    yield
+    if name:
+        (folder / "hidden").rename(folder / name)
 
 
 def parameters(folder):
@@ -76,20 +87,39 @@ def test_stop_and_resume_equals_an_uninterrupted_run(train, seen):
         "--init", "random", "--resume", *every, "SOLVER.MAX_ITER", "4", "SEED", "-1", output="parts"
     )
     assert seen == images and len(images) == 4
-    expected, found = parameters(whole), parameters(parts)
-    trained = [name for name in expected if "running" not in name]  # PreciseBN draws other images
-    assert [n for n in trained if not torch.equal(expected[n], found[n])] == []
+    expected, found = parameters(whole), parameters(parts)  # with the statistics of PreciseBN
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
     assert read_run_record(parts)["seed"] == 1  # the checkpoint's
 
 
-def test_resume_does_not_read_the_weights(train, backbone):
-    train("--init", "moco", "MODEL.WEIGHTS", backbone, "SOLVER.MAX_ITER", "1")
-    folder = train("--init", "moco", "--resume", "MODEL.WEIGHTS", "gone.pkl", "SOLVER.MAX_ITER", "1")
-    assert "MODEL.WEIGHTS was not read and is not checked" in (folder / "log.txt").read_text()
+def test_a_finished_run_is_not_trained_again(train, backbone, seen):
+    once = ("SOLVER.MAX_ITER", "1")
+    folder = train("--init", "moco", "MODEL.WEIGHTS", backbone, *once)
+    first = read_run_record(folder)
+    before = {name: (folder / name).read_bytes() for name in ("run.json", "metrics.json")}
+    seen.clear()
+    for forgotten in ("", "last_checkpoint", "run.json"):
+        with hidden(folder, forgotten), pytest.raises(ValueError, match="already holds a run; .* --resume"):
+            train("--init", "random", *once)
+    again = ("--init", "moco", "--resume", "MODEL.WEIGHTS", "gone.pkl", *once)
+    train(*again)
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    log = (folder / "log.txt").read_text()
+    assert "MODEL.WEIGHTS was not read and is not checked" in log
+    assert "holds the finished run of 1 iterations; nothing to do" in log
+    (folder / "run.json").unlink()  # as if stopped during the last evaluation
+    train(*again)
+    second = read_run_record(folder)
+    assert second["metrics"] == first["metrics"] and len(first["metrics"]) == 3
+    assert second["extra"]["weights_sha256"] == first["extra"]["weights_sha256"]
+    assert seen == []
 
 
 def test_a_run_without_a_seed_gets_one(train):
-    assert read_run_record(train("--init", "random", "SOLVER.MAX_ITER", "1", "SEED", "-1"))["seed"] >= 0
+    folder = train("--init", "random", "SOLVER.MAX_ITER", "1", "SEED", "-1")
+    seed = read_run_record(folder)["seed"]
+    assert seed >= 0
+    assert f"\nSEED: {seed}\n" in (folder / "config.yaml").read_text()
 
 
 # ---- evaluation ---------------------------------------------------------------------------------------------
