@@ -26,8 +26,8 @@ def register_toy_datasets(root: str | None = None) -> None:
     """Register ``toy_voc_2007_{trainval,test}`` and ``toy_coco_{train,val}``; again does no harm.
 
     Args:
-        root: folder of a toy world; default ``toyworld`` in :func:`moco_det.files.datasets_root`. Its ``toyworld.json`` names
-            the classes; where there is none (yet), they are the procedural ones.
+        root: folder of a toy world; default ``toyworld`` in :func:`moco_det.files.datasets_root`. Its
+            ``toyworld.json`` names the classes; where there is none (yet), they are the procedural ones.
     """
     root = root or os.path.join(datasets_root(), "toyworld")
     classes = _toy_classes(root)
