@@ -39,6 +39,7 @@ from moco_det.finetune.weights_check import (
 )
 from moco_det.model_zoo import get_config_file, recipe_name
 from moco_det.progress import ProgressBar
+from moco_det.run_record import FILE_NAME as RECORD
 from moco_det.run_record import write_run_record
 from moco_det.seeding import keyed_seed
 
@@ -218,6 +219,12 @@ def _check(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
     check_datasets(cfg, cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     for name in cfg.DATASETS.TEST:
         check_evaluator(name)
+    if not (args.resume or args.eval_only) and any(
+        os.path.exists(os.path.join(cfg.OUTPUT_DIR, name)) for name in (CHECKPOINT, RECORD)
+    ):
+        raise ValueError(
+            f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} already holds a run; continue it with --resume, or choose another"
+        )
     if _resumes(cfg, args):
         return
     if not args.eval_only:
@@ -245,7 +252,13 @@ def _work(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
         return
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)
-    trainer.train()
+    if trainer.start_iter >= trainer.max_iter:
+        finished = f"{cfg.OUTPUT_DIR} holds the finished run of {trainer.max_iter} iterations"
+        if os.path.exists(os.path.join(cfg.OUTPUT_DIR, RECORD)):
+            logger.info(f"{finished}; nothing to do")
+            return
+        logger.info(f"{finished}, but no {RECORD}; evaluating for it, nothing to train")
+    trainer.train()  # of a finished run, the evaluation alone
     if comm.is_main_process():
         _record(trainer, args, init)
 
