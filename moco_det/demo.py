@@ -65,7 +65,7 @@ SCALES = {
         ),
         pretrain="configs/toy/pretrain_moco_v2_R_18.yaml",
         finetune="configs/toy/faster_rcnn_R_18_FPN.yaml",
-        schedules=(120,),
+        schedules=(400,),
         options=(),
         seeds=(1,),
     ),
