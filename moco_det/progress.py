@@ -13,11 +13,10 @@ BAR_POSITION = "MOCO_DET_BAR_POSITION"
 class ProgressBar(EventWriter):
     """Follows the iteration of detectron2's event storage, with the loss beside it."""
 
-    def __init__(self, description: str, max_iter: int, start_iter: int = 0):
+    def __init__(self, description: str, max_iter: int):
         self.bar = tqdm(
             desc=description,
             total=max_iter,
-            initial=start_iter,
             unit="step",
             dynamic_ncols=True,
             position=int(os.environ.get(BAR_POSITION, 0)),
@@ -27,6 +26,8 @@ class ProgressBar(EventWriter):
 
     def write(self):
         storage = get_event_storage()
+        if self.bar.n == 0:  # a resumed run starts where it was cut
+            self.bar.initial = self.bar.n = storage.iter
         self.bar.update(min(storage.iter + 1, self.bar.total) - self.bar.n)
         if "total_loss" in storage.latest():
             self.bar.set_postfix(loss=f"{storage.latest()['total_loss'][0]:.3f}")

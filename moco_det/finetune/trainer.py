@@ -88,7 +88,7 @@ class Trainer(DefaultTrainer):
 
     def build_writers(self):
         """detectron2's writers, and a progress bar on a terminal."""
-        return [*super().build_writers(), ProgressBar("fine-tuning", self.max_iter, self.start_iter)]
+        return [*super().build_writers(), ProgressBar("fine-tuning", self.max_iter)]
 
     def build_hooks(self):
         """detectron2's hooks, with ours between PreciseBN and the checkpoint."""

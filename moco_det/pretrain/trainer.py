@@ -129,7 +129,7 @@ class PretrainTrainer(TrainerBase):
                 resume=self.start_iter > 0,
             )
             writers = [
-                ProgressBar("pre-training", self.max_iter, self.start_iter),
+                ProgressBar("pre-training", self.max_iter),
                 LogWriter(self.max_iter, cfg.SOLVER.EPOCHS),
                 JSONWriter(os.path.join(cfg.OUTPUT_DIR, "metrics.json")),
                 TensorboardXWriter(cfg.OUTPUT_DIR),
