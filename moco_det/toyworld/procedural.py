@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from moco_det.toy_classes import TOY_CLASSES
 from moco_det.toyworld.art import Background, Sprite
 from moco_det.toyworld.shapes import shape_mask
-from moco_det.toyworld.textures import MUTED, random_colour, random_texture, smooth_noise
+from moco_det.toyworld.textures import GROUNDS, random_colour, random_texture, smooth_noise
 
 # How often an object wears the texture of its class: things of one kind look alike in more than their outline,
 # and not always. Class c has pattern c.
@@ -19,7 +19,7 @@ class ProceduralArt:
     classes = TOY_CLASSES
 
     def sprite(self, rng: np.random.Generator, category: str, side: float) -> Sprite:
-        """A silhouette under a random light, mostly in the texture of its class, in any two colours."""
+        """A silhouette under a random light, mostly in the texture of its class, in any two paints."""
         mask = shape_mask(rng, category, side)
         typical = self.classes.index(category) if rng.random() < TYPICAL else None
         texture = random_texture(rng, mask.height, mask.width, pattern=typical)
@@ -30,11 +30,11 @@ class ProceduralArt:
         """A texture with uneven light, and clutter of which no piece is one of the classes."""
         # Fainter and less colourful than the sprites, which otherwise drown in it.
         contrast = rng.uniform(0.2, 0.7)
-        rgb = random_texture(rng, size, size, contrast, saturation=MUTED)
+        rgb = random_texture(rng, size, size, contrast, colours=GROUNDS)
         if rng.random() < 0.5:  # two surfaces with a soft, irregular border
             border = smooth_noise(rng, size, size, cells=2, octaves=3)
             other = np.clip((border - rng.uniform(0.35, 0.65)) * 12 + 0.5, 0, 1)[..., None]
-            rgb += (random_texture(rng, size, size, contrast, saturation=MUTED) - rgb) * other
+            rgb += (random_texture(rng, size, size, contrast, colours=GROUNDS) - rgb) * other
         rgb *= 0.6 + 0.6 * smooth_noise(rng, size, size, cells=2, octaves=4)[..., None]
         canvas = Image.fromarray((np.clip(rgb, 0, 1) * 255).astype(np.uint8))
         _draw_clutter(rng, canvas)

@@ -1,17 +1,29 @@
 """Random textures: two or three colours, mixed by a pattern."""
 
 import colorsys
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 
-VIVID, MUTED = (0.1, 0.95), (0.02, 0.35)  # ranges of saturation
+# Few colours, as of painted toys: were each image of colours of its own, these alone would tell it from all the
+# others, and pre-training would learn nothing else. Hue, saturation and value in [0, 1].
+PAINTS = (
+    (0.0, 0.8, 0.8),
+    (0.1, 0.85, 0.95),
+    (0.36, 0.6, 0.6),
+    (0.58, 0.7, 0.8),
+    (0.0, 0.0, 0.95),
+    (0.0, 0.0, 0.2),
+)
+GROUNDS = ((0.0, 0.0, 0.45), (0.0, 0.0, 0.6), (0.0, 0.0, 0.75), (0.09, 0.25, 0.6))
 
 
-def random_colour(rng: np.random.Generator, saturation: tuple[float, float] = VIVID) -> np.ndarray:
-    """A colour of any hue, from dark to bright; 3, float32 in [0, 1]."""
-    hue, saturation, value = rng.uniform((0, saturation[0], 0.25), (1, saturation[1], 1))
-    return np.array(colorsys.hsv_to_rgb(hue, saturation, value), dtype=np.float32)
+def random_colour(rng: np.random.Generator, colours: Sequence[Sequence[float]] = PAINTS) -> np.ndarray:
+    """One of some colours, a little off; 3, float32 in [0, 1]."""
+    hue, saturation, value = colours[rng.integers(len(colours))] + rng.normal(0, (0.01, 0.04, 0.04))
+    hsv = hue % 1, min(max(saturation, 0), 1), min(max(value, 0), 1)
+    return np.array(colorsys.hsv_to_rgb(*hsv), dtype=np.float32)
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: int, octaves: int) -> np.ndarray:
@@ -86,7 +98,7 @@ def random_texture(
     width: int,
     contrast: float = 1.0,
     pattern: int | None = None,
-    saturation: tuple[float, float] = VIVID,
+    colours: Sequence[Sequence[float]] = PAINTS,
 ) -> np.ndarray:
     """Two colours mixed by a pattern, the second one up to ``contrast``; HxWx3, float32 in [0, 1].
 
@@ -95,5 +107,5 @@ def random_texture(
     """
     number = int(rng.integers(len(PATTERNS))) if pattern is None else pattern
     pattern = PATTERNS[number](rng, height, width)[..., None]
-    first, second = random_colour(rng, saturation), random_colour(rng, saturation)
+    first, second = random_colour(rng, colours), random_colour(rng, colours)
     return first + (second - first) * (contrast * pattern).astype(np.float32)

@@ -93,7 +93,7 @@ def test_checkpoint_of_the_pretraining_itself(tmp_path, output):
 
     cfg = tiny_pretrain_config(tmp_path)
     model = MoCo(cfg)
-    PretrainCheckpointer(model, cfg, save_to_disk=True).save("model_final", iteration=3)
+    PretrainCheckpointer(model, cfg, save_to_disk=True, num_images=24).save("model_final", iteration=3)
     convert(tmp_path / "model_final.pth", output, encoder="key")
     assert_holds(output, model.encoder_k.state_dict())
     file = read_backbone(output)
