@@ -271,7 +271,8 @@ def _record(trainer: Trainer, args: argparse.Namespace, init: Init | None) -> No
         "init": init.name if init else "none",
         "task": recipe_name(args.config_file),
         "iterations": trainer.max_iter,
-        "weights": cfg.MODEL.WEIGHTS,
+        # An address, or a file's name: its path says something of this machine only, its sha256 says which.
+        "weights": cfg.MODEL.WEIGHTS if "://" in cfg.MODEL.WEIGHTS else os.path.basename(cfg.MODEL.WEIGHTS),
         "weights_sha256": trainer.run_state.weights_sha256,
     }
     metrics, seconds = trainer.final_metrics(), trainer.run_state.seconds
