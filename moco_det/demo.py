@@ -69,7 +69,7 @@ SCALES = {
         options=(),
         seeds=(1,),
     ),
-    # About an hour and a half on two CPU cores.
+    # For two CPU cores.
     "photos": Scale(
         world=PHOTO_WORLD,
         pretrain="configs/toy/photos_pretrain_moco_v2_R_18.yaml",
