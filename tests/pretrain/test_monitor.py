@@ -1,0 +1,80 @@
+"""The kNN monitor: which features judge which, in which mode, and an untrained network on fair terms."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from moco_det.knn import knn_accuracy
+from moco_det.pretrain.moco import MoCo
+from moco_det.pretrain.monitor import KNNMonitor, LabelledFolder, extract_features, with_settled_statistics
+from moco_det.testing import tiny_pretrain_config, write_random_images
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    for split, seed in (("train", 0), ("test", 7)):
+        for number, name in enumerate("xyz"):
+            write_random_images(tmp_path / "knn" / split / name, 6, seed=seed + number)
+    cfg = tiny_pretrain_config(tmp_path)
+    cfg.TEST.KNN.IMAGES = str(tmp_path / "knn")
+    cfg.TEST.KNN.K = 3
+    return cfg
+
+
+def make_model(cfg):
+    torch.manual_seed(0)
+    return MoCo(cfg).train()
+
+
+def batches(cfg, size):
+    folder = LabelledFolder(cfg.TEST.KNN.IMAGES + "/train", 32)
+    return torch.utils.data.DataLoader(folder, batch_size=size)
+
+
+def test_features_are_those_of_evaluation_whatever_the_batch(cfg):
+    """By running statistics: in training mode they would depend on the batch, and change the statistics."""
+    model = make_model(cfg)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    whole, labels = extract_features(model, batches(cfg, 18))
+    parts, _ = extract_features(model, batches(cfg, 4))
+    torch.testing.assert_close(whole, parts, atol=1e-4, rtol=1e-4)
+    assert labels.tolist() == [0] * 6 + [1] * 6 + [2] * 6 and model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_settling_changes_the_statistics_of_a_copy_and_no_weight(cfg):
+    model = make_model(cfg)
+    settled = with_settled_statistics(model, KNNMonitor(cfg, 3)._batches_for_statistics())
+    assert torch.equal(model.encoder_q.bn1.running_mean, torch.zeros(64))
+    assert settled.encoder_q.bn1.running_mean.abs().max() > 0.1
+    for ours, theirs in zip(model.parameters(), settled.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_test_images_are_judged_by_training_images(cfg):
+    class Trainer:
+        class storage:  # noqa: N801
+            values = {}
+
+            @classmethod
+            def put_scalar(cls, name, value, smoothing_hint):
+                cls.values[name] = value
+
+    monitor, model = KNNMonitor(cfg, 3), make_model(cfg)
+    monitor.trainer = Trainer
+    monitor._evaluate(model, "now")
+    test, test_labels = extract_features(model, monitor._batches(monitor.test))
+    train, train_labels = extract_features(model, monitor._batches(monitor.train))
+    expected = knn_accuracy(test, test_labels, train, train_labels, 3, cfg.TEST.KNN.TEMPERATURE)
+    assert Trainer.storage.values == {"knn_accuracy": expected}
+    assert expected < 90  # random colours: only images that judge themselves would do better
+    for row in json.loads(Path(cfg.OUTPUT_DIR, "neighbours.json").read_text()):
+        assert "/test/" in row["query"] and all("/train/" in n["path"] for n in row["neighbours"])
+
+
+def test_an_unreadable_labelled_image_is_named_with_its_key(cfg, tmp_path):
+    (tmp_path / "knn/train/x/000.jpg").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"TEST.KNN.IMAGES: .*000.jpg.*mend or remove the image"):
+        extract_features(make_model(cfg), batches(cfg, 4))
