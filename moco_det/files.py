@@ -27,6 +27,8 @@ def appears_whole(path: str | os.PathLike) -> Iterator[Path]:
             os.fsync(file.fileno())  # else a crash after the rename could leave an empty file under the name
         os.replace(temporary, path)
     except OSError as error:
+        if isinstance(error.__cause__, OSError):
+            raise  # of a file that is written inside this one: it says all already
         raise OSError(
             f"cannot write {str(path)!r}: {error.strerror or error}; nothing was written there"
         ) from error

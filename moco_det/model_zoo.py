@@ -10,6 +10,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 
 from moco_det.config import get_cfg, merge_config
+from moco_det.overlay_file import resolve_weights
 
 _PACKAGE = Path(__file__).resolve().parent
 CONFIGS = next(
@@ -77,6 +78,7 @@ def get_config(name: str, init: str | None = "moco", weights: str = "") -> CfgNo
         ValueError: an unknown name; the nearest known one is named.
     """
     cfg = get_cfg()
-    overlays = (get_init_file(init),) if init else ()
-    merge_config(cfg, get_config_file(name), ["MODEL.WEIGHTS", weights] if weights else [], overlays)
+    overlay = get_init_file(init) if init else ""
+    merge_config(cfg, get_config_file(name), [], (overlay,))
+    cfg.MODEL.WEIGHTS = weights or resolve_weights(cfg.MODEL.WEIGHTS, overlay)
     return cfg

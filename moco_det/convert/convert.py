@@ -1,15 +1,19 @@
-"""``tools/convert_to_d2.py IN OUT``: a checkpoint becomes backbone.pkl, proven or not written at all."""
+"""``tools/convert_to_d2.py IN OUT``: a checkpoint becomes backbone.pkl and its overlay, proven or not written."""
 
 import argparse
 import dataclasses
 import os
 from pathlib import Path
 
-from moco_det.backbone_file import file_sha256, write_backbone
+from moco_det.backbone_file import Preprocessing, file_sha256, write_backbone
 from moco_det.cli import user_errors
 from moco_det.convert.rename import to_detectron2
 from moco_det.convert.sources import Source, locate_backbone, read_checkpoint
 from moco_det.convert.verify import TOLERANCE, check_backbone, find_arch, prove_equal_features
+from moco_det.files import appears_whole
+from moco_det.overlay_file import PREPROCESSING_KEYS, check_replaceable, overlay_text
+
+TITLE = "Init overlay written by tools/convert_to_d2.py"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +26,8 @@ class Conversion:
         bookkeeping: the source's entries that are no tensors.
         notes: what else a reader should know.
         differences: stage -> largest relative difference of its features.
-        output: where the file went.
+        output: where the weights went.
+        overlay: where their init overlay went.
         provenance: as written into the file.
     """
 
@@ -32,6 +37,7 @@ class Conversion:
     notes: list[str]
     differences: dict[str, float]
     output: Path
+    overlay: Path
     provenance: dict[str, str]
 
     def summary(self) -> str:
@@ -49,13 +55,18 @@ class Conversion:
         largest = ", ".join(f"{stage} {value:.1e}" for stage, value in self.differences.items())
         rows.append(("proof", f"features differ by {largest} (float64, relative; limit {TOLERANCE:.0e})"))
         rows.append(("written", f"{self.output} ({self.output.stat().st_size / 1e6:.1f} MB)"))
+        rows.append(
+            ("", f"{self.overlay}; next: tools/train_net.py --config-file RECIPE --init {self.overlay}")
+        )
         return "\n".join(f"{label:8} {text}" for label, text in rows)
 
 
 def convert(
     source: str | os.PathLike, output: str | os.PathLike, encoder: str = "query", trust_pickle: bool = False
 ) -> Conversion:
-    """Convert a checkpoint to backbone.pkl; nothing is left at ``output`` unless every check passed.
+    """Convert a checkpoint to backbone.pkl, and write the init overlay backbone.yaml beside it.
+
+    Neither appears unless every check passed.
 
     Args:
         source: a checkpoint of a family in ``sources.py``.
@@ -69,6 +80,8 @@ def convert(
     """
     source, output = Path(source), Path(output)
     _check_paths(source, output)
+    overlay = output.with_suffix(".yaml")
+    check_replaceable(overlay, TITLE)
     found = locate_backbone(read_checkpoint(source, trust_pickle), encoder)
     arch = _agreed_arch(found)
     tensors, notes = check_backbone(found.backbone, arch)
@@ -82,14 +95,23 @@ def convert(
         "config": found.record.config,
     }
     differences = {}
-    write_backbone(
-        output,
-        {kept[name]: tensor.numpy() for name, tensor in tensors.items()},
-        found.record.preprocessing,
-        provenance,
-        check=lambda written: differences.update(prove_equal_features(written, tensors, arch)),
-    )
-    return Conversion(kept, found.dropped, found.bookkeeping, notes, differences, output, provenance)
+    with appears_whole(overlay) as temporary:
+        temporary.write_text(_overlay_of(output, found.record.preprocessing), encoding="utf-8")
+        write_backbone(
+            output,
+            {kept[name]: tensor.numpy() for name, tensor in tensors.items()},
+            found.record.preprocessing,
+            provenance,
+            check=lambda written: differences.update(prove_equal_features(written, tensors, arch)),
+        )
+    return Conversion(kept, found.dropped, found.bookkeeping, notes, differences, output, overlay, provenance)
+
+
+def _overlay_of(output: Path, preprocessing: Preprocessing) -> str:
+    """The init overlay's text: the weights by their name alone, so that the two files can move together."""
+    values = {PREPROCESSING_KEYS[field]: value for field, value in preprocessing.to_dict().items()}
+    use = f"Use: tools/train_net.py --config-file RECIPE --init {output.stem}.yaml. Keep it beside {output.name}."
+    return overlay_text(TITLE, (use,), {"MODEL.WEIGHTS": output.name, **values})
 
 
 def _check_paths(source: Path, output: Path) -> None:
@@ -125,11 +147,13 @@ def _few(names: list[str]) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Entry of ``tools/convert_to_d2.py``."""
     parser = argparse.ArgumentParser(
-        description="Convert a checkpoint to detectron2's backbone.pkl, with proof."
+        description="Convert a checkpoint to detectron2's backbone.pkl and its init overlay, with proof."
     )
     parser.add_argument("source", metavar="IN", help="moco_det, official MoCo or torchvision checkpoint")
     parser.add_argument(
-        "output", metavar="OUT", help="where to write, ending in .pkl, in a folder that exists"
+        "output",
+        metavar="OUT",
+        help="where to write, ending in .pkl, in a folder that exists; the overlay goes beside it, as .yaml",
     )
     parser.add_argument(
         "--encoder", choices=("query", "key"), default="query", help="which one (default: query)"

@@ -1,4 +1,4 @@
-"""How a backbone starts: the init overlays (configs/init/*.yaml) and what a config must keep of them."""
+"""How a backbone starts: the init overlays (configs/init/, convert's) and what a config must keep of them."""
 
 import dataclasses
 import os
@@ -8,18 +8,9 @@ from detectron2.config import CfgNode
 from moco_det.backbone_file import Preprocessing
 from moco_det.config import known_keys
 from moco_det.model_zoo import get_init_file
+from moco_det.overlay_file import NOT_GIVEN, PREPROCESSING_KEYS, resolve_weights
 
-# Fields of the preprocessing record and the config keys that must agree with them. They move together: none of
-# them shows in the shapes of the weights, and each alone costs AP in silence.
-PREPROCESSING_KEYS = {
-    "format": "INPUT.FORMAT",
-    "pixel_mean": "MODEL.PIXEL_MEAN",
-    "pixel_std": "MODEL.PIXEL_STD",
-    "stride_in_1x1": "MODEL.RESNETS.STRIDE_IN_1X1",
-}
 OVERLAY_KEYS = ("MODEL.WEIGHTS", *PREPROCESSING_KEYS.values())
-# What the moco overlay writes where the user must name a file.
-NOT_GIVEN = "GIVE-MODEL.WEIGHTS"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +20,7 @@ class Init:
     Attributes:
         name: ``"moco"``, ``"random"``, …, or the file name of a user's own overlay.
         path: its YAML file.
-        weights: its MODEL.WEIGHTS; empty for a random start.
+        weights: its MODEL.WEIGHTS, a relative path counted from the file's folder; empty for a random start.
         preprocessing: how its weights want their input.
     """
 
@@ -53,7 +44,7 @@ def read_init(name: str) -> Init:
             f"init overlay {path!r} holds {sorted(found)}; expected exactly {sorted(OVERLAY_KEYS)}"
         )
     short = os.path.splitext(os.path.basename(path))[0]
-    return Init(short, path, values.MODEL.WEIGHTS, preprocessing_of(values))
+    return Init(short, path, resolve_weights(values.MODEL.WEIGHTS, path), preprocessing_of(values))
 
 
 def preprocessing_of(cfg: CfgNode) -> Preprocessing:
@@ -89,7 +80,7 @@ def check_init(cfg: CfgNode, init: Init | None) -> None:
             "(tools/convert_to_d2.py writes it), or --init random to start from scratch"
         )
     depth = cfg.MODEL.RESNETS.DEPTH
-    if init is not None and init.name.startswith("supervised_") and depth != 50:
+    if init is not None and init.weights.startswith("detectron2://ImageNetPretrained") and depth != 50:
         raise ValueError(
             f"--init {init.name} exists for MODEL.RESNETS.DEPTH 50, found {depth}; take a recipe of depth 50, "
             "--init random, or an overlay of your own (--init FILE.yaml)"

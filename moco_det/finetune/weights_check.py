@@ -9,6 +9,7 @@ the model is compared with the file's. Other files are said to be other files:
 * ``--resume`` with a checkpoint in OUTPUT_DIR: MODEL.WEIGHTS is not read, so it is not checked.
 """
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -146,7 +147,7 @@ def check_preprocessing(cfg: CfgNode, weights: Weights, init: Init | None) -> No
         )
         raise ValueError(
             f"MODEL.WEIGHTS {weights.location!r} wants its input otherwise than the config gives it: "
-            f"{'; '.join(lines)}. Mend: {_mend(expected, init)}"
+            f"{'; '.join(lines)}. Mend: {_mend(weights.location, expected, init)}"
         )
     if weights.preprocessing is None:
         logger.info(
@@ -160,13 +161,20 @@ def _same(a: object, b: object) -> bool:
     return a == b
 
 
-def _mend(expected: Preprocessing, init: Init | None) -> str:
+def _mend(location: str, expected: Preprocessing, init: Init | None) -> str:
     if init is not None and init.preprocessing == expected:
         return f"leave the KEY VALUE pairs that change --init {init.name} out"
     fitting = [i.name for i in map(read_init, list_inits()) if i.weights and i.preprocessing == expected]
     if fitting:
         return f"use --init {fitting[0]}"
-    return "write these values into an overlay of your own (--init FILE.yaml)"
+    beside = os.path.splitext(location)[0] + ".yaml"
+    with contextlib.suppress(ValueError):  # there is none, or it is another kind of file
+        if read_init(beside).preprocessing == expected:
+            return f"use --init {beside}, the weights' own"
+    return (
+        "use --init with the overlay that tools/convert_to_d2.py writes beside the weights (convert again), "
+        "or write these values into one of your own"
+    )
 
 
 def check_backbone(cfg: CfgNode, model: nn.Module, weights: Weights) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from convert_examples import official_moco, own_checkpoint
 from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
@@ -118,6 +119,29 @@ def test_an_older_output_is_replaced(source, output, resnet18):
     assert_holds(output, resnet18)
 
 
+def test_the_overlay_beside_it(tmp_path, output, resnet18, other_resnet18):
+    """Exactly what an init sets, from the checkpoint's record; the weights by name, so that the pair can move."""
+    torch.save(own_checkpoint(resnet18, other_resnet18), tmp_path / "model_final.pth")
+    conversion = convert(tmp_path / "model_final.pth", output)
+    assert conversion.overlay == tmp_path / "backbone.yaml"
+    assert yaml.safe_load(conversion.overlay.read_text()) == {
+        "MODEL": {
+            "WEIGHTS": "backbone.pkl",
+            "PIXEL_MEAN": [123.675, 116.28, 103.53],
+            "PIXEL_STD": [50.0, 51.0, 52.0],
+            "RESNETS": {"STRIDE_IN_1X1": False},
+        },
+        "INPUT": {"FORMAT": "RGB"},
+    }
+
+
+def test_an_older_overlay_of_its_own_is_replaced(source, output):
+    overlay = output.with_suffix(".yaml")
+    overlay.write_text(f"# {convert_module.TITLE}\nMODEL: {{WEIGHTS: old.pkl}}\n")
+    convert(source, output)
+    assert "old.pkl" not in overlay.read_text() and "backbone.pkl" in overlay.read_text()
+
+
 # ---- What is refused: no file appears, an old one stays ---------------------------------------------------
 
 
@@ -126,6 +150,7 @@ def unchanged(request, tmp_path, source, output):
     """Afterwards the folder must be as before, with and without an older output."""
     if request.param:
         output.write_bytes(request.param)
+        output.with_suffix(".yaml").write_text(f"# {convert_module.TITLE}\nold\n")
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     yield
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -147,8 +172,8 @@ def test_wrong_rename_is_caught_by_the_proof(source, output, unchanged, monkeypa
 @pytest.mark.parametrize(
     "function, error, message",
     [
-        ("fsync", errno.ENOSPC, "cannot write '.*backbone.pkl': No space left on device"),
-        ("replace", errno.EACCES, "cannot write '.*backbone.pkl': Permission denied"),
+        ("fsync", errno.ENOSPC, "^cannot write '[^']*backbone.pkl': No space left on device"),
+        ("replace", errno.EACCES, "^cannot write '[^']*backbone.pkl': Permission denied"),
     ],
 )
 def test_unwritable_output(source, output, unchanged, monkeypatch, function, error, message):
@@ -159,6 +184,24 @@ def test_unwritable_output(source, output, unchanged, monkeypatch, function, err
         patch.setattr(os, function, fail)
         with pytest.raises(OSError, match=message):
             convert(source, output)
+
+
+def test_an_overlay_that_cannot_be_written_leaves_no_weights(source, output, unchanged, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", fail)
+        with pytest.raises(OSError, match="^cannot write '[^']*backbone.yaml': No space left on device"):
+            convert(source, output)
+
+
+def test_a_yaml_of_the_user_is_not_replaced(source, output):
+    overlay = output.with_suffix(".yaml")
+    overlay.write_text("# my recipe\nSEED: 1\n")
+    with pytest.raises(ValueError, match="backbone.yaml' exists and does not begin with .*another name"):
+        convert(source, output)
+    assert overlay.read_text() == "# my recipe\nSEED: 1\n" and not output.exists()
 
 
 def break_states(source, change):
@@ -237,6 +280,7 @@ def test_command_line(source, output):
         "dropped  entries that are no weights: epoch, arch, optimizer",
         "proof    features differ by res2 ",
         "written  backbone.pkl (44.8 MB)",
+        "         backbone.yaml; next: tools/train_net.py --config-file RECIPE --init backbone.yaml",
     ):
         assert line in done.stdout
 

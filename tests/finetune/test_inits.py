@@ -1,7 +1,13 @@
+import os
+import shutil
+
 import pytest
 
+from moco_det.backbone_file import TORCHVISION_PREPROCESSING
+from moco_det.finetune import trainer
 from moco_det.finetune.inits import NOT_GIVEN, OVERLAY_KEYS, check_init, read_init
 from moco_det.model_zoo import get_config, list_inits
+from moco_det.overlay_file import PREPROCESSING_KEYS, overlay_text
 
 VOC, TOY = "PascalVOC-Detection/faster_rcnn_R_50_C4_24k", "toy/faster_rcnn_R_18_FPN"
 
@@ -47,6 +53,59 @@ def test_an_overlay_of_other_keys_is_refused(tmp_path, text, match):
     path.write_text(text)
     with pytest.raises(ValueError, match=match):
         read_init(str(path))
+
+
+@pytest.fixture
+def pair(tmp_path, backbone):
+    """Weights and the overlay beside them, as convert writes them; and what the trainer makes of them."""
+    values = {PREPROCESSING_KEYS[key]: value for key, value in TORCHVISION_PREPROCESSING.to_dict().items()}
+    folder = tmp_path / "moved"
+    folder.mkdir()
+    os.rename(backbone, folder / "satellite.pkl")
+    (folder / "satellite.yaml").write_text(
+        overlay_text("Title", (), {"MODEL.WEIGHTS": "satellite.pkl", **values})
+    )
+    return folder
+
+
+@pytest.mark.parametrize("where", ["absolute", "relative", "here"])
+def test_weights_of_an_overlay_lie_beside_it(pair, monkeypatch, where):
+    monkeypatch.chdir(pair if where == "here" else pair.parent)
+    folder = {"absolute": f"{pair}/", "relative": "moved/", "here": ""}[where]
+    init = read_init(f"{folder}satellite.yaml")
+    assert (init.name, init.weights) == ("satellite", f"{folder}satellite.pkl")
+    assert get_config(TOY, init.path).MODEL.WEIGHTS == init.weights
+    assert get_config(TOY, init.path, "other.pkl").MODEL.WEIGHTS == "other.pkl"
+
+
+@pytest.mark.parametrize("weights", ["", NOT_GIVEN, "detectron2://some/file.pkl", "/elsewhere/file.pkl"])
+def test_what_is_no_relative_path_stays(tmp_path, weights):
+    (tmp_path / "mine.yaml").write_text(f"MODEL: {{WEIGHTS: '{weights}'}}\n")
+    assert get_config(TOY, str(tmp_path / "mine.yaml")).MODEL.WEIGHTS == weights
+
+
+def test_training_takes_the_overlay_alone_and_pairs_win(pair, train, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        trainer, "run_in_processes", lambda work, args, cfg, *others: started.append((cfg, others[-1]))
+    )
+    train("--init", str(pair / "satellite.yaml"))
+    shutil.copy(pair / "satellite.pkl", pair / "other.pkl")
+    train("--init", str(pair / "satellite.yaml"), "MODEL.WEIGHTS", str(pair / "other.pkl"), output="out2")
+    assert [cfg.MODEL.WEIGHTS for cfg, _ in started] == [str(pair / "satellite.pkl"), str(pair / "other.pkl")]
+    assert [init.name for _, init in started] == ["satellite", "satellite"]  # what run.json names
+
+
+def test_weights_that_stayed_behind_are_named(pair, train):
+    os.remove(pair / "satellite.pkl")
+    with pytest.raises(ValueError, match="MODEL.WEIGHTS '.*moved/satellite.pkl' does not exist"):
+        train("--init", str(pair / "satellite.yaml"))
+
+
+def test_an_own_overlay_may_be_called_as_a_supervised_one(pair):
+    (pair / "satellite.yaml").rename(pair / "supervised_satellite.yaml")
+    own = str(pair / "supervised_satellite.yaml")
+    check_init(get_config(TOY, own), read_init(own))  # depth 18
 
 
 def test_an_unknown_init_names_the_nearest():
