@@ -64,6 +64,7 @@ setup(
             "moco-det-train=moco_det.finetune.trainer:main",
             "moco-det-report=moco_det.report.report:main",
             "moco-det-toyworld=moco_det.toyworld.make:main",
+            "moco-det-stats=moco_det.pretrain.stats:main",
         ]
     },
 )

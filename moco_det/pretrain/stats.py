@@ -1,0 +1,209 @@
+"""``tools/compute_stats.py``: mean and std of a set of images, as an overlay for pre-training.
+
+The pixels are those that pre-training sees: :func:`decode_rgb`, 8 bits. Each image weighs the same, however
+large it is, since each gives as many crops to an epoch: mean and std are those of the average of the images'
+histograms, so the std holds how pixels differ within images and between them. (ImageNet's usual std is the
+mean of each image's own std, which leaves the second part out and is smaller: 58 where this way gives 70 or so.)
+"""
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from moco_det.backbone_file import TORCHVISION_PREPROCESSING as IMAGENET
+from moco_det.cli import user_errors
+from moco_det.config import get_cfg
+from moco_det.files import appears_whole
+from moco_det.overlay_file import check_replaceable, overlay_text
+from moco_det.pretrain.images import UnreadableImage, decode_rgb, find_images
+from moco_det.pretrain.loader import PackedPaths, Unreadable
+from moco_det.seeding import numpy_generator
+
+TITLE = "Mean and std of images, written by tools/compute_stats.py"
+LEVELS = np.arange(256.0)
+# Of the 256 levels; data between fewer are warned about.
+FEW_LEVELS = 64
+_STRETCH = (
+    "16-bit files are scaled from 0..65535 to 0..255: if yours hold smaller values (12 bits: 0..4095), "
+    "stretch them to the full range and save them anew, with 8 bits"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageStatistics:
+    """What was measured.
+
+    Attributes:
+        shares: share of each level in each channel (RGB), averaged over the images; float64 (3, 256).
+        num_images: images that were read.
+        unreadable: files that could not be, with the reasons.
+    """
+
+    shares: np.ndarray
+    num_images: int
+    unreadable: list[Unreadable]
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Of each channel, in levels; float64 (3,)."""
+        return self.shares @ LEVELS
+
+    @property
+    def std(self) -> np.ndarray:
+        """Of each channel, in levels; float64 (3,)."""
+        return np.sqrt((self.shares * (LEVELS - self.mean[:, None]) ** 2).sum(axis=1))
+
+    @property
+    def level_range(self) -> tuple[int, int]:
+        """Lowest and highest level after the darkest and the brightest 0.1 % of the pixels are left out."""
+        below = self.shares.mean(axis=0).cumsum()
+        return int(np.searchsorted(below, 0.001, side="right")), int(np.searchsorted(below, 0.999))
+
+
+class _LevelShares(Dataset):
+    """Maps an index to the image's share of each level, float64 (3, 256), or to why it cannot be read."""
+
+    def __init__(self, paths: Sequence[str]):
+        self.paths = PackedPaths(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> np.ndarray | Unreadable:
+        try:
+            image = decode_rgb(self.paths[index])
+        except UnreadableImage as error:
+            return error.path, error.reason
+        return np.reshape(image.histogram(), (3, 256)) / (image.width * image.height)
+
+
+def measure(paths: Sequence[str], num_workers: int = 0) -> ImageStatistics:
+    """Read the images one by one; the result does not depend on ``num_workers``, which keep their order.
+
+    Raises:
+        ValueError: more than DATASETS.MAX_UNREADABLE (its default) of them cannot be read, or a channel is
+            the same in all pixels.
+    """
+    max_share = get_cfg().DATASETS.MAX_UNREADABLE
+    total, unreadable = np.zeros((3, 256)), []
+    items = DataLoader(_LevelShares(paths), batch_size=None, collate_fn=_as_it_is, num_workers=num_workers)
+    for item in tqdm(items, "reading images", leave=False, disable=not sys.stderr.isatty()):
+        if isinstance(item, np.ndarray):
+            total += item
+            continue
+        unreadable.append(item)
+        if len(unreadable) > max_share * len(paths):
+            named = "; ".join(f"{path!r} ({reason})" for path, reason in unreadable[:5])
+            raise ValueError(
+                f"{len(unreadable)} of {len(paths)} images cannot be read, more than the accepted share "
+                f"{max_share}: {named}; mend or remove them"
+            )
+    num_images = len(paths) - len(unreadable)
+    statistics = ImageStatistics(total / num_images, num_images, unreadable)
+    _refuse_one_colour(statistics)
+    return statistics
+
+
+def _as_it_is(item):
+    return item
+
+
+def _refuse_one_colour(statistics: ImageStatistics) -> None:
+    for channel, mean, std in zip(("red", "green", "blue"), statistics.mean, statistics.std, strict=True):
+        if round(std, 3) == 0:
+            raise ValueError(
+                f"{channel} is {mean:.0f} in all pixels of the {statistics.num_images} images, so there is no "
+                f"std to divide by; give images that show something. {_STRETCH}"
+            )
+
+
+def sample_paths(paths: Sequence[str], count: int | None) -> Sequence[str]:
+    """``count`` of the paths without replacement, in their order, the same ones each time; None: all.
+
+    Raises:
+        ValueError: ``count`` is no number of images.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"--num-images is {count}; expected at least 1, or leave it out for all images")
+    if count is None or count >= len(paths):
+        return paths
+    chosen = numpy_generator(0, "statistics").choice(len(paths), count, replace=False)
+    return [paths[index] for index in np.sort(chosen)]
+
+
+def overlay_of(statistics: ImageStatistics, images: str, found: int) -> str:
+    """The overlay's text.
+
+    Args:
+        images: where they are, as the user named it.
+        found: how many are there.
+    """
+    notes = (
+        f"{statistics.num_images} of the {found} images of {images!r}, {len(statistics.unreadable)} unreadable.",
+        "Each image weighs the same; pixels as pre-training decodes them, 8-bit RGB.",
+        f"Use: tools/pretrain_moco.py --overlay FILE. ImageNet has {list(IMAGENET.pixel_mean)} and "
+        f"{list(IMAGENET.pixel_std)}.",
+    )
+    values = {
+        "INPUT.FORMAT": "RGB",
+        "MODEL.PIXEL_MEAN": [round(value, 3) for value in statistics.mean.tolist()],
+        "MODEL.PIXEL_STD": [round(value, 3) for value in statistics.std.tolist()],
+    }
+    return overlay_text(TITLE, notes, values)
+
+
+def summary(statistics: ImageStatistics, found: int) -> str:
+    """The lines for the terminal."""
+    rows = [f"unreadable  {path}: {reason}" for path, reason in statistics.unreadable]
+    rows.append(f"{'images':11} {statistics.num_images:,} of {found:,}")
+    for name, ours, usual in (
+        ("mean, RGB", statistics.mean, IMAGENET.pixel_mean),
+        ("std, RGB", statistics.std, IMAGENET.pixel_std),
+    ):
+        rows.append(f"{name:11} {_numbers(ours)}   (ImageNet: {_numbers(usual)})")
+    low, high = statistics.level_range
+    if high - low + 1 < FEW_LEVELS:
+        rows.append(
+            f"{'warning':11} nearly all pixels lie in the levels {low} to {high}, {high - low + 1} of 256, so "
+            f"fine differences are lost. {_STRETCH}"
+        )
+    return "\n".join(rows)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return " ".join(f"{value:7.3f}" for value in values)
+
+
+@user_errors
+def main(argv: list[str] | None = None) -> None:
+    """Entry of ``tools/compute_stats.py``."""
+    parser = argparse.ArgumentParser(
+        description="Mean and std of images, each of which weighs the same, as an overlay for pre-training."
+    )
+    parser.add_argument(
+        "--images", required=True, help="a folder of images (any depth), or a text file of paths"
+    )
+    parser.add_argument("--num-images", type=int, help="measure a random sample of so many (default: all)")
+    parser.add_argument(
+        "--num-workers", type=int, default=4, help="processes that read (default: 4; 0: none)"
+    )
+    parser.add_argument("--output", required=True, metavar="FILE", help="where to write, ending in .yaml")
+    args = parser.parse_args(argv)
+    folder = os.path.dirname(args.output) or "."
+    if not args.output.endswith(".yaml") or not os.path.isdir(folder):
+        raise ValueError(
+            f"--output is {args.output!r}; expected a name that ends in .yaml, in a folder that exists"
+        )
+    check_replaceable(args.output, TITLE)
+    paths = find_images(args.images)
+    statistics = measure(sample_paths(paths, args.num_images), args.num_workers)
+    with appears_whole(args.output) as temporary:
+        temporary.write_text(overlay_of(statistics, args.images, len(paths)), encoding="utf-8")
+    print(summary(statistics, len(paths)))
+    print(f"{'written':11} {args.output}; next: tools/pretrain_moco.py --overlay {args.output} …")
