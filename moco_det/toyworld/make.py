@@ -16,7 +16,7 @@ from moco_det.toyworld.procedural import ProceduralArt
 from moco_det.toyworld.world import Counts, World
 
 # Raised by every change that alters a pixel or a label; a world of another version is not reused.
-VERSION = 3
+VERSION = 4
 MANIFEST = "toyworld.json"
 MIN_IMAGE_SIZE = 32
 
@@ -41,7 +41,7 @@ def make_toyworld(
     Args:
         root: the folder to make. Either all of it appears or nothing.
         seed: of everything that is random.
-        num_unlabelled: images in ``unlabelled/``; three in four show one large object.
+        num_unlabelled: images in ``unlabelled/``, each of one large object.
         num_per_class_train: images in each ``classes/train/<class>/``.
         num_per_class_test: images in each ``classes/test/<class>/``.
         num_train: detection scenes for training, at least one a class.

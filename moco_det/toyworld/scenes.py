@@ -30,7 +30,8 @@ class Recipe(NamedTuple):
     overhang: float
 
 
-ONE_LARGE = Recipe(count=(1, 1), side=(0.5, 0.95), overhang=0.08)
+# As in ImageNet the object fills the picture: else two views agree in their background alone.
+ONE_LARGE = Recipe(count=(1, 1), side=(0.8, 1.05), overhang=0.1)
 SEVERAL = Recipe(count=(1, 5), side=(0.2, 0.55), overhang=0.25)
 
 

@@ -78,11 +78,10 @@ class World:
                 write_coco(folder / "coco", coco_split, self._classes, shown(self.detection(split, count)))
 
     def unlabelled(self, count: int) -> Iterator[Scene]:
-        """Scenes for pre-training: three in four show one large object, which teaches more than a crowd."""
+        """Scenes for pre-training: one large object each, which teaches more than a crowd."""
         for index in range(count):
             rng = numpy_generator(self._seed, "toyworld unlabelled", index)
-            recipe = SEVERAL if index % 4 == 3 else ONE_LARGE
-            yield self._noted("train", compose(rng, self._art["train"], self._size, recipe))
+            yield self._noted("train", compose(rng, self._art["train"], self._size, ONE_LARGE))
 
     def one_class(self, split: str, name: str, count: int) -> Iterator[Scene]:
         """Scenes with one large object of a class."""

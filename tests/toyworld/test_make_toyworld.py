@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -55,8 +54,8 @@ def test_more_images_leave_the_earlier_ones_alone(tmp_path, world, small):
     )
 
 
-def test_unlabelled_scenes_take_turns(monkeypatch, tmp_path, small):
-    """Every other scene shows exactly one large object."""
+def test_unlabelled_scenes_show_one_large_object(monkeypatch, tmp_path, small):
+    """For if the background filled the picture, two views would agree in it and say nothing of objects."""
     counts, compose = [], world_module.compose
 
     def counted(rng, art, size, recipe, first=None):
@@ -66,9 +65,7 @@ def test_unlabelled_scenes_take_turns(monkeypatch, tmp_path, small):
 
     monkeypatch.setattr(world_module, "compose", counted)
     make_toyworld(tmp_path / "world", **(small | {"num_unlabelled": 20}))
-    unlabelled = counts[:20]
-    assert all(number == 1 and side >= 23 for number, side in unlabelled[0::2])
-    assert np.mean([number for number, _ in unlabelled[1::2]]) > 1.5
+    assert all(number == 1 and side >= 0.8 * 48 - 1 for number, side in counts[:20])
 
 
 def test_classes_take_turns_in_front_and_are_scored_there():
