@@ -172,8 +172,8 @@ def _mend(location: str, expected: Preprocessing, init: Init | None) -> str:
         if read_init(beside).preprocessing == expected:
             return f"use --init {beside}, the weights' own"
     return (
-        "use --init with the overlay that tools/convert_to_d2.py writes beside the weights (convert again), "
-        "or write these values into one of your own"
+        "convert again, which puts an overlay for --init beside the weights, or write these values into an "
+        "overlay of your own (--init FILE.yaml)"
     )
 
 

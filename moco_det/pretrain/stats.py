@@ -119,7 +119,8 @@ def _refuse_one_colour(statistics: ImageStatistics) -> None:
         if round(std, 3) == 0:
             raise ValueError(
                 f"{channel} is {mean:.0f} in all pixels of the {statistics.num_images} images, so there is no "
-                f"std to divide by; give images that show something. {_STRETCH}"
+                f"std to divide by: check the files, or, if the channel is empty on purpose, write the overlay "
+                f"by hand with a MODEL.PIXEL_STD of 1.0 for it. {_STRETCH}"
             )
 
 
@@ -195,13 +196,11 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="where to write, ending in .yaml")
     args = parser.parse_args(argv)
-    folder = os.path.dirname(args.output) or "."
-    if not args.output.endswith(".yaml") or not os.path.isdir(folder):
-        raise ValueError(
-            f"--output is {args.output!r}; expected a name that ends in .yaml, in a folder that exists"
-        )
+    if not args.output.endswith(".yaml"):
+        raise ValueError(f"--output is {args.output!r}; expected a name that ends in .yaml")
     check_replaceable(args.output, TITLE)
     paths = find_images(args.images)
+    os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
     statistics = measure(sample_paths(paths, args.num_images), args.num_workers)
     with appears_whole(args.output) as temporary:
         temporary.write_text(overlay_of(statistics, args.images, len(paths)), encoding="utf-8")
