@@ -1,0 +1,231 @@
+"""``tools/pretrain_moco.py --plan``: what a run will be, before it starts. Nothing is written."""
+
+import argparse
+import dataclasses
+import sys
+import textwrap
+from collections.abc import Callable
+
+import torch
+
+from moco_det.cli import num_processes, processes_of_torchrun, settle_processes
+from moco_det.pretrain.plan_advice import Advice, advise
+from moco_det.pretrain.plan_facts import LINEAR_BATCH, LINEAR_LR, PAPER_STEPS, Facts, typical_side
+from moco_det.pretrain.plan_trial import explain_out_of_memory, run_trial, trial_config
+from moco_det.pretrain.preflight import (
+    check_disk_space,
+    check_run,
+    checkpoint_bytes,
+    checkpoints_at_most,
+    gib,
+    unlabelled_images,
+)
+from moco_det.pretrain.settings import build_config
+from moco_det.run_record import command_line
+
+WIDTH, LABEL = 110, 15
+
+Row = tuple[str, str]  # label, text
+
+
+def run(args: argparse.Namespace, add_configs, make_trainer: Callable) -> None:
+    """Check all that a run checks, take a few steps, and print what the run will be.
+
+    Args:
+        args, add_configs: as of the run.
+        make_trainer: from a config to the trainer of a run.
+
+    Raises:
+        ValueError: the run cannot start, or not finish.
+    """
+    here = settle(args)
+    cfg = build_config(args, add_configs)
+    paths = unlabelled_images(cfg)
+    ranks = num_processes(args)
+    check_run(cfg, len(paths), ranks, args.resume)
+    facts = Facts(cfg, len(paths), ranks, args.num_machines, typical_side(paths))
+    with explain_out_of_memory(facts):
+        trainer = make_trainer(trial_config(facts))
+        if args.resume:
+            trainer.resume()
+        facts = dataclasses.replace(facts, start=trainer.start_iter)
+        disk = disk_row(facts, trainer.moco)
+        print(f"Plan of {args.config_file}")
+        show([*rows(facts), disk])
+        if here and facts.start < facts.steps:
+            facts = dataclasses.replace(facts, trial=run_trial(trainer))
+    show(trial_rows(facts))
+    show_advice(advise(facts))
+    print("Start it with\n  " + command_line([word for word in sys.argv if not _asks_for_plan(word)]))
+
+
+def settle(args: argparse.Namespace) -> bool:
+    """Settle the processes of the run; they may be on another machine.
+
+    Returns:
+        whether this machine has the hardware of one of them.
+    """
+    if processes_of_torchrun():
+        raise ValueError(
+            "--plan runs in one process: start it without torchrun, with the run's --num-gpus (of one machine) "
+            "and --num-machines"
+        )
+    if args.num_gpus is None or args.num_gpus <= torch.cuda.device_count():
+        settle_processes(args)
+    return args.num_gpus == 0 or torch.cuda.is_available()
+
+
+def rows(facts: Facts) -> list[Row]:
+    """The run in numbers that need no trial."""
+    cfg, solver = facts.cfg, facts.cfg.SOLVER
+    side = (
+        ""
+        if facts.side is None
+        else f"; shorter side {facts.side} px (median), views {cfg.INPUT.VIEWS.SIZE} px"
+    )
+    parts = "" if solver.ACCUMULATE == 1 else f", in {solver.ACCUMULATE} micro-batches of {facts.micro_batch}"
+    processes = "1 process" if facts.ranks == 1 else f"{facts.ranks} processes, {facts.local} each"
+    over = (
+        "in each process"
+        if facts.group <= facts.local
+        else f"each over {facts.group // facts.local} processes"
+    )
+    groups = facts.batch // facts.group if facts.group > facts.local else facts.local // facts.group
+    left_out = f", without {_count(facts.dropped, 'image')} (others each time)" if facts.dropped else ""
+    resumed = f"; {facts.start:,} are done" if facts.start else ""
+    return [
+        ("images", f"{facts.images:,} in {cfg.DATASETS.IMAGES or ', '.join(cfg.DATASETS.TRAIN)}{side}"),
+        ("a step", f"{facts.batch} images on {processes}{parts}"),
+        ("batch norm", f"{_count(groups, 'group')} of {facts.group} images {over}"),
+        ("an epoch", f"{_count(facts.steps_per_epoch, 'step')}{left_out}"),
+        (
+            "the run",
+            f"{_count(solver.EPOCHS, 'epoch')}, {_count(facts.steps, 'step')} (the paper: {PAPER_STEPS:,}), "
+            f"{2 * facts.drawn:,} views{resumed}",
+        ),
+        (
+            "learning rate",
+            f"{solver.BASE_LR:g} {_schedule(cfg)}; the linear rule, {LINEAR_LR} x {facts.batch} / {LINEAR_BATCH}, "
+            f"gives {facts.linear_lr:.4g}",
+        ),
+        (
+            "queue",
+            f"{facts.queue:,} keys: {facts.queue_batches:.4g} batches, {facts.queue / facts.images:.2%} of the "
+            f"images; {facts.own_key_share:.2%} of queries meet an older key of their own image",
+        ),
+        (
+            "momentum",
+            f"{facts.momentum:g}: the key encoder follows over {facts.time_constant:,.0f} steps, the oldest key "
+            f"is {facts.queue_batches:.4g} steps old; {facts.start_left:.2%} of its start is left at the end",
+        ),
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
+
+
+def _schedule(cfg) -> str:
+    solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME == "EpochCosineLR":
+        return "falling along half a cosine"
+    return f"times {solver.GAMMA:g} after epochs {', '.join(map(str, solver.STEP_EPOCHS))}"
+
+
+def disk_row(facts: Facts, model) -> Row:
+    """What the checkpoints take.
+
+    Raises:
+        ValueError: there is too little space.
+    """
+    cfg, done = facts.cfg, facts.start // facts.steps_per_epoch
+    needed, free = check_disk_space(cfg, model, done)
+    return (
+        "checkpoints",
+        f"every {_count(cfg.SOLVER.CHECKPOINT_EPOCHS, 'epoch')}, {checkpoints_at_most(cfg, done)} at once, "
+        f"{gib(checkpoint_bytes(cfg, model))} each: {gib(needed)} of {gib(free)} free at {cfg.OUTPUT_DIR}",
+    )
+
+
+def trial_rows(facts: Facts) -> list[Row]:
+    """Speed, memory and time, as far as a trial can tell them."""
+    trial = facts.trial
+    if facts.start >= facts.steps:
+        return [("trial", "none: this run is finished")]
+    if trial is None:
+        return [
+            (
+                "trial",
+                "none: this machine has no CUDA GPU, so speed, memory and time are unknown; plan there",
+            ),
+            *reference_rows(facts),
+        ]
+    cut = (
+        ""
+        if facts.group <= facts.local
+        else f"; batch norm over {facts.local} images instead of {facts.group}"
+    )
+    memory = (
+        "of the process, at most" if trial.total_bytes is None else f"of the GPU's {gib(trial.total_bytes)}"
+    )
+    without = "kNN and checkpoints" + ("" if facts.ranks == 1 else ", and what processes tell each other")
+    return [
+        ("trial", f"{_count(trial.steps, 'step')} of {facts.local} images on {trial.device}{cut}"),
+        (
+            "speed",
+            f"{trial.seconds:.3g} s a step, {facts.local / trial.seconds:.4g} images/s a process, "
+            f"{trial.data_wait:.0%} waiting for data",
+        ),
+        ("memory", f"{gib(trial.peak_bytes)} {memory}"),
+        ("time", f"{duration(facts.seconds)} for {facts.steps - facts.start:,} steps, without {without}"),
+    ]
+
+
+def reference_rows(facts: Facts) -> list[Row]:
+    """What MoCo v2's Table 3 says of memory, where the encoder is the same."""
+    if facts.cfg.MODEL.MOCO.ARCH != "resnet50":
+        return []
+    return [
+        (
+            "memory",
+            "the paper: 5.0 GB a GPU with 32 images of 224 px in float32 (MoCo v2, Table 3); here "
+            f"{facts.micro_batch} of {facts.cfg.INPUT.VIEWS.SIZE} px in {facts.cfg.SOLVER.PRECISION}",
+        )
+    ]
+
+
+def duration(seconds: float) -> str:
+    """In the unit that a person would take."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
+def show(lines: list[Row]) -> None:
+    """Print labels and texts in two columns."""
+    for label, text in lines:
+        print(_fill(f"  {label:<{LABEL}}{text}", LABEL + 2), flush=True)
+
+
+def show_advice(found: list[Advice]) -> None:
+    """Print what the rules say; settings stand in one line, to be copied."""
+    if not found:
+        print("Advice: none; the rules of this tool find nothing to change")
+        return
+    print("Advice")
+    for number, advice in enumerate(found, 1):
+        print(_fill(f"  {number}. {advice.found}", 5))
+        print(f"     set  {advice.mend}")
+        print(_fill(f"     why  {advice.why}", 10))
+
+
+def _fill(text: str, indent: int) -> str:
+    # Neither paths nor options are torn apart.
+    return textwrap.fill(
+        text, WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _asks_for_plan(word: str) -> bool:
+    return len(word) > 2 and "--plan".startswith(word)

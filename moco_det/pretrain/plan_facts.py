@@ -1,0 +1,157 @@
+"""What a config means on a set of images: the numbers of a plan, as functions of config, images and processes."""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode
+from PIL import Image
+
+from moco_det.pretrain.images import FORMATS
+from moco_det.pretrain.loader import steps_per_epoch
+
+LINEAR_LR, LINEAR_BATCH = 0.03, 256  # the recipe's (MoCo v1, section 4; official README)
+PAPER_STEPS = 1_000_800  # 200 epochs of ImageNet-1k in batches of 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What a few steps of one process on this machine measured.
+
+    Attributes:
+        device: name of the GPU, or the CPU and its threads.
+        steps: steps that were timed.
+        seconds: of one step.
+        data_wait: share of the time in which the step waited for images.
+        peak_bytes: most memory in use: of the GPU, or on a CPU of the process.
+        total_bytes: memory of the GPU; None on a CPU.
+        cores: of this machine, for this process.
+    """
+
+    device: str
+    steps: int
+    seconds: float
+    data_wait: float
+    peak_bytes: int
+    total_bytes: int | None
+    cores: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """The numbers of a run that is not started yet.
+
+    Attributes:
+        cfg: its checked config.
+        images: found.
+        ranks: processes, over all machines.
+        machines: on which they are.
+        side: median of the images' shorter sides in pixels; None: unknown.
+        start: steps done before (of a resumed run).
+        trial: None: there was none.
+    """
+
+    cfg: CfgNode
+    images: int
+    ranks: int = 1
+    machines: int = 1
+    side: int | None = None
+    start: int = 0
+    trial: Trial | None = None
+
+    @property
+    def batch(self) -> int:
+        return self.cfg.SOLVER.IMS_PER_BATCH
+
+    @property
+    def local(self) -> int:
+        """Images of a rank in a step."""
+        return self.batch // self.ranks
+
+    @property
+    def micro_batch(self) -> int:
+        """Images of a rank in a forward pass."""
+        return self.local // self.cfg.SOLVER.ACCUMULATE
+
+    @property
+    def group(self) -> int:
+        """Images in a batch-norm group."""
+        moco = self.cfg.MODEL.MOCO
+        return self.batch if moco.NORM == "SyncBN" else moco.BN_GROUP_SIZE
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(self.images, self.batch)
+
+    @property
+    def dropped(self) -> int:
+        """Images that an epoch leaves out because they fill no batch; other ones in each epoch."""
+        return self.images - self.steps_per_epoch * self.batch
+
+    @property
+    def steps(self) -> int:
+        return self.steps_per_epoch * self.cfg.SOLVER.EPOCHS
+
+    @property
+    def drawn(self) -> int:
+        """Images drawn in all; each gives a query view and a key view."""
+        return self.steps * self.batch
+
+    @property
+    def linear_lr(self) -> float:
+        """The learning rate that the linear rule gives for this batch size."""
+        return LINEAR_LR * self.batch / LINEAR_BATCH
+
+    @property
+    def queue(self) -> int:
+        return self.cfg.MODEL.MOCO.QUEUE_SIZE
+
+    @property
+    def queue_batches(self) -> float:
+        """Steps that the oldest key has been in the queue."""
+        return self.queue / self.batch
+
+    @property
+    def own_key_share(self) -> float:
+        """Share of queries, from the second epoch on, that have an older key of their own image as a negative.
+
+        In step t of an epoch the queue holds K - tN keys of the epoch before, whose order is another one.
+        """
+        older = (self.queue - step * self.batch for step in range(math.ceil(self.queue_batches)))
+        return sum(older) / (self.steps_per_epoch * self.images)
+
+    @property
+    def momentum(self) -> float:
+        return self.cfg.MODEL.MOCO.MOMENTUM
+
+    @property
+    def time_constant(self) -> float:
+        """Steps after which 1/e of the key encoder's old weights is left."""
+        return 1 / (1 - self.momentum)
+
+    @property
+    def start_left(self) -> float:
+        """Share of the key encoder's start in its weights at the end of the run."""
+        return self.momentum**self.steps
+
+    @property
+    def seconds(self) -> float | None:
+        """Of the steps that are left, by the trial."""
+        return None if self.trial is None else self.trial.seconds * max(self.steps - self.start, 0)
+
+    def epochs_for(self, steps: float) -> int:
+        """Epochs that give at least so many steps."""
+        return math.ceil(steps / self.steps_per_epoch)
+
+
+def typical_side(paths: Sequence[str], sample: int = 64) -> int | None:
+    """Median of the shorter sides of ``sample`` images spread over all, in pixels; None: none can be read."""
+    sides = []
+    for path in paths[:: max(len(paths) // sample, 1)][:sample]:
+        try:
+            with Image.open(path, formats=FORMATS) as image:
+                sides.append(min(image.size))
+        except (OSError, ValueError, Image.DecompressionBombError):
+            continue  # the run replaces it and counts it
+    return int(statistics.median(sides)) if sides else None
