@@ -10,7 +10,14 @@ import torch
 
 from moco_det.cli import num_processes, processes_of_torchrun, settle_processes
 from moco_det.pretrain.plan_advice import Advice, advise
-from moco_det.pretrain.plan_facts import LINEAR_BATCH, LINEAR_LR, PAPER_STEPS, Facts, typical_side
+from moco_det.pretrain.plan_facts import (
+    LINEAR_BATCH,
+    LINEAR_LR,
+    PAPER_STEPS,
+    Facts,
+    duration,
+    typical_side,
+)
 from moco_det.pretrain.plan_trial import explain_out_of_memory, run_trial, trial_config
 from moco_det.pretrain.preflight import (
     check_disk_space,
@@ -78,19 +85,12 @@ def settle(args: argparse.Namespace) -> bool:
 def rows(facts: Facts) -> list[Row]:
     """The run in numbers that need no trial."""
     cfg, solver = facts.cfg, facts.cfg.SOLVER
-    side = (
-        ""
-        if facts.side is None
-        else f"; shorter side {facts.side} px (median), views {cfg.INPUT.VIEWS.SIZE} px"
-    )
+    side = f"; shorter side {facts.side} px (median), views {cfg.INPUT.VIEWS.SIZE} px" if facts.side else ""
     parts = "" if solver.ACCUMULATE == 1 else f", in {solver.ACCUMULATE} micro-batches of {facts.micro_batch}"
     processes = "1 process" if facts.ranks == 1 else f"{facts.ranks} processes, {facts.local} each"
-    over = (
-        "in each process"
-        if facts.group <= facts.local
-        else f"each over {facts.group // facts.local} processes"
-    )
-    groups = facts.batch // facts.group if facts.group > facts.local else facts.local // facts.group
+    groups, over = facts.local // facts.group, "in each process"
+    if facts.group > facts.local:
+        groups, over = facts.batch // facts.group, f"each over {facts.group // facts.local} processes"
     left_out = f", without {_count(facts.dropped, 'image')} (others each time)" if facts.dropped else ""
     resumed = f"; {facts.start:,} are done" if facts.start else ""
     return [
@@ -103,10 +103,17 @@ def rows(facts: Facts) -> list[Row]:
             f"{_count(solver.EPOCHS, 'epoch')}, {_count(facts.steps, 'step')} (the paper: {PAPER_STEPS:,}), "
             f"{2 * facts.drawn:,} views{resumed}",
         ),
+        *method_rows(facts),
+    ]
+
+
+def method_rows(facts: Facts) -> list[Row]:
+    """Learning rate, queue and momentum, each against what it should fit."""
+    return [
         (
             "learning rate",
-            f"{solver.BASE_LR:g} {_schedule(cfg)}; the linear rule, {LINEAR_LR} x {facts.batch} / {LINEAR_BATCH}, "
-            f"gives {facts.linear_lr:.4g}",
+            f"{facts.cfg.SOLVER.BASE_LR:g} {_schedule(facts.cfg)}; the linear rule, {LINEAR_LR} x {facts.batch} / "
+            f"{LINEAR_BATCH}, gives {facts.linear_lr:.4g}",
         ),
         (
             "queue",
@@ -192,14 +199,6 @@ def reference_rows(facts: Facts) -> list[Row]:
             f"{facts.micro_batch} of {facts.cfg.INPUT.VIEWS.SIZE} px in {facts.cfg.SOLVER.PRECISION}",
         )
     ]
-
-
-def duration(seconds: float) -> str:
-    """In the unit that a person would take."""
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 def show(lines: list[Row]) -> None:

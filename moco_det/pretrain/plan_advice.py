@@ -7,7 +7,7 @@ code's authors, a trial of this project, or no more than a rule of thumb.
 import dataclasses
 from collections.abc import Callable
 
-from moco_det.pretrain.plan_facts import LINEAR_BATCH, LINEAR_LR, Facts
+from moco_det.pretrain.plan_facts import LINEAR_BATCH, LINEAR_LR, Facts, duration
 from moco_det.pretrain.preflight import gib
 
 SMALL, VERY_SMALL = 100_000, 10_000  # images
@@ -135,14 +135,18 @@ def few_images_drawn(facts: Facts) -> Advice | None:
     few = facts.images < SMALL and facts.drawn < KNOWN_TO_WORK / 2
     if facts.cfg.MODEL.WEIGHTS or not (too_few or few):
         return None
-    target = LEARNS_LITTLE if too_few else KNOWN_TO_WORK
+    epochs = facts.epochs_for((LEARNS_LITTLE if too_few else KNOWN_TO_WORK) / facts.batch)
+    takes = ""
+    if facts.trial:
+        seconds = facts.trial.seconds * facts.steps_per_epoch * epochs
+        takes = f" These epochs take {duration(seconds)} at this speed."
     return Advice(
         f"{facts.drawn:,} images are drawn in all ({facts.cfg.SOLVER.EPOCHS} epochs): "
         + ("too few to learn much from random weights" if too_few else "enough for a beginning"),
-        f"SOLVER.EPOCHS {facts.epochs_for(target / facts.batch)}" + (" or more" if too_few else ""),
+        f"SOLVER.EPOCHS {epochs}" + (" or more" if too_few else ""),
         "measured in this project (ResNet-18, 64 to 96 px, one run each): 96,000 taught nothing that kNN shows, "
         "532,000 brought it from 25 to 30%, still rising. The CIFAR-10 demo of MoCo's authors draws 10 million "
-        "(82.6%), the paper 256 million.",
+        f"(82.6%), the paper 256 million.{takes}",
     )
 
 

@@ -155,3 +155,11 @@ def typical_side(paths: Sequence[str], sample: int = 64) -> int | None:
         except (OSError, ValueError, Image.DecompressionBombError):
             continue  # the run replaces it and counts it
     return int(statistics.median(sides)) if sides else None
+
+
+def duration(seconds: float) -> str:
+    """In the unit that a person would take."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

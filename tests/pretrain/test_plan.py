@@ -14,7 +14,7 @@ from moco_det.model_zoo import get_config_file
 from moco_det.pretrain import plan, plan_trial, preflight
 from moco_det.pretrain import plan_advice as rules
 from moco_det.pretrain.loader import rank_batches
-from moco_det.pretrain.plan_facts import Facts, Trial, typical_side
+from moco_det.pretrain.plan_facts import Facts, Trial, duration, typical_side
 from moco_det.pretrain.trainer import PretrainTrainer, main, prepare_output
 from moco_det.testing import tiny_pretrain_config, write_random_images
 
@@ -258,6 +258,11 @@ def test_a_rule_speaks_where_it_should_and_nowhere_else(rule, speaks, says, sile
     assert {case[0] for case in CASES.values()} == set(rules.RULES)
 
 
+def test_advice_on_epochs_says_what_they_cost():
+    facts = facts_of("SOLVER.EPOCHS", 24, images=4096, trial=MEASURED)  # 123 epochs of 16 steps of 0.25 s
+    assert rules.few_images_drawn(facts).why.endswith("These epochs take 8.2 minutes at this speed.")
+
+
 def test_what_the_advice_says_to_set_settles_it():
     """Pasting the mends of a bad config, again and again, leaves nothing to say but that weights would help."""
     settings = {"SOLVER.IMS_PER_BATCH": "32", "INPUT.VIEWS.SIZE": "64", "MODEL.MOCO.QUEUE_SIZE": "1500"}
@@ -474,4 +479,4 @@ def test_a_plan_under_torchrun_is_refused(folder, monkeypatch, capsys):
     [(90, "90 seconds"), (150, "2.5 minutes"), (10_800, "3.0 hours"), (259_200, "3.0 days")],
 )
 def test_durations_in_the_unit_that_a_person_would_take(seconds, text):
-    assert plan.duration(seconds) == text
+    assert duration(seconds) == text
