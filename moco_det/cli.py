@@ -1,4 +1,4 @@
-"""What the command lines share: how they end when the user can mend it, and how many GPUs they take."""
+"""What the command lines share: how they end when the user can mend it, and the processes they run in."""
 
 import argparse
 import functools
@@ -8,6 +8,9 @@ import sys
 from collections.abc import Callable
 
 import torch
+from detectron2.engine import launch
+from detectron2.utils import comm
+from torch import distributed
 from torch.multiprocessing import ProcessRaisedException
 
 
@@ -45,20 +48,70 @@ def _message_of_child(traceback: str) -> str | None:
 
 
 def settle_processes(args: argparse.Namespace) -> None:
-    """Set ``args.num_gpus``: those asked for, else one where there is one; 0 is the CPU.
+    """Set ``args.num_gpus``, the GPUs used on this machine: those asked for, else one where there is one, or as
+    many as torchrun started processes; 0 is the CPU.
 
     Raises:
-        ValueError: more are asked for than this machine has, or several machines without GPUs.
+        ValueError: more are asked for than this machine has, or they contradict torchrun.
     """
     available = torch.cuda.device_count()
+    started = processes_of_torchrun()
     if args.num_gpus is None:
-        args.num_gpus = min(1, available)
+        args.num_gpus = started if started and available else min(1, available)
     if not 0 <= args.num_gpus <= available:
         raise ValueError(
             f"--num-gpus is {args.num_gpus}, but this machine has {available} CUDA GPUs; expected 0 (the CPU) "
             f"to {available}"
         )
-    if args.num_machines > 1 and args.num_gpus == 0:
+    if started and args.num_gpus not in (0, started):
         raise ValueError(
-            f"--num-machines is {args.num_machines}, but --num-gpus is 0; several machines need GPUs"
+            f"torchrun started {started} processes on this machine, but --num-gpus is {args.num_gpus}; "
+            "leave --num-gpus out, or give 0 for the CPU"
         )
+    if started and args.num_machines > 1:
+        raise ValueError(
+            f"--num-machines is {args.num_machines} under torchrun, which has --nnodes for it; leave it out"
+        )
+
+
+def processes_of_torchrun() -> int:
+    """How many processes torchrun started on this machine; 0 when this process is not one of them."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if distributed.is_torchelastic_launched() else 0
+
+
+def num_processes(args: argparse.Namespace) -> int:
+    """In how many processes ``args`` run, over all machines: one a GPU, or one a machine on CPUs."""
+    if processes_of_torchrun():
+        return int(os.environ["WORLD_SIZE"])
+    return max(args.num_gpus, 1) * args.num_machines
+
+
+def run_in_processes(function: Callable, args: argparse.Namespace, *function_args) -> None:
+    """Call ``function(*function_args)`` in each process: those that torchrun started, else in new ones.
+
+    NCCL joins processes that have GPUs, gloo those on CPUs. :func:`settle_processes` comes first.
+    """
+    if processes_of_torchrun():
+        _run_under_torchrun(function, args, function_args)
+        return
+    if args.num_gpus == 0 and args.num_machines > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # detectron2 joins with NCCL wherever it sees a GPU
+    launch(
+        function,
+        max(args.num_gpus, 1),
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=function_args,
+    )
+
+
+def _run_under_torchrun(function: Callable, args: argparse.Namespace, function_args: tuple) -> None:
+    if args.num_gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if args.num_gpus else "gloo")
+    try:
+        comm.create_local_process_group(processes_of_torchrun())
+        function(*function_args)
+    finally:
+        distributed.destroy_process_group()

@@ -33,9 +33,10 @@ def add_moco_config(cfg: CN) -> None:
     # Softmax temperature (tau), > 0. v1: 0.07; v2: 0.2.
     cfg.MODEL.MOCO.TEMPERATURE = 0.07
     # Batch norm of the encoders: "BN" normalises groups of BN_GROUP_SIZE images, which is what the official
-    # code's per-GPU batch norm does; "SyncBN" normalises the whole global batch (leaks: see section 3.3).
+    # code's per-GPU batch norm does; "SyncBN" normalises the whole global batch as one group.
     cfg.MODEL.MOCO.NORM = "BN"
-    # Images per batch-norm group, independent of the hardware: 256 images on 8 GPUs give 32.
+    # Images per batch-norm group, independent of the hardware: the paper's 256 images on 8 GPUs are groups of
+    # 32. A process holds whole groups, or a group is the images of several processes.
     cfg.MODEL.MOCO.BN_GROUP_SIZE = 32
     # Shuffle the keys over the whole global batch before they are grouped ("shuffling BN", section 3.3).
     cfg.MODEL.MOCO.SHUFFLE_BN = True
@@ -64,8 +65,16 @@ def add_moco_config(cfg: CN) -> None:
     # Epochs after which EpochMultiStepLR multiplies the learning rate by SOLVER.GAMMA.
     cfg.SOLVER.STEP_EPOCHS = (120, 160)
     # (SOLVER.LR_SCHEDULER_NAME takes "EpochMultiStepLR" (v1) and "EpochCosineLR" (v2) in pre-training.)
-    # Arithmetic of the encoders: "float32", or "bfloat16" (autocast; losses and statistics stay in float32).
+    # Arithmetic of the encoders: "float32", "bfloat16", or "float16" with a loss scaler (autocast; the loss and
+    # the statistics of batch norm stay in float32).
     cfg.SOLVER.PRECISION = "float32"
+    # What follows changes memory and speed, not the algorithm.
+    # Micro-batches in which each process takes its images: all keys first, then the queries, one enqueue.
+    cfg.SOLVER.ACCUMULATE = 1
+    # Keep only the input of each residual block and compute the rest anew in the backward pass.
+    cfg.SOLVER.ACTIVATION_CHECKPOINTING = False
+    # Images and weights in the channels_last memory format.
+    cfg.SOLVER.CHANNELS_LAST = True
     # Save a checkpoint every so many epochs, and keep the newest CHECKPOINT_KEEP of them (0 keeps all).
     cfg.SOLVER.CHECKPOINT_EPOCHS = 1
     cfg.SOLVER.CHECKPOINT_KEEP = 3

@@ -51,12 +51,19 @@ def parse_arch(name: str) -> Arch:
 
 
 def build_resnet(
-    name: str, norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d, num_classes: int = 1000
+    name: str,
+    norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d,
+    num_classes: int = 1000,
+    blocks: tuple[type[BasicBlock], type[Bottleneck]] = (BasicBlock, Bottleneck),
 ) -> ResNet:
-    """A freshly initialised torchvision ResNet (stride in the 3x3 convolution) ending in ``fc``."""
+    """A freshly initialised torchvision ResNet (stride in the 3x3 convolution) ending in ``fc``.
+
+    Args:
+        blocks: the classes of its residual blocks.
+    """
     arch = parse_arch(name)
     return ResNet(
-        Bottleneck if arch.has_bottlenecks else BasicBlock,
+        blocks[arch.has_bottlenecks],
         list(STAGE_BLOCKS[arch.depth]),
         num_classes=num_classes,
         groups=arch.groups,

@@ -36,6 +36,9 @@ MACHINE_KEYS = (
     "SOLVER.CHECKPOINT_EPOCHS",
     "SOLVER.CHECKPOINT_KEEP",
     "SOLVER.LOG_PERIOD",
+    "SOLVER.ACCUMULATE",
+    "SOLVER.ACTIVATION_CHECKPOINTING",
+    "SOLVER.CHANNELS_LAST",
 )
 # A path says nothing about the weights in it: their identity is extra["weights_sha256"].
 WEIGHTS_KEY = "MODEL.WEIGHTS"

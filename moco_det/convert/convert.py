@@ -6,12 +6,13 @@ import os
 from pathlib import Path
 
 from moco_det.backbone_file import Preprocessing, file_sha256, write_backbone
+from moco_det.backbone_tensors import check_backbone
 from moco_det.cli import user_errors
 from moco_det.convert.rename import to_detectron2
-from moco_det.convert.sources import Source, locate_backbone, read_checkpoint
-from moco_det.convert.verify import TOLERANCE, check_backbone, find_arch, prove_equal_features
+from moco_det.convert.verify import TOLERANCE, prove_equal_features
 from moco_det.files import appears_whole
 from moco_det.overlay_file import PREPROCESSING_KEYS, check_replaceable, overlay_text
+from moco_det.sources import agreed_arch, locate_backbone, read_checkpoint
 
 TITLE = "Init overlay written by tools/convert_to_d2.py"
 
@@ -83,7 +84,7 @@ def convert(
     overlay = output.with_suffix(".yaml")
     check_replaceable(overlay, TITLE)
     found = locate_backbone(read_checkpoint(source, trust_pickle), encoder)
-    arch = _agreed_arch(found)
+    arch = agreed_arch(found)
     tensors, notes = check_backbone(found.backbone, arch)
     kept = {name: to_detectron2(name) for name in tensors}
     provenance = {
@@ -127,16 +128,6 @@ def _check_paths(source: Path, output: Path) -> None:
         raise ValueError(
             f"source and output are the same file, {str(source)!r}; give the output another name"
         )
-
-
-def _agreed_arch(found: Source) -> str:
-    arch = find_arch(found.backbone)
-    if found.record.arch not in (None, arch):
-        raise ValueError(
-            f"the checkpoint says it holds a {found.record.arch}, but its tensors are a {arch}'s; "
-            "it was damaged or edited: convert an intact one"
-        )
-    return arch
 
 
 def _few(names: list[str]) -> str:

@@ -13,12 +13,18 @@ from collections.abc import Callable, Sequence
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
-from detectron2.engine import DefaultTrainer, default_argument_parser, default_setup, hooks, launch
+from detectron2.engine import DefaultTrainer, default_argument_parser, default_setup, hooks
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from moco_det.cli import settle_processes, user_errors
+from moco_det.cli import (
+    num_processes,
+    processes_of_torchrun,
+    run_in_processes,
+    settle_processes,
+    user_errors,
+)
 from moco_det.config import get_cfg, merge_config
 from moco_det.finetune.datasets import check_datasets, register_toy_datasets
 from moco_det.finetune.evaluators import build_evaluator, check_evaluator
@@ -174,19 +180,26 @@ def run(args: argparse.Namespace, add_configs: Sequence[Callable[[CfgNode], None
     for add_config in add_configs:
         add_config(cfg)
     merge_config(cfg, args.config_file, args.opts, (init.path,) if init else ())
+    if init and "MODEL.WEIGHTS" not in args.opts[0::2]:
+        cfg.MODEL.WEIGHTS = init.weights
     _settle_device(cfg, args)
     _settle_seed(cfg, args)
     cfg.freeze()
     _check(cfg, args, init)
-    launch(_work, args.num_gpus, args.num_machines, args.machine_rank, args.dist_url, (cfg, args, init))
+    run_in_processes(_work, args, cfg, args, init)
 
 
 def _settle_device(cfg: CfgNode, args: argparse.Namespace) -> None:
     settle_processes(args)
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
-    processes = args.num_gpus * args.num_machines
-    if processes and cfg.SOLVER.IMS_PER_BATCH % processes:
+    processes = num_processes(args)
+    if args.num_gpus == 0 and processes > 1:
+        raise ValueError(
+            f"{processes} processes were asked for on CPUs; detectron2's trainer needs a GPU for each "
+            "where there are several: take one process, or GPUs"
+        )
+    if cfg.SOLVER.IMS_PER_BATCH % processes:
         raise ValueError(
             f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} does not divide among {processes} GPUs; "
             "take another number of GPUs (another batch is another schedule)"
@@ -201,8 +214,8 @@ def _settle_seed(cfg: CfgNode, args: argparse.Namespace) -> None:
         with open(os.path.join(cfg.OUTPUT_DIR, CHECKPOINT)) as file:
             cfg.SEED = seed_of_checkpoint(os.path.join(cfg.OUTPUT_DIR, file.read().strip()))
     else:
-        if args.num_machines > 1:
-            raise ValueError("SEED is -1; several machines need the same one: give SEED 1 (or any other)")
+        if args.num_machines > 1 or processes_of_torchrun() > 1:
+            raise ValueError("SEED is -1; processes started apart need the same: give SEED 1 (or any other)")
         cfg.SEED = random.SystemRandom().randrange(2**31)
 
 

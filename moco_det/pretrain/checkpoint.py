@@ -4,11 +4,13 @@ import os
 import time
 
 import torch
+from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 
 from moco_det.backbone_file import Preprocessing
 from moco_det.files import appears_whole
 from moco_det.pretrain.grouped_batch_norm import average_running_statistics
+from moco_det.run_record import describe_machine
 
 CONTINUE_LOWER = "the last checkpoint is untouched: continue from it with a lower SOLVER.BASE_LR"
 
@@ -33,6 +35,7 @@ class PretrainCheckpointer(Checkpointer):
         self.record = {
             "config": cfg.dump(),
             "num_images": num_images,
+            "environment": environment(cfg),
             "moco_det": {"arch": cfg.MODEL.MOCO.ARCH, "preprocessing": preprocessing.to_dict()},
         }
 
@@ -92,18 +95,47 @@ def _torch_save(data: dict, path) -> None:
         raise OSError(str(error)) from error
 
 
-class RunClock:
-    """Counts the seconds of a run over all its resumes."""
+class RunHistory:
+    """What a run carries over its resumes besides its state: the seconds it took, and the weights it started from.
+
+    Attributes:
+        weights, weights_sha256: name and identity of the MODEL.WEIGHTS file; empty for a random start.
+    """
 
     def __init__(self):
         self._start = time.perf_counter()
+        self.weights = self.weights_sha256 = ""
 
     @property
     def seconds(self) -> float:
         return time.perf_counter() - self._start
 
-    def state_dict(self) -> dict[str, float]:
-        return {"seconds": self.seconds}
+    def state_dict(self) -> dict[str, float | str]:
+        return {
+            "seconds": self.seconds,
+            "weights": self.weights,
+            "weights_sha256": self.weights_sha256,
+        }
 
-    def load_state_dict(self, state: dict[str, float]) -> None:
+    def load_state_dict(self, state: dict[str, float | str]) -> None:
         self._start -= state["seconds"]
+        self.weights, self.weights_sha256 = state["weights"], state["weights_sha256"]
+
+
+def environment(cfg) -> dict[str, str | int]:
+    """On what the bits of a run depend besides its config; equal here, a resumed run is equal bit for bit."""
+    machine = describe_machine(cfg.MODEL.DEVICE)
+    return {
+        "processes": comm.get_world_size(),
+        "device": cfg.MODEL.DEVICE,
+        "GPU": machine["gpus"][0] if cfg.MODEL.DEVICE == "cuda" else "none",
+        "processor": machine["cpu"],
+        "threads a process": torch.get_num_threads(),
+        "torch": str(torch.__version__),  # a plain string, which loads without code
+        **{key: cfg.SOLVER[key] for key in ("ACCUMULATE", "ACTIVATION_CHECKPOINTING", "CHANNELS_LAST")},
+    }
+
+
+def describe_changes(saved: dict, now: dict) -> list[str]:
+    """``"processes 2 -> 1"`` for each entry of an environment that is another one now."""
+    return [f"{name} {saved.get(name, '?')} -> {now[name]}" for name in now if saved.get(name) != now[name]]

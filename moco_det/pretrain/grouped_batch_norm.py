@@ -1,50 +1,109 @@
 """Batch norm over groups of the global batch, and the shuffle of the keys over these groups.
 
 The official code normalises the images of each GPU by themselves: on 8 GPUs a batch of 256 makes 8 groups of
-32. Here the group is a number of the recipe, so one device computes what eight would. Queries are grouped in
-the order of the batch; keys are first shuffled over the whole global batch, so that a query and its key see
-different statistics ("shuffling BN", MoCo v1, section 3.3).
+32. Here the group is a number of the recipe, so one device computes what eight would, and a group may span
+several ranks. Queries are grouped in the order of the batch; keys are first shuffled over the whole global
+batch, so that a query and its key see different statistics ("shuffling BN", MoCo v1, section 3.3).
 
-N: global batch, n: images on this rank, G: images in a group.
+N: global batch, n: images on this rank (in this micro-batch), G: images in a group.
 """
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Iterator
 
 import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm whose training statistics are those of consecutive groups of images.
+    """Batch norm whose training statistics are those of consecutive groups of images of the global batch.
 
-    Parameters and buffers have the names and shapes of ``nn.BatchNorm2d``. The running statistics take one
-    momentum step a forward pass, towards the mean over the groups of group mean and unbiased group variance.
+    Parameters and buffers have the names and shapes of ``nn.BatchNorm2d``. In training the running statistics
+    change only by :func:`update_running_statistics`, once a step: towards the mean over the groups of group
+    mean and unbiased group variance, however many micro-batches the step takes.
     """
 
     def __init__(self, num_features: int, group_size: int):
+        """
+        Args:
+            group_size: G. Either the n images of a forward pass are whole groups, or a group is made of the n
+                images of each of G / n consecutive ranks.
+        """
         super().__init__(num_features)
         self.group_size = group_size
+        for name, value in (("mean_sum", self.running_mean), ("variance_sum", self.running_var)):
+            self.register_buffer(name, torch.zeros_like(value), persistent=False)
+        self.groups_seen = 0
 
     def forward(self, x: Tensor) -> Tensor:  # nxCxHxW
         if not self.training:
             return super().forward(x)
+        if self.group_size > x.shape[0]:
+            return self._group_over_ranks(x)
         assert x.shape[0] % self.group_size == 0, f"{x.shape[0]} images are not groups of {self.group_size}"
-        groups, means, variances = [], [], []
+        groups = []
         for group in x.split(self.group_size):
             # With momentum 1 the "running" statistics that batch_norm writes are those of this group.
             mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
             groups.append(
                 F.batch_norm(group, mean, variance, self.weight, self.bias, True, 1.0, self.eps)  # GxCxHxW
             )
-            means.append(mean)
-            variances.append(variance)
-        self.running_mean.lerp_(torch.stack(means).mean(0), self.momentum)
-        self.running_var.lerp_(torch.stack(variances).mean(0), self.momentum)
-        self.num_batches_tracked += 1
+            self._note(mean, variance)
         return torch.cat(groups)
+
+    def _group_over_ranks(self, x: Tensor) -> Tensor:  # nxCxHxW
+        """The same over a group that several ranks hold; sums in float32 at least, two passes."""
+        assert self.group_size % x.shape[0] == 0, f"a group of {self.group_size} on ranks with {x.shape[0]}"
+        ranks = subgroup_of_ranks(self.group_size // x.shape[0])
+        values = x.to(self.running_mean.dtype)
+        count = self.group_size * x.shape[2] * x.shape[3]
+        mean = all_reduce(values.sum((0, 2, 3)), group=ranks) / count  # C
+        centred = values - mean.view(1, -1, 1, 1)
+        variance = all_reduce(centred.square().sum((0, 2, 3)), group=ranks) / count  # C
+        self._note(mean.detach(), variance.detach() * (count / max(count - 1, 1)))
+        scale = self.weight * torch.rsqrt(variance + self.eps)  # C
+        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+
+    @torch.no_grad()
+    def _note(self, mean: Tensor, variance: Tensor) -> None:
+        if not _recomputing.get():
+            self.mean_sum += mean
+            self.variance_sum += variance
+            self.groups_seen += 1
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, group_size={self.group_size}"
+
+
+_recomputing = contextvars.ContextVar("recomputing", default=False)
+
+
+@contextlib.contextmanager
+def recomputing() -> Iterator[None]:
+    """A forward pass in here repeats an earlier one, as activation checkpointing does: its groups do not count."""
+    token = _recomputing.set(True)
+    try:
+        yield
+    finally:
+        _recomputing.reset(token)
+
+
+@torch.no_grad()
+def update_running_statistics(model: nn.Module) -> None:
+    """End a step: one momentum update of the running statistics, with the groups seen since the last one."""
+    for module in model.modules():
+        if isinstance(module, GroupedBatchNorm2d) and module.groups_seen:
+            module.running_mean.lerp_(module.mean_sum / module.groups_seen, module.momentum)
+            module.running_var.lerp_(module.variance_sum / module.groups_seen, module.momentum)
+            module.num_batches_tracked += 1
+            module.mean_sum.zero_()
+            module.variance_sum.zero_()
+            module.groups_seen = 0
 
 
 @torch.no_grad()
@@ -61,6 +120,19 @@ def average_running_statistics(model: nn.Module) -> None:
             for buffer in (module.running_mean, module.running_var):
                 torch.distributed.all_reduce(buffer)
                 buffer /= comm.get_world_size()
+
+
+def subgroup_of_ranks(size: int):
+    """The process group of the ``size`` consecutive ranks that this rank is in; its first call is collective."""
+    return _subgroups(size, torch.distributed.group.WORLD)
+
+
+@functools.lru_cache
+def _subgroups(size: int, world):
+    # Keyed by the world, which is another one after the processes were joined anew.
+    if size == world.size():
+        return world
+    return torch.distributed.new_subgroups(size)[0]
 
 
 def gather(x: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class StepStatistics(HookBase):
 
     def after_step(self):
         for name, value in self.trainer.outputs.items():
-            self.sums[name] = self.sums.get(name, 0) + value.detach()
+            self.sums[name] = self.sums.get(name, 0) + value
         self.steps += 1
         self.waited += self.trainer.data_seconds
         if is_due(self.trainer, self.period):
@@ -65,6 +65,8 @@ class StepStatistics(HookBase):
         values["seconds_per_step"] = seconds / self.steps
         values["images_per_second"] = self.steps * self.images_per_batch / seconds
         values["data_wait"] = self.waited / seconds
+        if self.trainer.scaler.is_enabled():
+            values["loss_scale"] = self.trainer.scaler.get_scale()
         values["lr"] = self.trainer.optimizer.param_groups[0]["lr"]
         values["epoch"] = (self.trainer.iter + 1) / self.steps_per_epoch
         self.trainer.storage.put_scalars(smoothing_hint=False, **values)

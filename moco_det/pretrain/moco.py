@@ -8,7 +8,6 @@ import math
 
 import torch
 from detectron2.config import configurable
-from detectron2.layers import get_norm
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from torch import Tensor, nn
@@ -16,26 +15,37 @@ from torch.nn import functional as F
 
 from moco_det.encoder import build_resnet, parse_arch, pooled_features
 from moco_det.pretrain.dictionaries import Queue
-from moco_det.pretrain.grouped_batch_norm import GroupedBatchNorm2d, local_block, shuffle, unshuffle
+from moco_det.pretrain.grouped_batch_norm import (
+    GroupedBatchNorm2d,
+    local_block,
+    shuffle,
+    unshuffle,
+    update_running_statistics,
+)
 from moco_det.pretrain.losses import info_nce
 from moco_det.pretrain.momentum import make_key_encoder, momentum_update
+from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
 from moco_det.seeding import torch_generator
 
 
-def build_encoder(arch: str, dim: int, mlp: bool, norm: str, bn_group_size: int) -> nn.Module:
+def build_encoder(
+    arch: str, dim: int, mlp: bool, bn_group_size: int, activation_checkpointing: bool = False
+) -> nn.Module:
     """A ResNet ending in the projection head ``fc``; names as in the official checkpoints.
 
     Args:
         dim: length of the embedding.
         mlp: two layers with the encoder's width hidden (v2) instead of one (v1).
-        norm: ``"BN"`` over groups of ``bn_group_size`` images, or ``"SyncBN"`` over the global batch.
+        bn_group_size: images that batch norm normalises together, a part of the global batch.
+        activation_checkpointing: keep the input of each residual block only, and compute the rest anew in the
+            backward pass.
     """
-    if norm == "BN":
-        norm_layer = functools.partial(GroupedBatchNorm2d, group_size=bn_group_size)
-    else:
-        # detectron2's own, because nn.SyncBatchNorm refuses the CPU; plain batch norm on one process.
-        norm_layer = functools.partial(get_norm, "naiveSyncBN")
-    encoder = build_resnet(arch, norm_layer, num_classes=dim)
+    encoder = build_resnet(
+        arch,
+        functools.partial(GroupedBatchNorm2d, group_size=bn_group_size),
+        num_classes=dim,
+        **({"blocks": RECOMPUTED_BLOCKS} if activation_checkpointing else {}),
+    )
     if mlp:
         width = encoder.fc.in_features
         encoder.fc = nn.Sequential(nn.Linear(width, width), nn.ReLU(), encoder.fc)
@@ -58,6 +68,8 @@ class MoCo(nn.Module):
         pixel_mean: list[float],
         pixel_std: list[float],
         precision: torch.dtype = torch.float32,
+        channels_last: bool = True,
+        accumulate: int = 1,
         seed: int = 0,
     ):
         """
@@ -70,16 +82,21 @@ class MoCo(nn.Module):
             pixel_mean: per channel (RGB), on the scale 0 to 255.
             pixel_std: likewise.
             precision: of the encoders' arithmetic; everything else is float32.
+            channels_last: keep images and weights in the memory format that convolutions in reduced precision
+                are fastest in.
+            accumulate: micro-batches in which a rank takes its images, see :meth:`forward`.
             seed: the run's seed, from which the shuffles are drawn.
         """
         super().__init__()
-        self.encoder_q = encoder.to(memory_format=torch.channels_last)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.encoder_q = encoder.to(memory_format=self.memory_format)
         self.encoder_k = make_key_encoder(self.encoder_q)
         self.dictionary = dictionary
         self.momentum = momentum
         self.temperature = temperature
         self.shuffle_bn = shuffle_bn
         self.precision = precision
+        self.accumulate = accumulate
         self.seed = seed
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
@@ -87,9 +104,13 @@ class MoCo(nn.Module):
     @classmethod
     def from_config(cls, cfg):
         moco = cfg.MODEL.MOCO
-        check_moco_config(cfg)
+        check_moco_config(cfg, comm.get_world_size())
+        # SyncBN is one group of the whole global batch.
+        group = cfg.SOLVER.IMS_PER_BATCH if moco.NORM == "SyncBN" else moco.BN_GROUP_SIZE
         return {
-            "encoder": build_encoder(moco.ARCH, moco.DIM, moco.MLP, moco.NORM, moco.BN_GROUP_SIZE),
+            "encoder": build_encoder(
+                moco.ARCH, moco.DIM, moco.MLP, group, cfg.SOLVER.ACTIVATION_CHECKPOINTING
+            ),
             "dictionary": Queue(moco.DIM, moco.QUEUE_SIZE, cfg.SEED),
             "momentum": moco.MOMENTUM,
             "temperature": moco.TEMPERATURE,
@@ -97,43 +118,52 @@ class MoCo(nn.Module):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "precision": getattr(torch, cfg.SOLVER.PRECISION),
+            "channels_last": cfg.SOLVER.CHANNELS_LAST,
+            "accumulate": cfg.SOLVER.ACCUMULATE,
             "seed": cfg.SEED,
         }
 
     def forward(self, batch: dict) -> dict[str, Tensor]:
-        """One step of Algorithm 1, without the optimizer.
+        """One step of Algorithm 1 without the optimizer, or one micro-batch of it.
 
         The momentum update stands before the keys, as in the official code; the paper's listing has it after
-        the optimizer's step, which is the same update of the same weights one line earlier.
+        the optimizer's step, which is the same update of the same weights one line earlier. With accumulation
+        a step is as many calls as there are micro-batches: the first one makes all keys, each compares its
+        part of the queries with the same dictionary, the last one enqueues.
 
         Args:
-            batch: ``query`` and ``key``, two views of the same images, uint8 (n, 3, S, S) in RGB, and
-                ``iteration``, the number of the step.
+            batch: ``query`` and ``key``, two views of the same images, uint8 (n, 3, S, S) in RGB; ``iteration``,
+                the number of the step; ``micro_batch``, from 0 on (default: 0).
 
         Returns:
-            ``loss_contrastive``, and detached statistics of the step.
+            ``loss_contrastive``, and detached statistics of the micro-batch.
         """
-        x_q, x_k = self.normalized(batch["query"]), self.normalized(batch["key"])  # nx3xSxS
+        part = batch.get("micro_batch", 0)
+        if part == 0:
+            with torch.no_grad():
+                momentum_update(self.encoder_k, self.encoder_q, self.momentum)
+                self.keys = self.embed_keys(batch["key"], batch["iteration"])  # NxC, the whole global batch
+        k = local_block(self.keys).chunk(self.accumulate)[part]  # nxC
 
+        x_q = self.normalized(batch["query"].chunk(self.accumulate)[part])  # nx3xSxS
         q = self.embed(self.encoder_q, x_q)  # nxC
-        with torch.no_grad():
-            momentum_update(self.encoder_k, self.encoder_q, self.momentum)
-            keys = self.embed_keys(x_k, batch["iteration"])  # NxC, the whole global batch
-            k = local_block(keys)  # nxC
 
         positive = torch.einsum("nc,nc->n", q, k)  # n
         negatives = q @ self.dictionary.negatives()  # nxK
         loss = info_nce(positive, negatives, self.temperature)
 
         share_real = self.dictionary.share_real
-        self.dictionary.update(keys)
+        if part == self.accumulate - 1:
+            self.dictionary.update(self.keys)
+            update_running_statistics(self.encoder_q)
+            del self.keys
         return {"loss_contrastive": loss, "queue_real": share_real, **statistics(positive, negatives)}
 
     def normalized(self, images: Tensor) -> Tensor:
         """uint8 images (n, 3, S, S) on any device -> float input of the encoders on the model's."""
         images = images.to(self.pixel_mean.device, non_blocking=True)
         images = (images - self.pixel_mean) / self.pixel_std
-        return images.contiguous(memory_format=torch.channels_last)
+        return images.contiguous(memory_format=self.memory_format)
 
     def embed(self, encoder: nn.Module, images: Tensor) -> Tensor:
         """Unit-length embeddings: (n, 3, S, S) -> (n, C) in the precision of the loss."""
@@ -144,14 +174,19 @@ class MoCo(nn.Module):
         return F.normalize(embeddings, dim=1)
 
     def embed_keys(self, images: Tensor, iteration: int) -> Tensor:
-        """Keys of the whole global batch: this rank's (n, 3, S, S) -> (N, C)."""
+        """Keys of the whole global batch: this rank's uint8 (n, 3, S, S) -> (N, C)."""
+        images = images.to(self.pixel_mean.device, non_blocking=True)
         global_batch = images.shape[0] * comm.get_world_size()
         permutation = torch.arange(global_batch)
         if self.shuffle_bn:
             generator = torch_generator(self.seed, "shuffle", iteration)
             permutation = torch.randperm(global_batch, generator=generator)
         permutation = permutation.to(images.device)
-        return unshuffle(self.embed(self.encoder_k, shuffle(images, permutation)), permutation)
+        shuffled = shuffle(images, permutation)  # nx3xSxS
+        parts = shuffled.chunk(self.accumulate)
+        keys = torch.cat([self.embed(self.encoder_k, self.normalized(part)) for part in parts])  # nxC
+        update_running_statistics(self.encoder_k)
+        return unshuffle(keys, permutation)
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features of the query encoder before the head: uint8 (n, 3, S, S) -> (n, D)."""
@@ -172,18 +207,21 @@ def statistics(positive: Tensor, negatives: Tensor) -> dict[str, Tensor]:
     }
 
 
-def check_moco_config(cfg) -> None:
+def check_moco_config(cfg, ranks: int) -> None:
     """Refuse settings that the method cannot have.
+
+    Args:
+        ranks: processes of the run.
 
     Raises:
         ValueError: with the key, the value found, what was expected and the mend.
     """
-    moco, batch, ranks = cfg.MODEL.MOCO, cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+    moco, batch = cfg.MODEL.MOCO, cfg.SOLVER.IMS_PER_BATCH
     parse_arch(moco.ARCH)
     for key, value, choices in (
         ("MODEL.MOCO.DICTIONARY", moco.DICTIONARY, ("queue",)),
         ("MODEL.MOCO.NORM", moco.NORM, ("BN", "SyncBN")),
-        ("SOLVER.PRECISION", cfg.SOLVER.PRECISION, ("float32", "bfloat16")),
+        ("SOLVER.PRECISION", cfg.SOLVER.PRECISION, ("float32", "bfloat16", "float16")),
         ("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB",)),
     ):
         if value not in choices:
@@ -197,20 +235,42 @@ def check_moco_config(cfg) -> None:
             f"SOLVER.IMS_PER_BATCH is {batch}; expected a multiple of the {ranks} processes, since it counts "
             f"the images of all of them: for example {max(batch // ranks, 1) * ranks}"
         )
-    local = batch // ranks
-    if moco.NORM == "BN" and (moco.BN_GROUP_SIZE < 1 or local % moco.BN_GROUP_SIZE):
-        raise ValueError(
-            f"MODEL.MOCO.BN_GROUP_SIZE is {moco.BN_GROUP_SIZE}, but each of the {ranks} processes has {local} "
-            f"images (SOLVER.IMS_PER_BATCH {batch}); expected a divisor of {local}, for example "
-            f"{math.gcd(local, max(moco.BN_GROUP_SIZE, 1))}"
-        )
-    if moco.NORM == "SyncBN" and cfg.SOLVER.PRECISION != "float32":
-        raise ValueError(
-            f"MODEL.MOCO.NORM is SyncBN and SOLVER.PRECISION {cfg.SOLVER.PRECISION}: its variances would be "
-            "computed in that precision and be wrong; use SOLVER.PRECISION float32, or MODEL.MOCO.NORM BN"
-        )
+    check_groups(cfg, batch // ranks, ranks)
     if moco.QUEUE_SIZE < batch:
         raise ValueError(
             f"MODEL.MOCO.QUEUE_SIZE is {moco.QUEUE_SIZE}, smaller than SOLVER.IMS_PER_BATCH {batch}: a batch "
             f"of keys does not fit; set it to {batch} or more"
+        )
+
+
+def check_groups(cfg, local: int, ranks: int) -> None:
+    """Refuse batch-norm groups and micro-batches that do not divide the images of a rank, or these them.
+
+    Args:
+        local: images on each rank.
+
+    Raises:
+        ValueError: with the numbers and what would fit.
+    """
+    moco, parts = cfg.MODEL.MOCO, cfg.SOLVER.ACCUMULATE
+    group = local * ranks if moco.NORM == "SyncBN" else moco.BN_GROUP_SIZE
+    found = (
+        f"SOLVER.IMS_PER_BATCH is {local * ranks}, that is {local} images on each of {ranks} processes, "
+        f"in SOLVER.ACCUMULATE {parts} micro-batches"
+    )
+    if parts < 1 or local % parts:
+        raise ValueError(
+            f"{found}; expected a divisor of {local}, for example {math.gcd(local, max(parts, 1))}"
+        )
+    if group < 1 or (local // parts) % group and (group % local or (local * ranks) % group):
+        raise ValueError(
+            f"{found}, and MODEL.MOCO.BN_GROUP_SIZE is {group}; expected a divisor of the {local // parts} images "
+            f"of a micro-batch, for example {math.gcd(local // parts, max(group, 1))}, or a multiple of {local} "
+            f"that divides {local * ranks}"
+        )
+    if group > local and parts > 1:
+        raise ValueError(
+            f"{found}, and a batch-norm group of {group} images spans {group // local} processes: a micro-batch "
+            "would be a part of a group; set SOLVER.ACCUMULATE 1 (SOLVER.ACTIVATION_CHECKPOINTING True saves "
+            "memory as well), or MODEL.MOCO.BN_GROUP_SIZE lower"
         )

@@ -11,7 +11,7 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from moco_det.knn import knn_accuracy, nearest
-from moco_det.pretrain.grouped_batch_norm import average_running_statistics
+from moco_det.pretrain.grouped_batch_norm import average_running_statistics, update_running_statistics
 from moco_det.pretrain.hooks import is_due
 from moco_det.pretrain.images import UnreadableImage, decode_rgb, find_images
 from moco_det.pretrain.views import center_view
@@ -167,4 +167,5 @@ def with_settled_statistics(model, batches):
     model = copy.deepcopy(model).train()
     for images, _ in batches:
         model.features(images)
+        update_running_statistics(model)
     return model

@@ -7,7 +7,7 @@ from torch import nn
 
 from moco_det.pretrain.images import find_images, registered_images
 from moco_det.pretrain.loader import UnreadableLog, steps_per_epoch
-from moco_det.pretrain.moco import check_groups, check_moco_config
+from moco_det.pretrain.moco import check_moco_config
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.pretrain.schedule import check_schedule
 from moco_det.pretrain.settings import check_continuation
@@ -34,16 +34,9 @@ def check_run(cfg, num_images: int, ranks: int, resume: bool) -> None:
     """
     check_output(cfg, resume)
     check_periods(cfg)
-    batch = cfg.SOLVER.IMS_PER_BATCH
-    if batch < 1 or batch % ranks:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {batch}, which {ranks} processes cannot share equally; expected a multiple "
-            f"of {ranks}, for example {max(batch // ranks, 1) * ranks}"
-        )
-    check_groups(cfg, batch // ranks, ranks)
-    check_moco_config(cfg)
+    check_moco_config(cfg, ranks)
     check_schedule(cfg, num_images)
-    steps = steps_per_epoch(num_images, batch)
+    steps = steps_per_epoch(num_images, cfg.SOLVER.IMS_PER_BATCH)
     views = cfg.INPUT.VIEWS
     check_view_settings(views.RECIPE, views.SIZE, views.CROP_SCALE, views.BLUR_SIGMA)
     # Without a path and to be continued, it only looks at its settings.
@@ -52,20 +45,26 @@ def check_run(cfg, num_images: int, ranks: int, resume: bool) -> None:
         KNNMonitor(cfg, steps)
 
 
-def check_output(cfg, resume: bool) -> None:
-    """Refuse to write over another run, to continue it as another, or to write where that is not allowed."""
+def check_output(cfg, resume: bool) -> list[str]:
+    """Refuse to write over another run, to continue it as another, or to write where that is not allowed.
+
+    Returns:
+        what a continuation changes, see :func:`check_continuation`.
+    """
+    changes = []
     if os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")):
         if not resume:
             raise ValueError(
                 f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} already holds a run; continue it with --resume, or choose another"
             )
-        check_continuation(cfg)
+        changes = check_continuation(cfg)
     there = existing_parent(cfg.OUTPUT_DIR)
     if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(
             f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be written: {there!r} is no folder, or not yours to write to; "
             "choose another"
         )
+    return changes
 
 
 def existing_parent(path: str) -> str:

@@ -15,6 +15,7 @@ from moco_det.run_record import MACHINE_KEYS
 APPLIES = (
     "MODEL.META_ARCHITECTURE",
     "MODEL.DEVICE",
+    "MODEL.WEIGHTS",
     "MODEL.PIXEL_MEAN",
     "MODEL.PIXEL_STD",
     "MODEL.MOCO",
@@ -33,6 +34,9 @@ APPLIES = (
     "SOLVER.EPOCHS",
     "SOLVER.STEP_EPOCHS",
     "SOLVER.PRECISION",
+    "SOLVER.ACCUMULATE",
+    "SOLVER.ACTIVATION_CHECKPOINTING",
+    "SOLVER.CHANNELS_LAST",
     "SOLVER.CHECKPOINT_EPOCHS",
     "SOLVER.CHECKPOINT_KEEP",
     "SOLVER.LOG_PERIOD",
@@ -52,7 +56,7 @@ INSTEAD = {
 
 
 def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
-    """Recipe < ``--images`` < KEY VALUE pairs, checked; called on every rank.
+    """Recipe < ``--overlay`` < KEY VALUE pairs, and ``--images``, checked; called on every rank.
 
     Args:
         args: of :func:`moco_det.pretrain.trainer.argument_parser`.
@@ -69,7 +73,8 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
         raise ValueError(
             "there is no --config-file; give a recipe such as configs/Pretrain/moco_v2_R_50_200ep.yaml"
         )
-    set_keys = merge_config(cfg, get_config_file(args.config_file), args.opts)
+    overlays = (args.overlay,) if args.overlay else ()
+    set_keys = merge_config(cfg, get_config_file(args.config_file), args.opts, overlays)
     _refuse_what_does_not_apply([key for key in set_keys if key in core_keys])
     _refuse_what_has_no_effect(cfg, args.opts[0::2])
     if args.images:
@@ -125,8 +130,15 @@ MAY_CHANGE = {
 }
 
 
-def check_continuation(cfg: CfgNode) -> None:
+# What a continuation may change knowingly: it is named in the log. More epochs make a run longer.
+MAY_CHANGE_NAMED = {"SOLVER.EPOCHS", "SOLVER.STEP_EPOCHS"}
+
+
+def check_continuation(cfg: CfgNode) -> list[str]:
     """Refuse to continue the run in OUTPUT_DIR as another one.
+
+    Returns:
+        a sentence for each change that is accepted and that the log should name.
 
     Raises:
         ValueError: names each key that differs, with both values.
@@ -134,16 +146,18 @@ def check_continuation(cfg: CfgNode) -> None:
     with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml")) as file:
         saved = yaml.safe_load(file)
     asked = yaml.safe_load(cfg.dump())  # the same way round, so that tuples compare with lists
-    differ = [
-        f"{key} was {_get(saved, key)!r}, is {_get(asked, key)!r}"
+    differ = {
+        key: f"{key} was {_get(saved, key)!r}, is {_get(asked, key)!r}"
         for key in known_keys(cfg)
         if key not in MAY_CHANGE and _get(saved, key) != _get(asked, key)
-    ]
-    if differ:
+    }
+    refused = [differ[key] for key in differ if key not in MAY_CHANGE_NAMED]
+    if refused:
         raise ValueError(
-            f"--resume would continue {cfg.OUTPUT_DIR!r} with other settings: {'; '.join(differ)}; give the "
+            f"--resume would continue {cfg.OUTPUT_DIR!r} with other settings: {'; '.join(refused)}; give the "
             "same, or start anew in another OUTPUT_DIR"
         )
+    return list(differ.values())
 
 
 def _get(config: dict, key: str):

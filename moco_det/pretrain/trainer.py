@@ -1,13 +1,14 @@
 """The pre-training loop in detectron2's style, and the command line around it."""
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import time
 
 import torch
-from detectron2.engine import TrainerBase, default_argument_parser, hooks, launch
+from detectron2.engine import TrainerBase, default_argument_parser, hooks
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
@@ -15,15 +16,17 @@ from detectron2.utils.logger import setup_logger
 from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
 
-from moco_det.cli import settle_processes, user_errors
+from moco_det.cli import run_in_processes, settle_processes, user_errors
 from moco_det.model_zoo import recipe_name
-from moco_det.pretrain.checkpoint import PretrainCheckpointer, RunClock
+from moco_det.pretrain import plan
+from moco_det.pretrain.checkpoint import PretrainCheckpointer, RunHistory, describe_changes
 from moco_det.pretrain.hooks import EpochLearningRate, LogWriter, StepStatistics, UnreadableImages
-from moco_det.pretrain.images import find_images, registered_images
 from moco_det.pretrain.loader import UnreadableLog, build_loader, steps_per_epoch
 from moco_det.pretrain.monitor import KNNMonitor
+from moco_det.pretrain.preflight import check_disk_space, check_output, check_periods, unlabelled_images
 from moco_det.pretrain.schedule import check_schedule
-from moco_det.pretrain.settings import build_config, check_continuation
+from moco_det.pretrain.settings import build_config
+from moco_det.pretrain.start import read_start, start_from
 from moco_det.progress import ProgressBar
 from moco_det.run_record import FILE_NAME as RECORD
 from moco_det.run_record import write_run_record
@@ -42,10 +45,8 @@ class PretrainTrainer(TrainerBase):
     def __init__(self, cfg):
         super().__init__()
         self.cfg = cfg
-        self.clock = RunClock()
-        self.paths = (
-            find_images(cfg.DATASETS.IMAGES) if cfg.DATASETS.IMAGES else registered_images(cfg.DATASETS.TRAIN)
-        )
+        self.history = RunHistory()
+        self.paths = unlabelled_images(cfg)
         check_schedule(cfg, len(self.paths))
         self.steps_per_epoch = steps_per_epoch(len(self.paths), cfg.SOLVER.IMS_PER_BATCH)
         self.max_iter = cfg.SOLVER.EPOCHS * self.steps_per_epoch
@@ -59,14 +60,22 @@ class PretrainTrainer(TrainerBase):
             momentum=cfg.SOLVER.MOMENTUM,
             weight_decay=cfg.SOLVER.WEIGHT_DECAY,  # on batch norm and biases too, as in the official code
         )
+        # Small gradients would vanish in float16; in other precisions it does nothing.
+        self.scaler = torch.amp.GradScaler(cfg.MODEL.DEVICE, enabled=cfg.SOLVER.PRECISION == "float16")
         self.checkpointer = PretrainCheckpointer(
             self.moco,
             cfg,
             save_to_disk=comm.is_main_process(),
             num_images=len(self.paths),
             optimizer=self.optimizer,
-            clock=self.clock,
+            scaler=self.scaler,
+            history=self.history,
         )
+
+        if cfg.MODEL.WEIGHTS and not self.checkpointer.has_checkpoint():  # else the checkpoint replaces them
+            start = read_start(cfg)
+            start_from([self.moco.encoder_q, self.moco.encoder_k], start)
+            self.history.weights, self.history.weights_sha256 = os.path.basename(start.path), start.sha256
 
     def _distributed(self, model):
         if comm.get_world_size() == 1:
@@ -89,12 +98,26 @@ class PretrainTrainer(TrainerBase):
             )
         if all(found):
             saved = self.checkpointer.load(self.checkpointer.get_checkpoint_file())
-            self.start_iter = saved["iteration"] + 1
+            self._continue(saved["iteration"] + 1, saved["environment"])
+
+    def _continue(self, iteration: int, environment: dict) -> None:
+        changes = describe_changes(environment, self.checkpointer.record["environment"])
+        if changes:
+            logger.warning(
+                f"Continued on other terms ({', '.join(changes)}): the draws are the same, rounding is not, and "
+                "the numbers will part from those of an uninterrupted run"
+            )
+        if iteration > self.max_iter:
+            raise ValueError(
+                f"SOLVER.EPOCHS is {self.cfg.SOLVER.EPOCHS}, which ends at step {self.max_iter}, but the run in "
+                f"{self.cfg.OUTPUT_DIR!r} is at step {iteration}; give as many epochs or more"
+            )
+        self.start_iter = iteration
 
     def run(self) -> None:
         """Train from ``start_iter`` to the end of the schedule."""
         self.model.train()
-        self.batches = iter(self._loader())
+        self.batches = iter(self.loader())
         self.register_hooks(self._hooks_of_run())
         logger.info(
             f"{len(self.paths)} images, {self.steps_per_epoch} steps an epoch, {self.max_iter} steps in all; "
@@ -102,7 +125,8 @@ class PretrainTrainer(TrainerBase):
         )
         super().train(self.start_iter, self.max_iter)
 
-    def _loader(self):
+    def loader(self):
+        """The batches of this rank from ``start_iter`` on, without end."""
         cfg = self.cfg
         return build_loader(
             self.paths,
@@ -157,11 +181,22 @@ class PretrainTrainer(TrainerBase):
         if self.iter == 0 and comm.is_main_process():
             save_sample_views(self.batch, os.path.join(self.cfg.OUTPUT_DIR, "sample_views.png"))
 
-        self.outputs = self.model({**self.batch, "iteration": self.iter})
-        loss = sum(value for name, value in self.outputs.items() if name.startswith("loss"))
         self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        parts = [self._backward(part) for part in range(self.cfg.SOLVER.ACCUMULATE)]
+        self.outputs = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def _backward(self, micro_batch: int) -> dict[str, torch.Tensor]:
+        """Gradients of one micro-batch, added to those before it; returns what the model did, detached."""
+        count = self.cfg.SOLVER.ACCUMULATE
+        last = micro_batch == count - 1
+        distributed = isinstance(self.model, DistributedDataParallel)
+        with self.model.no_sync() if distributed and not last else contextlib.nullcontext():
+            outputs = self.model({**self.batch, "iteration": self.iter, "micro_batch": micro_batch})
+            loss = sum(value for name, value in outputs.items() if name.startswith("loss")) / count
+            self.scaler.scale(loss).backward()
+        return {name: value.detach() for name, value in outputs.items()}
 
 
 def save_sample_views(batch: dict, path: str, pairs: int = 8) -> None:
@@ -180,25 +215,32 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--images", default="", help="a folder of images (any depth), or a text file of paths"
     )
+    parser.add_argument(
+        "--overlay",
+        default="",
+        metavar="FILE",
+        help="a YAML file merged over the recipe, below the KEY VALUE pairs (tools/compute_stats.py writes one)",
+    )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="print what the run will be, after a short trial, with advice; nothing is written",
+    )
     parser.set_defaults(num_gpus=None)
     return parser
 
 
 def run(args: argparse.Namespace, add_configs=()) -> None:
-    """Pre-train as the command line says, on ``--num-gpus`` GPUs of this machine (0: on the CPU).
+    """Pre-train as the command line says: on ``--num-gpus`` GPUs of each machine (0: the CPU), or under torchrun.
 
     Raises:
         ValueError: the settings cannot run; OSError: the output cannot be written.
     """
+    if args.plan:
+        plan.run(args, add_configs, PretrainTrainer)
+        return
     settle_processes(args)
-    launch(
-        train_process,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args, add_configs),
-    )
+    run_in_processes(train_process, args, args, add_configs)
 
 
 def train_process(args: argparse.Namespace, add_configs=()) -> None:
@@ -208,6 +250,7 @@ def train_process(args: argparse.Namespace, add_configs=()) -> None:
     trainer = PretrainTrainer(cfg)
     if args.resume:
         trainer.resume()
+    check_disk_space(cfg, trainer.moco, trainer.start_iter // trainer.steps_per_epoch)
     if trainer.start_iter < trainer.max_iter:
         trainer.run()
     elif os.path.exists(os.path.join(cfg.OUTPUT_DIR, RECORD)):
@@ -219,12 +262,14 @@ def train_process(args: argparse.Namespace, add_configs=()) -> None:
             stage="pretrain",
             cfg=cfg,
             metrics=final_metrics(os.path.join(cfg.OUTPUT_DIR, "metrics.json")),
-            seconds=trainer.clock.seconds,
+            seconds=trainer.history.seconds,
             extra={
                 "task": recipe_name(args.config_file),
                 "iterations": trainer.max_iter,
                 "images": len(trainer.paths),
                 "views": 2 * trainer.max_iter * cfg.SOLVER.IMS_PER_BATCH,
+                "weights": trainer.history.weights,
+                "weights_sha256": trainer.history.weights_sha256,
             },
         )
 
@@ -242,16 +287,14 @@ def final_metrics(path: str) -> dict[str, float]:
 
 def prepare_output(cfg, resume: bool) -> None:
     """Make OUTPUT_DIR with log and config; refuse to write over another run, or to continue it as another."""
-    if os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")):
-        if not resume:
-            raise ValueError(
-                f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} already holds a run; continue it with --resume, or choose another"
-            )
-        check_continuation(cfg)
+    changes = check_output(cfg, resume)
+    check_periods(cfg)
     comm.synchronize()
     os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="moco_det")
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="fvcore")
+    for change in changes:
+        logger.warning(f"--resume: {change}; the epochs to come follow the new schedule")
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     if comm.is_main_process():
         with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w") as file:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from convert_examples import official_moco, own_checkpoint
+from checkpoint_examples import official_moco, own_checkpoint
 from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model

@@ -1,7 +1,8 @@
 import pytest
 
+from moco_det.backbone_tensors import expected_shapes
 from moco_det.convert.rename import to_detectron2, to_torchvision
-from moco_det.convert.verify import detectron2_resnet, expected_shapes
+from moco_det.convert.verify import detectron2_resnet
 
 
 @pytest.mark.parametrize(

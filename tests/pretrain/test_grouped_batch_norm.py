@@ -8,8 +8,10 @@ from moco_det.pretrain.grouped_batch_norm import (
     GroupedBatchNorm2d,
     average_running_statistics,
     local_block,
+    recomputing,
     shuffle,
     unshuffle,
+    update_running_statistics,
 )
 from moco_det.pretrain.moco import MoCo
 from moco_det.testing import run_processes, tiny_pretrain_config
@@ -46,6 +48,7 @@ def test_normalises_each_group_by_its_own_statistics(group_size):
 def test_running_statistics_take_one_step_towards_the_mean_over_groups():
     bn, x = layer(4), images() * 3 + 2
     bn(x)
+    update_running_statistics(bn)
     means = torch.stack([x[i : i + 4].transpose(0, 1).flatten(1).mean(1) for i in (0, 4, 8)])
     variances = torch.stack(
         [x[i : i + 4].transpose(0, 1).flatten(1).var(1, unbiased=True) for i in (0, 4, 8)]
@@ -66,6 +69,7 @@ def test_one_group_is_plain_batch_norm():
     ours, plain = layer(12), nn.BatchNorm2d(3).double()
     plain.load_state_dict(ours.state_dict())
     ours(x), plain(x)
+    update_running_statistics(ours)
     torch.testing.assert_close(ours.state_dict(), plain.state_dict())
     torch.testing.assert_close(ours.eval()(x), plain.eval()(x))
 
@@ -79,27 +83,78 @@ def test_unshuffle_undoes_shuffle():
     assert torch.equal(unshuffle(shuffled, permutation), x)
 
 
-def _on_two_ranks():
-    x = images()
-    permutation = torch.randperm(12, generator=torch.Generator().manual_seed(0))
-    shuffled = shuffle(local_block(x), permutation)
-    bn = layer(3)
-    normalised = bn(shuffled)
-    average_running_statistics(bn)
-    return shuffled, unshuffle(normalised, permutation), bn.running_mean, bn.running_var
+def test_micro_batches_make_one_step_of_the_running_statistics():
+    """And a forward pass that is repeated for the gradients counts once."""
+    whole, parts, x = layer(4), layer(4), images() * 3 + 2
+    whole(x)
+    for part in x.split(4):
+        parts(part)
+        with recomputing():
+            parts(part)
+    assert parts.running_mean.abs().max() == 0 and parts.num_batches_tracked == 0
+    for bn in (whole, parts):
+        update_running_statistics(bn)
+        update_running_statistics(bn)  # no groups since: nothing changes
+    torch.testing.assert_close(parts.state_dict(), whole.state_dict())
 
 
-def test_two_ranks_equal_one():
-    """Exact tensors by rank: the shuffle deals over the global batch, statistics are those of all groups."""
-    x = images()
-    permutation = torch.randperm(12, generator=torch.Generator().manual_seed(0))
-    bn = layer(3)
-    whole = unshuffle(bn(shuffle(x, permutation)), permutation)
-    for rank, (shuffled, keys, mean, variance) in enumerate(run_processes(_on_two_ranks, 2)):
-        assert torch.equal(shuffled, x[permutation[rank * 6 : rank * 6 + 6]])
+PERMUTATION = torch.randperm(12, generator=torch.Generator().manual_seed(0))
+GROUP_SIZES = (3, 6, 12)
+
+
+def _on_ranks():
+    """By group size: keys of the shuffled batch, gradient of the batch, running statistics."""
+    results = {"shuffled": shuffle(local_block(images()), PERMUTATION), "float16": _float16_sums()}
+    for group_size in GROUP_SIZES:
+        bn, x = layer(group_size), images().requires_grad_()
+        keys = unshuffle(bn(results["shuffled"]).detach(), PERMUTATION)
+        (gradient,) = torch.autograd.grad(bn(local_block(x)).pow(3).sum(), x)
+        torch.distributed.all_reduce(gradient)
+        update_running_statistics(bn)
+        average_running_statistics(bn)
+        results[group_size] = (keys, gradient, bn.running_mean, bn.running_var)
+    return results
+
+
+def _float16_sums():
+    """Mean and largest output of one group over all ranks whose sum no float16 can hold."""
+    ranks = torch.distributed.get_world_size()
+    bn = GroupedBatchNorm2d(1, 1000 * ranks)
+    y = bn(torch.tensor([256.0, 257.0]).repeat(500).view(1000, 1, 1, 1).half())
+    return bn.mean_sum.item(), y.dtype, y.abs().max().item()
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def ranks(request):
+    return run_processes(_on_ranks, request.param)
+
+
+def test_the_shuffle_deals_over_the_global_batch(ranks):
+    n = 12 // len(ranks)
+    for rank, results in enumerate(ranks):
+        assert torch.equal(results["shuffled"], images()[PERMUTATION[rank * n : rank * n + n]])
+
+
+@pytest.mark.parametrize("group_size", GROUP_SIZES)
+def test_ranks_equal_one(ranks, group_size):
+    """Ranks with several groups, with one, and groups over two and four ranks."""
+    bn, x = layer(group_size), images().requires_grad_()
+    whole = unshuffle(bn(shuffle(x.detach(), PERMUTATION)), PERMUTATION)
+    (gradient,) = torch.autograd.grad(bn(x).pow(3).sum(), x)
+    update_running_statistics(bn)
+    for results in ranks:
+        keys, theirs, mean, variance = results[group_size]
         torch.testing.assert_close(keys, whole, atol=1e-12, rtol=0)
+        torch.testing.assert_close(theirs, gradient, atol=1e-11, rtol=0)
         torch.testing.assert_close(mean, bn.running_mean)
         torch.testing.assert_close(variance, bn.running_var)
+
+
+def test_a_group_over_ranks_keeps_the_precision_of_its_statistics(ranks):
+    for results in ranks:
+        mean, dtype, largest = results["float16"]
+        assert mean == pytest.approx(256.5, abs=0.01) and dtype == torch.float16
+        assert largest == pytest.approx(1.0, abs=1e-2)
 
 
 @pytest.mark.parametrize("shuffled", [False, True])

@@ -434,7 +434,7 @@ def test_a_gpu_that_is_too_small_is_refused_with_what_to_set(monkeypatch):
             ("SOLVER.IMS_PER_BATCH", "32", "MODEL.MOCO.QUEUE_SIZE", "32"),
             "QUEUE_SIZE is 32, but there are only 25",
         ),
-        (("SOLVER.IMS_PER_BATCH", "0"), "SOLVER.IMS_PER_BATCH is 0, which 1 processes cannot share equally"),
+        (("SOLVER.IMS_PER_BATCH", "0"), "SOLVER.IMS_PER_BATCH is 0; expected a multiple of the 1 processes"),
         (("MODEL.MOCO.BN_GROUP_SIZE", "3"), "BN_GROUP_SIZE is 3; expected a divisor of the 8 images"),
         (("MODEL.MOCO.TEMPERATURE", "0.0"), "MODEL.MOCO.TEMPERATURE is 0"),
         (("INPUT.VIEWS.CROP_SCALE", "(0.5, 0.2)"), "INPUT.VIEWS.CROP_SCALE is"),
@@ -457,7 +457,7 @@ def test_batches_that_the_planned_processes_cannot_share_are_refused(folder, mon
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(SystemExit):
         type_in(monkeypatch, "--num-gpus", "3", "--plan", *TINY, "OUTPUT_DIR", "out")
-    assert "is 8, which 3 processes cannot share equally; expected a multiple of 3" in capsys.readouterr().err
+    assert "is 8; expected a multiple of the 3 processes" in capsys.readouterr().err
 
 
 def test_a_plan_that_would_fill_the_disk_is_refused(folder, monkeypatch, capsys):

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from convert_examples import official_moco, random_states
+from checkpoint_examples import official_moco, random_states
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,10 @@ import tarfile
 import numpy as np
 import pytest
 import torch
-from convert_examples import official_moco, own_checkpoint
+from checkpoint_examples import official_moco, own_checkpoint
 
 from moco_det.backbone_file import TORCHVISION_PREPROCESSING
-from moco_det.convert.sources import locate_backbone, read_checkpoint
+from moco_det.sources import locate_backbone, read_checkpoint
 
 
 class Attack:

@@ -1,6 +1,6 @@
 """The known checkpoint families: how content tells them apart, where the backbone is. Reads files safely.
 
-A new family is one more entry in FAMILIES. What is done with the tensors stands in ``verify.py``.
+A new family is one more entry in FAMILIES. Whether the tensors are whole is asked in ``backbone_tensors.py``.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from moco_det.backbone_file import (
     UnsafePickleError,
     restricted_load,
 )
+from moco_det.backbone_tensors import find_arch
 
 # ---- Reading a file ------------------------------------------------------------------------------
 
@@ -199,6 +200,21 @@ def locate_backbone(content: Any, encoder: str = "query") -> Source:
     backbone, dropped = _sort(tensors, family, encoder)
     chosen = encoder if len(family.prefixes) > 1 else ""
     return Source(family.name, chosen, record, backbone, dropped, bookkeeping)
+
+
+def agreed_arch(found: Source) -> str:
+    """The architecture of a source's backbone.
+
+    Raises:
+        ValueError: its tensors are no ResNet's, or another one's than the checkpoint says.
+    """
+    arch = find_arch(found.backbone)
+    if found.record.arch not in (None, arch):
+        raise ValueError(
+            f"the checkpoint says it holds a {found.record.arch}, but its tensors are a {arch}'s; "
+            "it was damaged or edited: take an intact one"
+        )
+    return arch
 
 
 def _state_dict(content: Mapping) -> tuple[Mapping, list[str]]:

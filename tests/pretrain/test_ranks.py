@@ -1,0 +1,159 @@
+"""One recipe on 1, 2 and 4 processes is one algorithm; and each comparison catches a planted bug.
+
+DESIGN: draws, permutations, groups and data order bit-equal; losses within 1e-9 over 20 steps in float64, and
+within 1e-5 relative at the first step in float32 (two float32 runs that differ in rounding part soon).
+"""
+
+import contextlib
+from unittest import mock
+
+import pytest
+import torch
+from detectron2.utils import comm
+
+from moco_det.pretrain import checkpoint, dictionaries, grouped_batch_norm, moco
+from moco_det.pretrain.trainer import PretrainTrainer, prepare_output
+from moco_det.seeding import torch_generator
+from moco_det.testing import run_processes, tiny_pretrain_config, write_random_images
+
+# Batch norm of 16 images a batch, and steps: two ranks hold one group of 8 and four ranks half a one; ranks hold
+# several groups of 4; one group over all.
+SETTINGS = {"groups of 8": ("BN", 8, 20), "groups of 4": ("BN", 4, 5), "SyncBN": ("SyncBN", 8, 5)}
+
+
+def record(images, output, setting, steps=None, dtype=torch.float64, bug=contextlib.nullcontext):
+    """Train some steps on the ranks there are; what a rank drew, dealt out, computed and kept.
+
+    Views and learning rate are such that rounding grows slowly: batch norm over few values makes it explode.
+    """
+    cfg = tiny_pretrain_config(output, EPOCHS=10, CHECKPOINT_EPOCHS=100, IMS_PER_BATCH=16, BASE_LR=0.003)
+    cfg.MODEL.MOCO.NORM, cfg.MODEL.MOCO.BN_GROUP_SIZE, usual = SETTINGS[setting]
+    cfg.MODEL.MOCO.QUEUE_SIZE = 48
+    cfg.INPUT.VIEWS.SIZE = 48
+    cfg.DATASETS.IMAGES = str(images)
+    torch.set_default_dtype(dtype)
+    try:
+        with bug():
+            prepare_output(cfg, resume=False)
+            return run_and_record(PretrainTrainer(cfg), steps or usual)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def run_and_record(trainer, steps):
+    seen = {name: [] for name in ("query", "dealt", "queue", "loss")}
+    trainer.moco.encoder_k.register_forward_pre_hook(
+        lambda _, inputs: seen["dealt"].append(inputs[0].clone())
+    )
+    run_step = trainer.run_step
+
+    def recorded_step():
+        seen["queue"].append(trainer.moco.dictionary.keys.clone())
+        run_step()
+        seen["query"].append(trainer.batch["query"])
+        seen["loss"].append(float(trainer.outputs["loss_contrastive"]))
+
+    trainer.run_step = recorded_step
+    trainer.max_iter = trainer.start_iter + steps
+    trainer.run()
+    return {**seen, "state": trainer.moco.state_dict()}
+
+
+def assert_one_algorithm(one, ranks, tolerance=1e-9):
+    for step in range(len(one["loss"])):
+        for name in ("query", "dealt"):
+            assert torch.equal(torch.cat([rank[name][step] for rank in ranks]), one[name][step]), (name, step)
+        for rank in ranks:
+            assert torch.equal(rank["queue"][step], ranks[0]["queue"][step]), step
+        mean_loss = sum(rank["loss"][step] for rank in ranks) / len(ranks)
+        assert mean_loss == pytest.approx(one["loss"][step], abs=tolerance), step
+    for rank in ranks:
+        for name, value in one["state"].items():
+            torch.testing.assert_close(rank["state"][name], value, atol=1e-7, rtol=1e-7)
+
+
+# ---- Planted bugs: what the comparison must catch --------------------------------------------------
+
+
+def per_rank_permutation():
+    wrong = lambda seed, *key: torch_generator(seed + comm.get_rank(), *key)  # noqa: E731
+    return mock.patch.object(moco, "torch_generator", wrong)
+
+
+def queue_of_its_own():
+    wrong = lambda seed, *key: torch_generator(seed + comm.get_rank(), *key)  # noqa: E731
+    return mock.patch.object(dictionaries, "torch_generator", wrong)
+
+
+def statistics_of_rank_0_only():
+    return mock.patch.object(checkpoint, "average_running_statistics", lambda model: None)
+
+
+def groups_within_a_rank():
+    def wrong(self, x):
+        self.group_size = x.shape[0]
+        return self.forward(x)
+
+    return mock.patch.object(grouped_batch_norm.GroupedBatchNorm2d, "_group_over_ranks", wrong)
+
+
+BUGS = {
+    "per-rank permutation": ("groups of 8", per_rank_permutation),
+    "unbroadcast queue": ("groups of 8", queue_of_its_own),
+    "rank-0-only statistics": ("groups of 8", statistics_of_rank_0_only),
+    "groups within a rank": ("SyncBN", groups_within_a_rank),
+}
+
+
+# ---- The runs ------------------------------------------------------------------------------------
+
+
+def _all_runs(images, output, with_bugs):
+    """In one start of the processes, since that takes longer than the runs."""
+    runs = {setting: record(images, f"{output}/{setting}", setting) for setting in SETTINGS}
+    runs["float32"] = record(images, f"{output}/float32", "groups of 8", steps=1, dtype=torch.float32)
+    for name, (setting, bug) in BUGS.items() if with_bugs else ():
+        runs[name] = record(images, f"{output}/{name}", setting, steps=2, bug=bug)
+    return runs
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    write_random_images(folder, 48)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(images, tmp_path_factory):
+    """By number of ranks: the records of each rank."""
+    folder = tmp_path_factory.mktemp("runs")
+    return {
+        1: [_all_runs(images, folder / "1", False)],
+        2: run_processes(_all_runs, 2, images, folder / "2", True),
+        4: run_processes(_all_runs, 4, images, folder / "4", False),
+    }
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_ranks_train_what_one_trains(runs, ranks, setting):
+    assert_one_algorithm(runs[1][0][setting], [rank[setting] for rank in runs[ranks]])
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_first_loss_in_float32(runs, ranks):
+    mean = sum(rank["float32"]["loss"][0] for rank in runs[ranks]) / ranks
+    assert mean == pytest.approx(runs[1][0]["float32"]["loss"][0], rel=1e-5)
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_the_comparison_catches(runs, images, tmp_path, bug):
+    one = record(images, tmp_path, BUGS[bug][0], steps=2)
+    with pytest.raises(AssertionError):
+        assert_one_algorithm(one, [rank[bug] for rank in runs[2]])
+
+
+def test_the_start_of_the_queue_is_equal_on_all_ranks(runs):
+    starts = [rank["groups of 8"]["queue"][0] for ranks in runs.values() for rank in ranks]
+    assert all(torch.equal(start, starts[0]) for start in starts)

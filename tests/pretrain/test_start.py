@@ -1,0 +1,79 @@
+"""MODEL.WEIGHTS: what both encoders start from, and what is refused."""
+
+import pytest
+import torch
+from checkpoint_examples import official_moco, random_states
+
+from moco_det.pretrain.trainer import PretrainTrainer, prepare_output
+from moco_det.testing import tiny_pretrain_config, write_random_images
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    write_random_images(folder, 24)
+    return folder
+
+
+def trainer_from(weights, images, output, **moco):
+    cfg = tiny_pretrain_config(output, CHECKPOINT_EPOCHS=1)
+    cfg.DATASETS.IMAGES, cfg.MODEL.WEIGHTS = str(images), str(weights)
+    for key, value in moco.items():
+        cfg.MODEL.MOCO[key] = value
+    prepare_output(cfg, resume=(output / "last_checkpoint").exists())
+    return PretrainTrainer(cfg)
+
+
+@pytest.mark.parametrize("family", ["torchvision", "official"])
+def test_both_encoders_start_from_the_backbone(images, tmp_path, resnet18, family):
+    content = resnet18 if family == "torchvision" else official_moco(resnet18, random_states("resnet18", 1))
+    torch.save(content, tmp_path / "weights.pth")
+    trainer = trainer_from(tmp_path / "weights.pth", images, tmp_path / "out")
+    plain = trainer_from("", images, tmp_path / "plain")
+    for encoder, untouched in (
+        (trainer.moco.encoder_q, plain.moco.encoder_q),
+        (trainer.moco.encoder_k, plain.moco.encoder_k),
+    ):
+        for name, value in encoder.state_dict().items():
+            if name.startswith("fc."):
+                assert torch.equal(value, untouched.state_dict()[name])
+            elif not name.endswith("num_batches_tracked"):
+                assert torch.equal(value, resnet18[name]), name
+    assert trainer.history.weights == "weights.pth" and len(trainer.history.weights_sha256) == 64
+
+
+def test_a_checkpoint_replaces_the_weights_and_remembers_them(images, tmp_path, resnet18):
+    torch.save(resnet18, tmp_path / "weights.pth")
+    first = trainer_from(tmp_path / "weights.pth", images, tmp_path / "out")
+    first.max_iter = 3
+    first.run()
+    (tmp_path / "weights.pth").unlink()
+    resumed = trainer_from(tmp_path / "weights.pth", images, tmp_path / "out")
+    resumed.resume()
+    assert resumed.history.weights_sha256 == first.history.weights_sha256
+    for name, value in first.moco.state_dict().items():
+        assert torch.equal(resumed.moco.state_dict()[name], value)
+
+
+def test_what_cannot_be_started_from_is_refused(images, tmp_path, resnet18):
+    with pytest.raises(ValueError, match="MODEL.WEIGHTS .*nowhere.pth' is no file"):
+        trainer_from("nowhere.pth", images, tmp_path / "a")
+    torch.save(resnet18, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="is a resnet18; MODEL.MOCO.ARCH is resnet34: make them agree"):
+        trainer_from(tmp_path / "weights.pth", images, tmp_path / "b", ARCH="resnet34")
+    torch.save({n: v for n, v in resnet18.items() if n != "bn1.bias"}, tmp_path / "torn.pth")
+    with pytest.raises(ValueError, match="MODEL.WEIGHTS .*torn.pth.*1 missing: bn1.bias"):
+        trainer_from(tmp_path / "torn.pth", images, tmp_path / "c")
+    own = {"model": {f"encoder_q.{name}": value for name, value in resnet18.items()}}
+    own["moco_det"] = {
+        "arch": "resnet18",
+        "preprocessing": {
+            "format": "RGB",
+            "pixel_mean": [10.0, 20.0, 30.0],
+            "pixel_std": [58.395, 57.12, 57.375],
+            "stride_in_1x1": False,
+        },
+    }
+    torch.save(own, tmp_path / "own.pth")
+    with pytest.raises(ValueError, match=r"trained with MODEL.PIXEL_MEAN \[10.0, 20.0, 30.0\], this run has"):
+        trainer_from(tmp_path / "own.pth", images, tmp_path / "d")
