@@ -1,7 +1,7 @@
 """Randomness as a function: every draw comes from a generator keyed by what it is for.
 
-Nothing here keeps state, so workers, ranks, restarts and their number change no draw (see
-docs on reproducibility in GETTING_STARTED.md).
+Nothing here keeps state, so workers, ranks, restarts and their number change no draw
+(docs/REPRODUCIBILITY.md).
 """
 
 import hashlib

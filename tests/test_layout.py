@@ -15,7 +15,14 @@ from moco_det.pretrain.settings import APPLIES
 from moco_det.testing import REPOSITORY
 
 STAGES = ("pretrain", "convert", "finetune", "classify", "report", "toyworld")
-DOCUMENTS = ("README.md", "GETTING_STARTED.md", "INSTALL.md", "MODEL_ZOO.md", "CONTRIBUTING.md")
+DOCUMENTS = (
+    "README.md",
+    "GETTING_STARTED.md",
+    "INSTALL.md",
+    "MODEL_ZOO.md",
+    "CONTRIBUTING.md",
+    "docs/REPRODUCIBILITY.md",
+)
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -111,6 +118,17 @@ def test_recipes_have_the_official_values(name, official):
         for part in key.split("."):
             node = node[part]
         assert node == value, key
+
+
+def test_the_tests_that_hold_the_promises_exist():
+    """In docs/REPRODUCIBILITY.md; "…::name" is a test of one of the files that it names."""
+    text = (REPOSITORY / "docs/REPRODUCIBILITY.md").read_text()
+    files = [REPOSITORY / path for path in set(re.findall(r"tests/[\w/]+\.py", text))]
+    names = re.findall(r"::(test_\w+)", text)
+    defined = {
+        name for path in files for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    assert len(names) > 10 and set(names) <= defined, set(names) - defined
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

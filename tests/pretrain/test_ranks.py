@@ -5,6 +5,7 @@ within 1e-5 relative at the first step in float32 (two float32 runs that differ 
 """
 
 import contextlib
+import shutil
 from unittest import mock
 
 import pytest
@@ -21,7 +22,9 @@ from moco_det.testing import run_processes, tiny_pretrain_config, write_random_i
 SETTINGS = {"groups of 8": ("BN", 8, 20), "groups of 4": ("BN", 4, 5), "SyncBN": ("SyncBN", 8, 5)}
 
 
-def record(images, output, setting, steps=None, dtype=torch.float64, bug=contextlib.nullcontext):
+def record(
+    images, output, setting, steps=None, dtype=torch.float64, bug=contextlib.nullcontext, resume=False
+):
     """Train some steps on the ranks there are; what a rank drew, dealt out, computed and kept.
 
     Views and learning rate are such that rounding grows slowly: batch norm over few values makes it explode.
@@ -34,8 +37,11 @@ def record(images, output, setting, steps=None, dtype=torch.float64, bug=context
     torch.set_default_dtype(dtype)
     try:
         with bug():
-            prepare_output(cfg, resume=False)
-            return run_and_record(PretrainTrainer(cfg), steps or usual)
+            prepare_output(cfg, resume)
+            trainer = PretrainTrainer(cfg)
+            if resume:
+                trainer.resume()
+            return run_and_record(trainer, steps or usual)
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -60,16 +66,20 @@ def run_and_record(trainer, steps):
 
 
 def assert_one_algorithm(one, ranks, tolerance=1e-9):
+    """The largest difference of a step's loss, after all that must hold is checked."""
+    differences = []
     for step in range(len(one["loss"])):
         for name in ("query", "dealt"):
             assert torch.equal(torch.cat([rank[name][step] for rank in ranks]), one[name][step]), (name, step)
         for rank in ranks:
             assert torch.equal(rank["queue"][step], ranks[0]["queue"][step]), step
         mean_loss = sum(rank["loss"][step] for rank in ranks) / len(ranks)
-        assert mean_loss == pytest.approx(one["loss"][step], abs=tolerance), step
+        differences.append(abs(mean_loss - one["loss"][step]))
+        assert differences[-1] <= tolerance, step
     for rank in ranks:
         for name, value in one["state"].items():
             torch.testing.assert_close(rank["state"][name], value, atol=1e-7, rtol=1e-7)
+    return max(differences)
 
 
 # ---- Planted bugs: what the comparison must catch --------------------------------------------------
@@ -129,6 +139,7 @@ def runs(images, tmp_path_factory):
     """By number of ranks: the records of each rank."""
     folder = tmp_path_factory.mktemp("runs")
     return {
+        "folder": folder,
         1: [_all_runs(images, folder / "1", False)],
         2: run_processes(_all_runs, 2, images, folder / "2", True),
         4: run_processes(_all_runs, 4, images, folder / "4", False),
@@ -138,13 +149,16 @@ def runs(images, tmp_path_factory):
 @pytest.mark.parametrize("ranks", [2, 4])
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_ranks_train_what_one_trains(runs, ranks, setting):
-    assert_one_algorithm(runs[1][0][setting], [rank[setting] for rank in runs[ranks]])
+    largest = assert_one_algorithm(runs[1][0][setting], [rank[setting] for rank in runs[ranks]])
+    print(f"largest difference of a loss, {ranks} ranks, {setting}: {largest:.1e}")
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_first_loss_in_float32(runs, ranks):
     mean = sum(rank["float32"]["loss"][0] for rank in runs[ranks]) / ranks
-    assert mean == pytest.approx(runs[1][0]["float32"]["loss"][0], rel=1e-5)
+    difference = abs(mean / runs[1][0]["float32"]["loss"][0] - 1)
+    print(f"relative difference of the first loss in float32, {ranks} ranks: {difference:.1e}")
+    assert difference <= 1e-5
 
 
 @pytest.mark.parametrize("bug", BUGS)
@@ -155,5 +169,19 @@ def test_the_comparison_catches(runs, images, tmp_path, bug):
 
 
 def test_the_start_of_the_queue_is_equal_on_all_ranks(runs):
-    starts = [rank["groups of 8"]["queue"][0] for ranks in runs.values() for rank in ranks]
+    starts = [rank["groups of 8"]["queue"][0] for count in (1, 2, 4) for rank in runs[count]]
     assert all(torch.equal(start, starts[0]) for start in starts)
+
+
+def test_another_number_of_ranks_continues_with_the_same_draws(runs, images, tmp_path):
+    """Two ranks stop after 5 steps, one goes on for 3: the losses of a run that was never cut."""
+    cut = tmp_path / "cut"
+    shutil.copytree(runs["folder"] / "2/groups of 4", cut)
+    rest = record(images, cut, "groups of 4", steps=3, resume=True)
+    whole = record(images, tmp_path / "whole", "groups of 4", steps=8)
+    for name in ("query", "dealt"):
+        assert all(torch.equal(*pair) for pair in zip(rest[name], whole[name][5:], strict=True))
+    largest = max(abs(ours - theirs) for ours, theirs in zip(rest["loss"], whole["loss"][5:], strict=True))
+    print(f"largest difference of a loss, 2 ranks continued by 1: {largest:.1e}")
+    assert largest <= 1e-9
+    assert "processes 2 -> 1" in (cut / "log.txt").read_text()

@@ -1,0 +1,86 @@
+"""Reduced precision learns what float32 learns, within a stated band, on the toy world.
+
+Losses of single steps part by rounding, so the mean over the last third of a run is compared; BAND is a share of
+it. Runs on a GPU where there is one.
+"""
+
+import math
+
+import pytest
+import torch
+
+from moco_det.pretrain.trainer import PretrainTrainer, prepare_output
+from moco_det.testing import tiny_pretrain_config
+from moco_det.toyworld.make import make_toyworld
+
+BAND = 0.02
+STEPS, QUEUE = 400, 128
+CHANCE = math.log(QUEUE + 1)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    make_toyworld(
+        folder / "world",
+        num_unlabelled=256,
+        num_per_class_train=1,
+        num_per_class_test=1,
+        num_train=8,
+        num_test=8,
+        image_size=64,
+    )
+    return folder / "world/unlabelled"
+
+
+@pytest.fixture(scope="module")
+def late_loss(images, tmp_path_factory):
+    """Mean loss over the last third of a run, by precision and settings; each runs once."""
+    done = {}
+
+    def of(precision: str, **solver) -> float:
+        key = (precision, *solver.items())
+        if key not in done:
+            output = tmp_path_factory.mktemp("run")
+            solver = {"BASE_LR": 0.015} | solver
+            cfg = tiny_pretrain_config(
+                output, PRECISION=precision, IMS_PER_BATCH=32, EPOCHS=STEPS // 8, **solver
+            )
+            cfg.MODEL.DEVICE, cfg.DATASETS.IMAGES = DEVICE, str(images)
+            cfg.MODEL.MOCO.QUEUE_SIZE, cfg.MODEL.MOCO.BN_GROUP_SIZE, cfg.MODEL.MOCO.MOMENTUM = QUEUE, 8, 0.99
+            prepare_output(cfg, resume=False)
+            done[key] = late_loss_of(PretrainTrainer(cfg))
+        return done[key]
+
+    return of
+
+
+def late_loss_of(trainer) -> float:
+    losses, run_step = [], trainer.run_step
+
+    def recorded_step():
+        run_step()
+        losses.append(float(trainer.outputs["loss_contrastive"]))
+
+    trainer.run_step = recorded_step
+    trainer.run()
+    last = losses[-len(losses) // 3 :]
+    return sum(last) / len(last)
+
+
+@pytest.mark.stress  # minutes on a CPU, above all in float16
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_reduced_precision_learns_what_float32_learns(late_loss, precision):
+    plain = late_loss("float32", CHANNELS_LAST=False)
+    assert plain < CHANCE - 0.2, "nothing was learned, so nothing is compared"
+    difference = late_loss(precision, CHANNELS_LAST=True) / plain - 1
+    print(f"{precision}, {STEPS} steps on {DEVICE}: {difference:+.2%} of float32's loss {plain:.3f}")
+    assert abs(difference) <= BAND
+
+
+@pytest.mark.stress
+def test_the_band_is_narrower_than_what_a_setting_does(late_loss):
+    """A run that trains otherwise leaves it: here, at a tenth of the learning rate."""
+    plain = late_loss("float32", CHANNELS_LAST=False)
+    assert abs(late_loss("float32", BASE_LR=0.0015) / plain - 1) > BAND
