@@ -59,7 +59,7 @@ setup(
     ],
     entry_points={
         "console_scripts": [
-            "moco-det-pretrain=moco_det.pretrain.trainer:main",
+            "moco-det-pretrain=moco_det.pretrain.command:main",
             "moco-det-convert=moco_det.convert.convert:main",
             "moco-det-train=moco_det.finetune.trainer:main",
             "moco-det-report=moco_det.report.report:main",

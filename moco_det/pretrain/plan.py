@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import sys
 import textwrap
-from collections.abc import Callable
 
 import torch
 
@@ -28,6 +27,7 @@ from moco_det.pretrain.preflight import (
     unlabelled_images,
 )
 from moco_det.pretrain.settings import build_config
+from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.run_record import command_line
 
 WIDTH, LABEL = 110, 15
@@ -35,12 +35,11 @@ WIDTH, LABEL = 110, 15
 Row = tuple[str, str]  # label, text
 
 
-def run(args: argparse.Namespace, add_configs, make_trainer: Callable) -> None:
+def run(args: argparse.Namespace, add_configs) -> None:
     """Check all that a run checks, take a few steps, and print what the run will be.
 
     Args:
         args, add_configs: as of the run.
-        make_trainer: from a config to the trainer of a run.
 
     Raises:
         ValueError: the run cannot start, or not finish.
@@ -52,7 +51,7 @@ def run(args: argparse.Namespace, add_configs, make_trainer: Callable) -> None:
     check_run(cfg, len(paths), ranks, args.resume)
     facts = Facts(cfg, len(paths), ranks, args.num_machines, typical_side(paths))
     with explain_out_of_memory(facts):
-        trainer = make_trainer(trial_config(facts))
+        trainer = PretrainTrainer(trial_config(facts))
         if args.resume:
             trainer.resume()
         facts = dataclasses.replace(facts, start=trainer.start_iter)

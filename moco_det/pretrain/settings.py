@@ -59,7 +59,7 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
     """Recipe < ``--overlay`` < KEY VALUE pairs, and ``--images``, checked; called on every rank.
 
     Args:
-        args: of :func:`moco_det.pretrain.trainer.argument_parser`.
+        args: of :func:`moco_det.pretrain.command.argument_parser`.
         add_configs: functions that add a project's keys to the config.
 
     Raises:

@@ -1,35 +1,26 @@
-"""The pre-training loop in detectron2's style, and the command line around it."""
+"""The pre-training loop in detectron2's style."""
 
-import argparse
 import contextlib
-import json
 import logging
 import os
 import time
 
 import torch
-from detectron2.engine import TrainerBase, default_argument_parser, hooks
+from detectron2.engine import TrainerBase, hooks
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
-from detectron2.utils.logger import setup_logger
 from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
 
-from moco_det.cli import run_in_processes, settle_processes, user_errors
-from moco_det.model_zoo import recipe_name
-from moco_det.pretrain import plan
 from moco_det.pretrain.checkpoint import PretrainCheckpointer, RunHistory, describe_changes
 from moco_det.pretrain.hooks import EpochLearningRate, LogWriter, StepStatistics, UnreadableImages
 from moco_det.pretrain.loader import UnreadableLog, build_loader, steps_per_epoch
 from moco_det.pretrain.monitor import KNNMonitor
-from moco_det.pretrain.preflight import check_disk_space, check_output, check_periods, unlabelled_images
+from moco_det.pretrain.preflight import unlabelled_images
 from moco_det.pretrain.schedule import check_schedule
-from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.start import read_start, start_from
 from moco_det.progress import ProgressBar
-from moco_det.run_record import FILE_NAME as RECORD
-from moco_det.run_record import write_run_record
 from moco_det.seeding import keyed_seed
 
 logger = logging.getLogger(__name__)
@@ -203,105 +194,3 @@ def save_sample_views(batch: dict, path: str, pairs: int = 8) -> None:
     """A picture of the first views: queries in the upper row, their keys below."""
     rows = [torch.cat(list(batch[name][:pairs]), dim=2) for name in ("query", "key")]  # 3xSx(pairs*S)
     Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy()).save(path)
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """detectron2's arguments, plus ``--images``."""
-    parser = default_argument_parser(
-        epilog="Example: tools/pretrain_moco.py --config-file configs/Pretrain/moco_v2_R_50_200ep.yaml "
-        "--images DIR --num-gpus 8 OUTPUT_DIR output/pretrain"
-    )
-    parser.description = "Pre-train a ResNet with MoCo on unlabelled images."
-    parser.add_argument(
-        "--images", default="", help="a folder of images (any depth), or a text file of paths"
-    )
-    parser.add_argument(
-        "--overlay",
-        default="",
-        metavar="FILE",
-        help="a YAML file merged over the recipe, below the KEY VALUE pairs (tools/compute_stats.py writes one)",
-    )
-    parser.add_argument(
-        "--plan",
-        action="store_true",
-        help="print what the run will be, after a short trial, with advice; nothing is written",
-    )
-    parser.set_defaults(num_gpus=None)
-    return parser
-
-
-def run(args: argparse.Namespace, add_configs=()) -> None:
-    """Pre-train as the command line says: on ``--num-gpus`` GPUs of each machine (0: the CPU), or under torchrun.
-
-    Raises:
-        ValueError: the settings cannot run; OSError: the output cannot be written.
-    """
-    if args.plan:
-        plan.run(args, add_configs, PretrainTrainer)
-        return
-    settle_processes(args)
-    run_in_processes(train_process, args, args, add_configs)
-
-
-def train_process(args: argparse.Namespace, add_configs=()) -> None:
-    """One process of a run."""
-    cfg = build_config(args, add_configs)
-    prepare_output(cfg, args.resume)
-    trainer = PretrainTrainer(cfg)
-    if args.resume:
-        trainer.resume()
-    check_disk_space(cfg, trainer.moco, trainer.start_iter // trainer.steps_per_epoch)
-    if trainer.start_iter < trainer.max_iter:
-        trainer.run()
-    elif os.path.exists(os.path.join(cfg.OUTPUT_DIR, RECORD)):
-        logger.info(f"{cfg.OUTPUT_DIR} holds the finished run of {trainer.max_iter} steps; nothing to do")
-        return
-    if comm.is_main_process():
-        write_run_record(
-            cfg.OUTPUT_DIR,
-            stage="pretrain",
-            cfg=cfg,
-            metrics=final_metrics(os.path.join(cfg.OUTPUT_DIR, "metrics.json")),
-            seconds=trainer.history.seconds,
-            extra={
-                "task": recipe_name(args.config_file),
-                "iterations": trainer.max_iter,
-                "images": len(trainer.paths),
-                "views": 2 * trainer.max_iter * cfg.SOLVER.IMS_PER_BATCH,
-                "weights": trainer.history.weights,
-                "weights_sha256": trainer.history.weights_sha256,
-            },
-        )
-
-
-def final_metrics(path: str) -> dict[str, float]:
-    """The last value of each number in a metrics.json, and of kNN accuracy the first as ``knn_untrained``."""
-    latest = {}
-    with open(path) as lines:
-        for line in map(json.loads, lines):
-            if "knn_accuracy" in line and "knn_accuracy" not in latest:
-                latest["knn_untrained"] = line["knn_accuracy"]
-            latest.update(line)
-    return latest
-
-
-def prepare_output(cfg, resume: bool) -> None:
-    """Make OUTPUT_DIR with log and config; refuse to write over another run, or to continue it as another."""
-    changes = check_output(cfg, resume)
-    check_periods(cfg)
-    comm.synchronize()
-    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="moco_det")
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="fvcore")
-    for change in changes:
-        logger.warning(f"--resume: {change}; the epochs to come follow the new schedule")
-    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-    if comm.is_main_process():
-        with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w") as file:
-            file.write(cfg.dump())
-
-
-@user_errors
-def main(argv: list[str] | None = None) -> None:
-    """``tools/pretrain_moco.py``."""
-    run(argument_parser().parse_args(argv))

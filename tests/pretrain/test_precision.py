@@ -9,7 +9,8 @@ import math
 import pytest
 import torch
 
-from moco_det.pretrain.trainer import PretrainTrainer, prepare_output
+from moco_det.pretrain.command import prepare_output
+from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.testing import tiny_pretrain_config
 from moco_det.toyworld.make import make_toyworld
 

@@ -13,7 +13,8 @@ import torch
 from detectron2.utils import comm
 
 from moco_det.pretrain import checkpoint, dictionaries, grouped_batch_norm, moco
-from moco_det.pretrain.trainer import PretrainTrainer, prepare_output
+from moco_det.pretrain.command import prepare_output
+from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.seeding import torch_generator
 from moco_det.testing import run_processes, tiny_pretrain_config, write_random_images
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from checkpoint_examples import official_moco, random_states
 
-from moco_det.pretrain.trainer import PretrainTrainer, prepare_output
+from moco_det.pretrain.command import prepare_output
+from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.testing import tiny_pretrain_config, write_random_images
 
 

@@ -11,11 +11,11 @@ from moco_det.finetune.inits import read_init
 from moco_det.finetune.weights_check import check_preprocessing, read_weights
 from moco_det.model_zoo import get_config
 from moco_det.pretrain.checkpoint import PretrainCheckpointer
+from moco_det.pretrain.command import argument_parser
 from moco_det.pretrain.images import decode_rgb, find_images
 from moco_det.pretrain.moco import MoCo
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.stats import main, measure, sample_paths
-from moco_det.pretrain.trainer import argument_parser
 from moco_det.testing import write_random_images
 
 

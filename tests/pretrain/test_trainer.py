@@ -10,10 +10,11 @@ import torch
 
 from moco_det.pretrain import checkpoint
 from moco_det.pretrain import trainer as trainer_module
+from moco_det.pretrain.command import argument_parser, main, prepare_output
 from moco_det.pretrain.hooks import describe_step
 from moco_det.pretrain.schedule import learning_rate
 from moco_det.pretrain.settings import build_config
-from moco_det.pretrain.trainer import PretrainTrainer, argument_parser, main, prepare_output
+from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.testing import tiny_pretrain_config, write_random_images
 
 TINY = (

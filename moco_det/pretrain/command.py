@@ -1,0 +1,124 @@
+"""``tools/pretrain_moco.py``: from the command line to a finished run and its record."""
+
+import argparse
+import json
+import logging
+import os
+
+import torch
+from detectron2.engine import default_argument_parser
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from moco_det.cli import run_in_processes, settle_processes, user_errors
+from moco_det.model_zoo import recipe_name
+from moco_det.pretrain import plan
+from moco_det.pretrain.preflight import check_disk_space, check_output, check_periods
+from moco_det.pretrain.settings import build_config
+from moco_det.pretrain.trainer import PretrainTrainer
+from moco_det.run_record import FILE_NAME as RECORD
+from moco_det.run_record import write_run_record
+
+logger = logging.getLogger(__name__)
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """detectron2's arguments and those of pre-training."""
+    parser = default_argument_parser(
+        epilog="Example: tools/pretrain_moco.py --config-file configs/Pretrain/moco_v2_R_50_200ep.yaml "
+        "--images DIR --num-gpus 8 OUTPUT_DIR output/pretrain"
+    )
+    parser.description = "Pre-train a ResNet with MoCo on unlabelled images."
+    parser.add_argument(
+        "--images", default="", help="a folder of images (any depth), or a text file of paths"
+    )
+    parser.add_argument(
+        "--overlay",
+        default="",
+        metavar="FILE",
+        help="a YAML file merged over the recipe, below the KEY VALUE pairs (tools/compute_stats.py writes one)",
+    )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="print what the run will be, after a short trial, with advice; nothing is written",
+    )
+    parser.set_defaults(num_gpus=None)
+    return parser
+
+
+def run(args: argparse.Namespace, add_configs=()) -> None:
+    """Pre-train as the command line says: on ``--num-gpus`` GPUs of each machine (0: the CPU), or under torchrun.
+
+    Raises:
+        ValueError: the settings cannot run; OSError: the output cannot be written.
+    """
+    if args.plan:
+        plan.run(args, add_configs)
+        return
+    settle_processes(args)
+    run_in_processes(train_process, args, args, add_configs)
+
+
+def train_process(args: argparse.Namespace, add_configs=()) -> None:
+    """One process of a run."""
+    cfg = build_config(args, add_configs)
+    prepare_output(cfg, args.resume)
+    trainer = PretrainTrainer(cfg)
+    if args.resume:
+        trainer.resume()
+    check_disk_space(cfg, trainer.moco, trainer.start_iter // trainer.steps_per_epoch)
+    if trainer.start_iter < trainer.max_iter:
+        trainer.run()
+    elif os.path.exists(os.path.join(cfg.OUTPUT_DIR, RECORD)):
+        logger.info(f"{cfg.OUTPUT_DIR} holds the finished run of {trainer.max_iter} steps; nothing to do")
+        return
+    if comm.is_main_process():
+        write_run_record(
+            cfg.OUTPUT_DIR,
+            stage="pretrain",
+            cfg=cfg,
+            metrics=final_metrics(os.path.join(cfg.OUTPUT_DIR, "metrics.json")),
+            seconds=trainer.history.seconds,
+            extra={
+                "task": recipe_name(args.config_file),
+                "iterations": trainer.max_iter,
+                "images": len(trainer.paths),
+                "views": 2 * trainer.max_iter * cfg.SOLVER.IMS_PER_BATCH,
+                "weights": trainer.history.weights,
+                "weights_sha256": trainer.history.weights_sha256,
+            },
+        )
+
+
+def final_metrics(path: str) -> dict[str, float]:
+    """The last value of each number in a metrics.json, and of kNN accuracy the first as ``knn_untrained``."""
+    latest = {}
+    with open(path) as lines:
+        for line in map(json.loads, lines):
+            if "knn_accuracy" in line and "knn_accuracy" not in latest:
+                latest["knn_untrained"] = line["knn_accuracy"]
+            latest.update(line)
+    return latest
+
+
+def prepare_output(cfg, resume: bool) -> None:
+    """Make OUTPUT_DIR with log and config; refuse to write over another run, or to continue it as another."""
+    changes = check_output(cfg, resume)
+    check_periods(cfg)
+    comm.synchronize()
+    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="moco_det")
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="fvcore")
+    for change in changes:
+        logger.warning(f"--resume: {change}; the epochs to come follow the new schedule")
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    if comm.is_main_process():
+        with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w") as file:
+            file.write(cfg.dump())
+
+
+@user_errors
+def main(argv: list[str] | None = None) -> None:
+    """``tools/pretrain_moco.py``."""
+    run(argument_parser().parse_args(argv))
