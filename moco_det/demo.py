@@ -1,28 +1,22 @@
 """The whole way in one command: toy world, pre-train, convert, fine-tune from two inits, report.
 
-Each step is a command line of ``tools/``, printed as a user would type it, run in a process of its own and
-skipped when its result is there: the stages meet only in files. Run from a checkout by ``tools/run_demo.py``.
+Each step is a command line of ``tools/``, skipped when its result is there: the stages meet only in files. Run
+from a checkout by ``tools/run_demo.py``.
 """
 
 import argparse
 import datetime
 import functools
-import itertools
 import json
-import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 from moco_det.cli import user_errors
-from moco_det.progress import BAR_POSITION
-
-REPOSITORY = Path(__file__).resolve().parents[1]
+from moco_det.steps import REPOSITORY, Step, num_cores, run_steps
 
 
 @dataclass(frozen=True)
@@ -90,23 +84,6 @@ SCALES = {
 }
 
 
-@dataclass(frozen=True)
-class Step:
-    """One command of the demo.
-
-    Attributes:
-        result: the file that says it is done.
-        alongside: it may run at the same time as its neighbours that say so too.
-        check: what must hold afterwards; raises ValueError.
-    """
-
-    title: str
-    command: tuple[str, ...]
-    result: Path
-    alongside: bool = False
-    check: Callable[[], None] = lambda: None
-
-
 def plan(scale: Scale, output: Path, device: tuple[str, ...], art: tuple[str, ...]) -> list[Step]:
     """The steps of a demonstration in their order; the report, which is always made anew, comes last.
 
@@ -154,6 +131,7 @@ def plan(scale: Scale, output: Path, device: tuple[str, ...], art: tuple[str, ..
                         + ("OUTPUT_DIR", str(folder)),
                         folder / "run.json",
                         alongside=True,
+                        environment=(("DETECTRON2_DATASETS", str(output / "datasets")),),
                     )
                 )
     return steps
@@ -181,78 +159,6 @@ def schedule_options(iterations: int) -> tuple[str, ...]:
         *("SOLVER.MAX_ITER", str(iterations), "SOLVER.STEPS", str(steps)),
         *("TEST.EVAL_PERIOD", str(iterations // 4)),
     )
-
-
-def run_step(step: Step, name: str, output: Path, bar: int = 0, threads: int | None = None) -> None:
-    """Run one step; its output goes to a log, its progress bar to the terminal.
-
-    Args:
-        name: such as "[3/7]".
-        bar: the line of the terminal for the progress bar, below the current one.
-        threads: for the arithmetic on the CPU; None: what torch chooses.
-
-    Raises:
-        ValueError: the command failed; the end of its log is in the message.
-    """
-    if step.result.exists():
-        print(f"{name} {step.title}: done before", flush=True)
-        return
-    datasets = output / "datasets"
-    words = [os.path.relpath(word) if word.startswith(str(REPOSITORY)) else word for word in step.command]
-    if step.alongside:
-        words.insert(0, f"DETECTRON2_DATASETS={os.path.relpath(datasets)}")
-    print(f"{name} {step.title}\n      {shlex.join(words)}", flush=True)
-    log = output / "logs" / f"{name.strip('[]').replace('/', '_of_')}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {
-        **os.environ,
-        "DETECTRON2_DATASETS": str(datasets),
-        "PYTHONWARNINGS": "ignore",
-        BAR_POSITION: str(bar),
-    }
-    if threads is not None:
-        environment["OMP_NUM_THREADS"] = str(threads)
-    start = time.perf_counter()
-    with open(log, "w") as file:
-        errors = None if sys.stderr.isatty() else file  # bars show on a terminal only
-        code = subprocess.call(
-            [sys.executable, *step.command], stdout=file, stderr=errors, env=environment, cwd=REPOSITORY
-        )
-    if code:
-        end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise ValueError(f"{step.title} failed with exit code {code}; the end of {log}:\n{end}")
-    if not step.result.exists():
-        raise ValueError(f"{step.title} ended without writing {step.result}; see {log}")
-    took = datetime.timedelta(seconds=round(time.perf_counter() - start))
-    print(f"{name} took {took}", flush=True)
-
-
-def run_steps(steps: list[Step], output: Path, jobs: int) -> None:
-    """Run the steps in order; those that are ``alongside`` one another ``jobs`` at a time."""
-    names = {step: f"[{number}/{len(steps) + 1}]" for number, step in enumerate(steps, 1)}
-    for alongside, group in itertools.groupby(steps, key=lambda step: step.alongside):
-        if not alongside or jobs == 1:
-            for step in group:
-                run_step(step, names[step], output)
-                step.check()
-            continue
-        threads = max(1, num_cores() // jobs)
-        with ThreadPoolExecutor(jobs) as pool:
-            running = [
-                pool.submit(run_step, step, names[step], output, number % jobs, threads)
-                for number, step in enumerate(group)
-            ]
-            try:
-                for future in as_completed(running):
-                    future.result()
-            except ValueError:
-                pool.shutdown(cancel_futures=True)  # what runs may finish, nothing new starts
-                raise
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def settle_plan(scale: Scale, steps: list[Step], output: Path) -> None:
@@ -294,7 +200,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"--scale {args.scale} needs --cutouts DIR and --backgrounds DIR (see MODEL_ZOO.md)")
     steps = plan(SCALES[args.scale], output, device, art)
     settle_plan(SCALES[args.scale], steps, output)
-    run_steps(steps, output, args.jobs or min(4, num_cores()))
+    run_steps(steps, output / "logs", args.jobs or min(4, num_cores()), total=len(steps) + 1)
     print(f"[{len(steps) + 1}/{len(steps) + 1}] report", flush=True)
     report = [str(REPOSITORY / "tools/make_report.py"), str(output), "--output", str(output / "report")]
     if subprocess.call([sys.executable, "-W", "ignore", *report], cwd=REPOSITORY):

@@ -1,7 +1,6 @@
-"""The demo's plan, and how its steps run: skipped when done, side by side, failing with the reason."""
+"""The demo's plan: inits on equal terms, no test picture in pre-training."""
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -10,10 +9,8 @@ from moco_det import demo
 from moco_det.config import get_cfg, merge_config
 from moco_det.demo import (
     SCALES,
-    Step,
     check_no_test_picture_in_pretraining,
     plan,
-    run_steps,
     schedule_options,
     settle_plan,
 )
@@ -54,59 +51,6 @@ def test_settings_of_the_demo_are_those_that_its_recipes_know(scale):
 def test_photographs_have_a_short_and_a_three_times_longer_schedule_and_three_seeds(scale):
     short, long = SCALES[scale].schedules
     assert long == 3 * short and len(SCALES[scale].seeds) >= 3
-
-
-def script(tmp_path, name, code, result, **kwargs):
-    path = tmp_path / f"{name}.py"
-    path.write_text(code)
-    return Step(name, (str(path), str(result)), result, **kwargs)
-
-
-WRITE = "import sys, pathlib, time; pathlib.Path(sys.argv[1]).write_text(str(time.time())); time.sleep(0.5)"
-
-
-def test_steps_run_once_and_in_order(tmp_path, capsys):
-    checked = []
-    steps = [
-        script(tmp_path, "first", WRITE, tmp_path / "a", check=lambda: checked.append("a")),
-        script(tmp_path, "second", WRITE, tmp_path / "b"),
-    ]
-    run_steps(steps, tmp_path, jobs=1)
-    first, second = (float((tmp_path / name).read_text()) for name in "ab")
-    assert first + 0.5 <= second and checked == ["a"]
-    run_steps(steps, tmp_path, jobs=1)
-    assert float((tmp_path / "a").read_text()) == first
-    assert "[1/3] first: done before" in capsys.readouterr().out
-
-
-def test_runs_alongside_share_the_time(tmp_path):
-    steps = [script(tmp_path, name, WRITE, tmp_path / name, alongside=True) for name in ("x", "y")]
-    start = time.time()
-    run_steps(steps, tmp_path, jobs=2)
-    x, y = (float((tmp_path / name).read_text()) for name in "xy")
-    assert abs(x - y) < 0.45 and time.time() - start < 5
-
-
-def test_a_failing_step_ends_the_demo_with_its_words(tmp_path):
-    steps = [script(tmp_path, "bad", "import sys; sys.exit('error: no such cow')", tmp_path / "never")]
-    with pytest.raises(
-        ValueError, match=r"bad failed with exit code 1; the end of .*1_of_2.log:\nerror: no such"
-    ):
-        run_steps(steps, tmp_path, jobs=1)
-
-
-def test_a_step_that_writes_nothing_is_no_success(tmp_path):
-    steps = [script(tmp_path, "lazy", "", tmp_path / "never")]
-    with pytest.raises(ValueError, match="lazy ended without writing"):
-        run_steps(steps, tmp_path, jobs=1)
-
-
-def test_after_a_failure_nothing_new_starts(tmp_path):
-    steps = [script(tmp_path, "bad", "raise SystemExit(3)", tmp_path / "bad", alongside=True)]
-    steps += [script(tmp_path, f"run{i}", WRITE, tmp_path / f"{i}", alongside=True) for i in range(6)]
-    with pytest.raises(ValueError, match="bad failed with exit code 3"):
-        run_steps(steps, tmp_path, jobs=2)
-    assert not (tmp_path / "5").exists()
 
 
 def test_results_of_another_plan_are_not_taken_for_these(tmp_path):

@@ -1,0 +1,172 @@
+"""Command lines of ``tools/`` as steps, one after the other or side by side.
+
+Each is printed as a user would type it, run in a process of its own with a log, and skipped when its result is
+there.
+"""
+
+import datetime
+import itertools
+import os
+import queue
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from moco_det.progress import BAR_POSITION
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command.
+
+    Attributes:
+        result: the file that says it is done.
+        alongside: it may run at the same time as its neighbours that say so too.
+        environment: variables and values that it is started with, beside those that are there.
+        check: what must hold afterwards; raises ValueError.
+    """
+
+    title: str
+    command: tuple[str, ...]
+    result: Path
+    alongside: bool = False
+    environment: tuple[tuple[str, str], ...] = ()
+    check: Callable[[], None] = lambda: None
+
+    @property
+    def shell(self) -> str:
+        """The command for a shell in the working folder; paths below or beside it are relative."""
+        variables = [f"{name}={shlex.quote(_relative(value))}" for name, value in self.environment]
+        return " ".join([*variables, shlex.join(map(_relative, self.command))])
+
+
+def _relative(word: str) -> str:
+    return os.path.relpath(word) if word.startswith(str(REPOSITORY)) else word
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place in which a step runs: a line of the terminal for its bar, threads, and maybe a GPU of its own."""
+
+    bar: int = 0
+    threads: int | None = None  # for the arithmetic on the CPU; None: what torch chooses
+    gpu: int | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        found = {BAR_POSITION: str(self.bar)}
+        if self.threads is not None:
+            found["OMP_NUM_THREADS"] = str(self.threads)
+        if self.gpu is not None:
+            found["CUDA_VISIBLE_DEVICES"] = str(self.gpu)
+        return found
+
+
+def run_steps(
+    steps: Sequence[Step],
+    logs: Path,
+    jobs: int = 1,
+    gpus: Sequence[int] = (),
+    total: int = 0,
+    keep_going: bool = False,
+) -> None:
+    """Run the steps in order; those that are ``alongside`` one another ``jobs`` at a time.
+
+    Args:
+        logs: folder of a log for each step.
+        gpus: dealt out to the steps that run alongside, one each; they need as many jobs.
+        total: steps to be counted to, where more follow these.
+        keep_going: of steps alongside, go on with the others after one failed.
+
+    Raises:
+        ValueError: a step failed; with ``keep_going``, after the others ran.
+    """
+    total = total or len(steps)
+    names = {step: f"[{number}/{total}]" for number, step in enumerate(steps, 1)}
+    for alongside, group in itertools.groupby(steps, key=lambda step: step.alongside):
+        if alongside and (jobs > 1 or gpus or keep_going):
+            _run_alongside(list(group), names, logs, _slots(jobs, gpus), keep_going)
+            continue
+        for step in group:
+            run_step(step, names[step], logs)
+
+
+def _slots(jobs: int, gpus: Sequence[int]) -> list[Slot]:
+    if gpus:
+        return [Slot(bar, gpu=gpu) for bar, gpu in enumerate(gpus)]
+    threads = max(1, num_cores() // jobs) if jobs > 1 else None
+    return [Slot(bar, threads) for bar in range(jobs)]
+
+
+def _run_alongside(steps: list[Step], names: dict, logs: Path, slots: list[Slot], keep_going: bool) -> None:
+    free = queue.SimpleQueue()
+    for slot in slots:
+        free.put(slot)
+
+    def run(step: Step) -> None:
+        slot = free.get()
+        try:
+            run_step(step, names[step], logs, slot)
+        finally:
+            free.put(slot)
+
+    failures = []
+    with ThreadPoolExecutor(len(slots)) as pool:
+        for future in as_completed([pool.submit(run, step) for step in steps]):
+            try:
+                future.result()
+            except ValueError as error:
+                if not keep_going:
+                    pool.shutdown(cancel_futures=True)  # what runs may finish, nothing new starts
+                    raise
+                print(f"error: {error}", file=sys.stderr, flush=True)
+                failures.append(error)
+    if failures:
+        raise ValueError(
+            f"{len(failures)} of {len(steps)} runs failed, see above; start again to go on with them"
+        )
+
+
+def run_step(step: Step, name: str, logs: Path, slot: Slot = Slot()) -> None:  # noqa: B008
+    """Run one step; its output goes to a log, its progress bar to the terminal.
+
+    Args:
+        name: such as "[3/7]".
+
+    Raises:
+        ValueError: the command failed; the end of its log is in the message.
+    """
+    if step.result.exists():
+        print(f"{name} {step.title}: done before", flush=True)
+        step.check()
+        return
+    print(f"{name} {step.title}\n      {step.shell}", flush=True)
+    log = logs / f"{name.strip('[]').replace('/', '_of_')}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", **dict(step.environment), **slot.environment}
+    start = time.perf_counter()
+    with open(log, "w") as file:
+        errors = None if sys.stderr.isatty() else file  # bars show on a terminal only
+        code = subprocess.call(
+            [sys.executable, *step.command], stdout=file, stderr=errors, env=environment, cwd=REPOSITORY
+        )
+    if code:
+        end = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise ValueError(f"{step.title} failed with exit code {code}; the end of {log}:\n{end}")
+    if not step.result.exists():
+        raise ValueError(f"{step.title} ended without writing {step.result}; see {log}")
+    step.check()
+    took = datetime.timedelta(seconds=round(time.perf_counter() - start))
+    print(f"{name} took {took}", flush=True)
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
