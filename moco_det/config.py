@@ -59,6 +59,10 @@ def add_moco_config(cfg: CN) -> None:
     # Stop when more than this share of the images met so far cannot be read, in [0, 1].
     cfg.DATASETS.MAX_UNREADABLE = 0.01
 
+    # Fine-tuning: train on this share of the labelled images, in (0, 1]. Drawn by SEED; a smaller share is part of
+    # a larger one. The schedule stays the recipe's: with few labels consider a shorter one.
+    cfg.DATASETS.LABEL_FRACTION = 1.0
+
     # ---- SOLVER: the schedule, in epochs ---------------------------------------------------------
     # Length of the run in epochs; an epoch is floor(images / IMS_PER_BATCH) steps.
     cfg.SOLVER.EPOCHS = 200

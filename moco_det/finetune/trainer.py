@@ -35,6 +35,7 @@ from moco_det.finetune.hooks import (
     seed_of_checkpoint,
 )
 from moco_det.finetune.inits import Init, check_init, read_init
+from moco_det.finetune.labels import check_label_fraction, take_labels, task_name
 from moco_det.finetune.sampler import ResumableSampler
 from moco_det.finetune.samples import write_sample_detections
 from moco_det.finetune.weights_check import (
@@ -62,6 +63,11 @@ class Trainer(DefaultTrainer):
     def build_train_loader(cls, cfg, start_iter: int = 0):
         """The stock loader, from the data of iteration ``start_iter`` on."""
         if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+            if cfg.DATASETS.LABEL_FRACTION != 1:
+                raise ValueError(
+                    f"DATASETS.LABEL_FRACTION is {cfg.DATASETS.LABEL_FRACTION}, which goes with DATALOADER."
+                    f"SAMPLER_TRAIN TrainingSampler, not with {cfg.DATALOADER.SAMPLER_TRAIN}"
+                )
             if start_iter:
                 logger.warning(f"{cfg.DATALOADER.SAMPLER_TRAIN} cannot be advanced: the data start anew")
             return super().build_train_loader(cfg)
@@ -71,6 +77,7 @@ class Trainer(DefaultTrainer):
             min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
             proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
         )
+        dataset = take_labels(dataset, cfg.DATASETS.LABEL_FRACTION, cfg.SEED)
         grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
         sampler = ResumableSampler(
             [grouped and record["width"] > record["height"] for record in dataset],
@@ -229,6 +236,7 @@ def _check(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
         raise ValueError(
             f"{args.config_file!r} is a recipe of pre-training; run it with tools/pretrain_moco.py"
         )
+    check_label_fraction(cfg)
     check_datasets(cfg, cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     for name in cfg.DATASETS.TEST:
         check_evaluator(name)
@@ -282,7 +290,7 @@ def _record(trainer: Trainer, args: argparse.Namespace, init: Init | None) -> No
         write_sample_detections(cfg, trainer.checkpointer.model)
     extra = {
         "init": init.name if init else "none",
-        "task": recipe_name(args.config_file),
+        "task": task_name(recipe_name(args.config_file), cfg.DATASETS.LABEL_FRACTION),
         "iterations": trainer.max_iter,
         # An address, or a file's name: its path says something of this machine only, its sha256 says which.
         "weights": cfg.MODEL.WEIGHTS if "://" in cfg.MODEL.WEIGHTS else os.path.basename(cfg.MODEL.WEIGHTS),

@@ -75,6 +75,13 @@ def test_mask_rcnn_runs_and_is_measured_by_coco(train):
     assert {"bbox/AP", "segm/AP", "segm/AP50"} <= set(record["metrics"])
 
 
+def test_fewer_labels_train_on_fewer_images_and_are_named_so(train, seen):
+    folder = train("--init", "random", "SOLVER.MAX_ITER", "4", "DATASETS.LABEL_FRACTION", "0.25")
+    images = {image for batch in seen for image in batch}
+    assert len(images) == 2  # of 9
+    assert read_run_record(folder)["extra"]["task"] == f"{RECIPE}, 25% of the labels"
+
+
 # ---- resume -------------------------------------------------------------------------------------------------
 
 
