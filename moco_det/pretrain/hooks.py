@@ -126,7 +126,7 @@ def describe_step(latest: dict, done: int, max_iter: int, epochs: int) -> str:
         parts.append(f"(K+1)-way accuracy {latest['accuracy']:.1%}")
     if "similarity_positive" in latest:
         own, others = latest["similarity_positive"], latest["similarity_negative"]
-        parts.append(f"similarity {own:.2f} own, {others:.2f} others")
+        parts.append(f"similarity {own:.2f} own, {latest['similarity_batch']:.2f} batch, {others:.2f} queue")
     if "queue_real" in latest:
         filling = " (the loss rises until it is full)" if latest["queue_real"] < 0.99 else ""
         parts.append(f"queue {latest['queue_real']:.0%} real{filling}")

@@ -143,7 +143,8 @@ class MoCo(nn.Module):
             with torch.no_grad():
                 momentum_update(self.encoder_k, self.encoder_q, self.momentum)
                 self.keys = self.embed_keys(batch["key"], batch["iteration"])  # NxC, the whole global batch
-        k = local_block(self.keys).chunk(self.accumulate)[part]  # nxC
+        keys = self.keys
+        k = local_block(keys).chunk(self.accumulate)[part]  # nxC
 
         x_q = self.normalized(batch["query"].chunk(self.accumulate)[part])  # nx3xSxS
         q = self.embed(self.encoder_q, x_q)  # nxC
@@ -152,12 +153,12 @@ class MoCo(nn.Module):
         negatives = q @ self.dictionary.negatives()  # nxK
         loss = info_nce(positive, negatives, self.temperature)
 
-        share_real = self.dictionary.share_real
+        report = {"queue_real": self.dictionary.share_real, **statistics(q, keys, positive, negatives)}
         if part == self.accumulate - 1:
-            self.dictionary.update(self.keys)
+            self.dictionary.update(keys)
             update_running_statistics(self.encoder_q)
             del self.keys
-        return {"loss_contrastive": loss, "queue_real": share_real, **statistics(positive, negatives)}
+        return {"loss_contrastive": loss, **report}
 
     def normalized(self, images: Tensor) -> Tensor:
         """uint8 images (n, 3, S, S) on any device -> float input of the encoders on the model's."""
@@ -197,11 +198,22 @@ class MoCo(nn.Module):
 
 
 @torch.no_grad()
-def statistics(positive: Tensor, negatives: Tensor) -> dict[str, Tensor]:
-    """What the log shows of a step: (n,) and (n, K) similarities -> named scalars."""
+def statistics(q: Tensor, keys: Tensor, positive: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+    """What the log shows of a step.
+
+    Args:
+        q: (n, C) queries; keys: (N, C) of the global batch.
+        positive: (n,) similarity of each query with its own key; negatives: (n, K) with the dictionary.
+
+    Returns:
+        named scalars. ``similarity_batch``, with the other keys of the batch, should be near
+        ``similarity_negative``: if it is well above, the age of a key gives it away.
+    """
+    others = (q @ keys.T).sum() - positive.sum()
     return {
         "accuracy": (positive > negatives.amax(dim=1)).float().mean(),  # (K+1)-way
         "similarity_positive": positive.mean(),
+        "similarity_batch": others / (len(q) * max(len(keys) - 1, 1)),
         "similarity_negative": negatives.mean(),
         "similarity_negative_std": negatives.std(),
     }

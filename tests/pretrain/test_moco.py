@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from moco_det.pretrain.moco import MoCo
+from moco_det.pretrain.moco import MoCo, statistics
 from moco_det.pretrain.momentum import momentum_update
 from moco_det.seeding import torch_generator
 from moco_det.testing import tiny_pretrain_config
@@ -70,6 +70,20 @@ def test_three_steps_equal_algorithm_1():
             torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
         torch.testing.assert_close(model.dictionary.keys, queue, atol=1e-10, rtol=0)
         optimizer.step()
+
+
+def test_statistics_by_hand():
+    q = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    keys = torch.tensor([[0.6, 0.8], [0.8, 0.6]])
+    found = statistics(q, keys, torch.tensor([0.6, 0.6]), torch.tensor([[0.5, 0.1], [0.7, -0.1]]))
+    expected = {
+        "accuracy": 0.5,
+        "similarity_positive": 0.6,
+        "similarity_batch": 0.8,
+        "similarity_negative": 0.3,
+    }
+    for name, value in expected.items():
+        assert found[name].item() == pytest.approx(value), name
 
 
 def test_only_queries_receive_gradients():

@@ -250,7 +250,11 @@ def test_weight_decay_reaches_every_parameter(images, tmp_path):
 
 def test_the_log_says_why_the_loss_rises_first():
     latest = dict.fromkeys(
-        ("similarity_positive", "similarity_negative", "images_per_second", "data_wait", "lr"), 0.1
+        (
+            *("similarity_positive", "similarity_batch", "similarity_negative"),
+            *("images_per_second", "data_wait", "lr"),
+        ),
+        0.1,
     )
     latest |= {"epoch": 0.5, "total_loss": 6.0, "accuracy": 0.2, "seconds_per_step": 2.0}
     filling = describe_step({**latest, "queue_real": 0.4}, 5, 35, 10)
