@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moco_det.cli import user_errors
-from moco_det.steps import REPOSITORY, Step, num_cores, run_steps
+from moco_det.machine import num_cores
+from moco_det.steps import REPOSITORY, Step, run_steps
 
 
 @dataclass(frozen=True)

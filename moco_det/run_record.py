@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -16,10 +15,10 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
-import torch
 from detectron2.config import CfgNode
 
 from moco_det.files import appears_whole
+from moco_det.machine import describe_machine, peak_memory_bytes
 
 FILE_NAME = "run.json"
 # Keys that say where and how a run is carried out, not what it computes.
@@ -111,27 +110,6 @@ def _relative(word: str) -> str:
     return flag + equals + (os.path.relpath(path, here) if near else path)
 
 
-def describe_machine(device: str) -> dict[str, object]:
-    """Processor, cores, GPUs and versions; nothing that names the host."""
-    return {
-        "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "device": device,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # not Linux
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def write_run_record(
     output_dir: str | os.PathLike,
     *,
@@ -163,7 +141,7 @@ def write_run_record(
         "seed": cfg.SEED,
         "metrics": {name: _finite(value) for name, value in metrics.items()},
         "seconds": float(seconds),
-        "extra": dict(extra or {}),
+        "extra": {"peak_memory_gib": round(peak_memory_bytes(cfg.MODEL.DEVICE) / 2**30, 2), **(extra or {})},
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     path = Path(output_dir, FILE_NAME)

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from moco_det.machine import num_cores
 from moco_det.progress import BAR_POSITION
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -165,8 +166,3 @@ def run_step(step: Step, name: str, logs: Path, slot: Slot = Slot()) -> None:  #
     step.check()
     took = datetime.timedelta(seconds=round(time.perf_counter() - start))
     print(f"{name} took {took}", flush=True)
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

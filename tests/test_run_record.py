@@ -23,11 +23,14 @@ def changed(*pairs):
 
 def test_written_record_is_read_back(tmp_path):
     extra = {"task": "toy/faster_rcnn", "init": "moco", "iterations": 100}
-    path = write(tmp_path, changed("SEED", 7), extra=extra)
+    cfg = changed("SEED", 7)
+    cfg.MODEL.DEVICE = "cpu"
+    path = write(tmp_path, cfg, extra=extra)
     record = read_run_record(tmp_path)
     assert path == tmp_path / "run.json"
     assert (record["stage"], record["seed"], record["seconds"]) == ("finetune", 7, 60.0)
     assert record["metrics"] == {"bbox/AP": 12.5}
+    assert 0.01 < record["extra"].pop("peak_memory_gib") < 1000
     assert record["extra"] == extra
     assert record["machine"]["cores"] >= 1 and record["machine"]["torch"]
     assert record["finished"].endswith("+00:00")

@@ -9,8 +9,8 @@ from fvcore.common.checkpoint import Checkpointer
 
 from moco_det.backbone_file import Preprocessing
 from moco_det.files import appears_whole
+from moco_det.machine import describe_machine
 from moco_det.pretrain.grouped_batch_norm import average_running_statistics
-from moco_det.run_record import describe_machine
 
 CONTINUE_LOWER = "the last checkpoint is untouched: continue from it with a lower SOLVER.BASE_LR"
 

@@ -113,6 +113,8 @@ def prepare_output(cfg, resume: bool) -> None:
     for change in changes:
         logger.warning(f"--resume: {change}; the epochs to come follow the new schedule")
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+    # Else two runs of the same config differ in their last bits on a GPU.
+    torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
     if comm.is_main_process():
         with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w") as file:
             file.write(cfg.dump())

@@ -1,14 +1,12 @@
 """A few real steps of one process, timed: real model, real images, nothing written."""
 
 import contextlib
-import os
-import resource
-import sys
 import time
 
 import torch
 from detectron2.config import CfgNode
 
+from moco_det.machine import num_cores, peak_memory_bytes
 from moco_det.pretrain.plan_advice import save_memory
 from moco_det.pretrain.plan_facts import Facts, Trial
 
@@ -51,9 +49,9 @@ def run_trial(trainer) -> Trial:
         steps=steps,
         seconds=seconds / steps,
         data_wait=waited / seconds,
-        peak_bytes=torch.cuda.max_memory_allocated() if cuda else _peak_of_process(),
+        peak_bytes=peak_memory_bytes(cfg.MODEL.DEVICE),
         total_bytes=torch.cuda.get_device_properties(0).total_memory if cuda else None,
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        cores=num_cores(),
     )
 
 
@@ -67,11 +65,6 @@ def _take_steps(trainer, at_most: int | None, seconds: float) -> tuple[int, floa
     if trainer.cfg.MODEL.DEVICE == "cuda":
         torch.cuda.synchronize()
     return steps, time.perf_counter() - start, waited
-
-
-def _peak_of_process() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak  # kibibytes elsewhere
 
 
 @contextlib.contextmanager

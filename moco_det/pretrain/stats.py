@@ -20,6 +20,7 @@ from moco_det.backbone_file import TORCHVISION_PREPROCESSING as IMAGENET
 from moco_det.cli import user_errors
 from moco_det.config import get_cfg
 from moco_det.files import appears_whole
+from moco_det.machine import num_cores
 from moco_det.overlay_file import check_replaceable, overlay_text
 from moco_det.pretrain.images import UnreadableImage, decode_rgb, find_images
 from moco_det.pretrain.loader import PackedPaths, Unreadable
@@ -192,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--num-images", type=int, help="measure a random sample of so many (default: all)")
     parser.add_argument(
-        "--num-workers", type=int, default=4, help="processes that read (default: 4; 0: none)"
+        "--num-workers", type=int, default=min(4, num_cores()), help="processes that read (0: none)"
     )
     parser.add_argument("--output", required=True, metavar="FILE", help="where to write, ending in .yaml")
     args = parser.parse_args(argv)

@@ -15,7 +15,7 @@ from moco_det.testing import tiny_pretrain_config
 from moco_det.toyworld.make import make_toyworld
 
 BAND = 0.02
-STEPS, QUEUE = 400, 128
+STEPS, QUEUE = 304, 128
 CHANCE = math.log(QUEUE + 1)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -49,6 +49,8 @@ def late_loss(images, tmp_path_factory):
                 output, PRECISION=precision, IMS_PER_BATCH=32, EPOCHS=STEPS // 8, **solver
             )
             cfg.MODEL.DEVICE, cfg.DATASETS.IMAGES = DEVICE, str(images)
+            cfg.INPUT.VIEWS.SIZE, cfg.INPUT.VIEWS.BLUR_SIGMA = 64, (0.1, 0.6)
+            cfg.MODEL.MOCO.DIM, cfg.MODEL.MOCO.TEMPERATURE = 128, 0.1
             cfg.MODEL.MOCO.QUEUE_SIZE, cfg.MODEL.MOCO.BN_GROUP_SIZE, cfg.MODEL.MOCO.MOMENTUM = QUEUE, 8, 0.99
             prepare_output(cfg, resume=False)
             done[key] = late_loss_of(PretrainTrainer(cfg))
