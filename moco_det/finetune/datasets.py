@@ -9,7 +9,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances, register_pascal_voc
 
 from moco_det.files import datasets_root
+from moco_det.finetune.lvis import check_reader, register_lvis
 from moco_det.toy_classes import TOY_CLASSES
+from moco_det.toy_lvis import lvis_categories
 
 # Of each kind of data set (metadata evaluator_type), the files and folders that its reader opens.
 _NEEDED = {
@@ -19,11 +21,12 @@ _NEEDED = {
         os.path.join(meta.dirname, "JPEGImages"),
     ],
     "coco": lambda meta: [meta.json_file, meta.image_root],
+    "lvis": lambda meta: [meta.json_file, *meta.image_folders],
 }
 
 
 def register_toy_datasets(root: str | None = None) -> None:
-    """Register ``toy_voc_2007_{trainval,test}`` and ``toy_coco_{train,val}``; again does no harm.
+    """Register ``toy_voc_2007_{trainval,test}`` and ``toy_coco_{train,val}`` and ``toy_lvis_{train,val}``; again does no harm.
 
     Args:
         root: folder of a toy world; default ``toyworld`` in :func:`moco_det.files.datasets_root`. Its
@@ -43,6 +46,16 @@ def register_toy_datasets(root: str | None = None) -> None:
         labels = os.path.join(root, "coco", "annotations", f"instances_{split}2017.json")
         images = os.path.join(root, "coco", f"{split}2017")
         register_coco_instances(name, {"thing_classes": classes}, labels, images)
+    categories = lvis_categories(classes)
+    for split in ("train", "val"):
+        register_lvis(
+            f"toy_lvis_{split}",
+            os.path.join(root, "lvis", f"lvis_v1_{split}.json"),
+            os.path.join(root, "coco"),
+            ids=[category["id"] for category in categories],
+            folders=(f"{split}2017",),
+            thing_classes=[category["name"] for category in categories],
+        )
 
 
 def _toy_classes(root: str) -> list[str]:
@@ -69,6 +82,7 @@ def check_datasets(cfg: CfgNode, names: tuple[str, ...]) -> None:
             raise ValueError(
                 f"data set {name!r} is not registered; the nearest registered one is {near[0]!r}"
             )
+        check_reader(name)
         _check_files(name)
         _check_classes(cfg, name)
 

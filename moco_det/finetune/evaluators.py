@@ -6,6 +6,8 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
 
+from moco_det.finetune.lvis_evaluator import LvisEvaluator, check_lvis_package
+
 
 def _coco(cfg: CfgNode, name: str) -> DatasetEvaluator:
     # Without detectron2's compiled part this falls back to pycocotools by itself.
@@ -16,14 +18,19 @@ def _pascal_voc(cfg: CfgNode, name: str) -> DatasetEvaluator:
     return PascalVOCDetectionEvaluator(name)
 
 
-_EVALUATORS = {"coco": _coco, "pascal_voc": _pascal_voc}
+def _lvis(cfg: CfgNode, name: str) -> DatasetEvaluator:
+    return LvisEvaluator(name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
+
+
+_EVALUATORS = {"coco": _coco, "lvis": _lvis, "pascal_voc": _pascal_voc}
 
 
 def check_evaluator(name: str) -> None:
     """Refuse a data set that no evaluator fits.
 
     Raises:
-        ValueError: its metadata names no ``evaluator_type``, or one that is not known here.
+        ValueError: its metadata names no ``evaluator_type``, or one that is not known here, or the evaluator
+            needs a package that is not there.
     """
     kind = MetadataCatalog.get(name).get("evaluator_type")
     if kind not in _EVALUATORS:
@@ -31,6 +38,8 @@ def check_evaluator(name: str) -> None:
             f"DATASETS.TEST: the metadata of {name!r} has evaluator_type {kind!r}; expected one of "
             f"{sorted(_EVALUATORS)} (set it with MetadataCatalog.get({name!r}).evaluator_type = …)"
         )
+    if kind == "lvis":
+        check_lvis_package()
 
 
 def build_evaluator(cfg: CfgNode, name: str) -> DatasetEvaluator:

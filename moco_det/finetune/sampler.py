@@ -3,12 +3,14 @@
 import itertools
 from collections.abc import Iterator
 
-from detectron2.data.samplers import TrainingSampler
+import torch
+from detectron2.config import CfgNode
+from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from torch.utils.data import Sampler
 
 
 class ResumableSampler(Sampler):
-    """``TrainingSampler`` without the images of the first batches.
+    """``TrainingSampler`` or ``RepeatFactorTrainingSampler`` without the images of the first batches.
 
     detectron2 batches images of like orientation, so images wait in two buckets until one is full. Those that
     wait when a run stops are given out first when it goes on, and batches are the same as without the stop.
@@ -16,15 +18,26 @@ class ResumableSampler(Sampler):
     stop and after it are the same ones up to those pieces.)
     """
 
-    def __init__(self, wide: list[bool], batch_size: int, seed: int, batches: int = 0):
+    def __init__(
+        self,
+        wide: list[bool],
+        batch_size: int,
+        seed: int,
+        batches: int = 0,
+        repeat_factors: torch.Tensor | None = None,
+    ):
         """
         Args:
             wide: for each image of the data set, in which of the two buckets it goes.
             batch_size: images of a batch on this process.
             seed: of the shuffle; the same on all processes.
             batches: how many batches to leave out.
+            repeat_factors: how often each image comes in an epoch, on average; None: once.
         """
-        self._stream = TrainingSampler(len(wide), seed=seed)
+        if repeat_factors is None:
+            self._stream = TrainingSampler(len(wide), seed=seed)
+        else:
+            self._stream = RepeatFactorTrainingSampler(repeat_factors, seed=seed)
         self._wide, self._batch_size, self._batches = wide, batch_size, batches
 
     def __iter__(self) -> Iterator[int]:
@@ -39,3 +52,13 @@ class ResumableSampler(Sampler):
                 bucket.clear()
                 done += 1
         yield from itertools.chain(*buckets.values(), stream)
+
+
+def repeat_factors(cfg: CfgNode, dataset: list[dict]) -> torch.Tensor | None:
+    """How often DATALOADER.SAMPLER_TRAIN repeats each image, by detectron2's rule; None: no image is repeated."""
+    if cfg.DATALOADER.SAMPLER_TRAIN != "RepeatFactorTrainingSampler":
+        return None
+    options = {"sqrt": cfg.DATALOADER.REPEAT_SQRT} if "REPEAT_SQRT" in cfg.DATALOADER else {}  # newer than 0.6
+    return RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
+        dataset, cfg.DATALOADER.REPEAT_THRESHOLD, **options
+    )

@@ -36,7 +36,7 @@ from moco_det.finetune.hooks import (
 )
 from moco_det.finetune.inits import Init, check_init, read_init
 from moco_det.finetune.labels import check_label_fraction, take_labels, task_name
-from moco_det.finetune.sampler import ResumableSampler
+from moco_det.finetune.sampler import ResumableSampler, repeat_factors
 from moco_det.finetune.samples import write_sample_detections
 from moco_det.finetune.weights_check import (
     check_backbone,
@@ -62,11 +62,12 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg, start_iter: int = 0):
         """The stock loader, from the data of iteration ``start_iter`` on."""
-        if cfg.DATALOADER.SAMPLER_TRAIN != "TrainingSampler":
+        if cfg.DATALOADER.SAMPLER_TRAIN not in ("TrainingSampler", "RepeatFactorTrainingSampler"):
             if cfg.DATASETS.LABEL_FRACTION != 1:
                 raise ValueError(
                     f"DATASETS.LABEL_FRACTION is {cfg.DATASETS.LABEL_FRACTION}, which goes with DATALOADER."
-                    f"SAMPLER_TRAIN TrainingSampler, not with {cfg.DATALOADER.SAMPLER_TRAIN}"
+                    "SAMPLER_TRAIN TrainingSampler or RepeatFactorTrainingSampler, not with "
+                    f"{cfg.DATALOADER.SAMPLER_TRAIN}"
                 )
             if start_iter:
                 logger.warning(f"{cfg.DATALOADER.SAMPLER_TRAIN} cannot be advanced: the data start anew")
@@ -84,6 +85,7 @@ class Trainer(DefaultTrainer):
             batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
             seed=keyed_seed(cfg.SEED, "sampler"),
             batches=start_iter,
+            repeat_factors=repeat_factors(cfg, dataset),
         )
         # A seed of its own keeps the loader from drawing the workers' seed from the training's generator.
         seed = keyed_seed(cfg.SEED, "loader", start_iter, comm.get_rank())

@@ -10,6 +10,7 @@ from moco_det.seeding import numpy_generator
 from moco_det.toyworld.art import Art
 from moco_det.toyworld.layouts.coco import write_coco
 from moco_det.toyworld.layouts.folders import write_folder
+from moco_det.toyworld.layouts.lvis import write_lvis
 from moco_det.toyworld.layouts.voc import write_voc
 from moco_det.toyworld.scenes import ONE_LARGE, SEVERAL, Scene, compose
 
@@ -76,6 +77,7 @@ class World:
             ):
                 write_voc(folder / "VOC2007", voc_split, shown(self.detection(split, count)))
                 write_coco(folder / "coco", coco_split, self._classes, shown(self.detection(split, count)))
+            write_lvis(folder, self._classes)
 
     def unlabelled(self, count: int) -> Iterator[Scene]:
         """Scenes for pre-training: one large object each, which teaches more than a crowd."""
