@@ -14,7 +14,7 @@ SMALL, VERY_SMALL = 100_000, 10_000  # images
 ENOUGH_STEPS = 5  # time constants of the key encoder: then less than 1% of its start is left
 PAPER_MOMENTUM = 0.999
 OLD_KEYS = 4  # batches in the queue from which on the age of a key can be told
-LEARNS_LITTLE, KNOWN_TO_WORK = 500_000, 10_000_000  # images drawn, see few_images_drawn
+LEARNS_LITTLE, KNOWN_TO_WORK = 100_000, 10_000_000  # images drawn, see few_images_drawn
 BLUR_AT_224 = 2.0
 WAITS, FULL = 0.1, 0.9  # shares of time and of memory
 
@@ -42,8 +42,8 @@ def learning_rate_off(facts: Facts) -> Advice | None:
         f"{facts.batch}",
         f"SOLVER.BASE_LR {linear:.4g}",
         f"the recipe is {LINEAR_LR} for {LINEAR_BATCH} images, in proportion for others (0.015 for 128 gave "
-        "similar results: official README; 0.12 for 1024: the paper). In this project eight times the rule "
-        "learned nothing.",
+        "similar results: official README; 0.12 for 1024: the paper). In this project four times the rule learned "
+        "with batches of 32 and did not with 64; eight times never did.",
     )
 
 
@@ -144,8 +144,8 @@ def few_images_drawn(facts: Facts) -> Advice | None:
         f"{facts.drawn:,} images are drawn in all ({facts.cfg.SOLVER.EPOCHS} epochs): "
         + ("too few to learn much from random weights" if too_few else "enough for a beginning"),
         f"SOLVER.EPOCHS {epochs}" + (" or more" if too_few else ""),
-        "measured in this project (ResNet-18, 64 to 96 px, one run each): 96,000 taught nothing that kNN shows, "
-        "532,000 brought it from 25 to 30%, still rising. The CIFAR-10 demo of MoCo's authors draws 10 million "
+        "measured in this project (ResNet-18, 64 px, one run, results/photos): kNN rose from 15.9 to 20.7% within "
+        "96,000 images drawn, and no further up to 384,000. The CIFAR-10 demo of MoCo's authors draws 10 million "
         f"(82.6%), the paper 256 million.{takes}",
     )
 
