@@ -1,4 +1,4 @@
-"""Which category of LVIS v1 each class of a toy world stands for: what its LVIS files and their reader agree on."""
+"""Which category of LVIS v1 each class of a toy world stands for: its files and their reader agree on it."""
 
 from collections.abc import Sequence
 

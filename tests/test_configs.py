@@ -163,4 +163,4 @@ def test_every_recipe_builds_with_every_init(name, init):
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert (model.input_format, model.pixel_mean.device.type) == (cfg.INPUT.FORMAT, "meta")
     norms = {type(m).__name__ for m in model.backbone.modules() if "Norm" in type(m).__name__}
-    assert norms == {"NaiveSyncBatchNorm"}
+    assert norms == {"FrozenBatchNorm2d" if name.endswith("_frozenBN") else "NaiveSyncBatchNorm"}

@@ -26,7 +26,9 @@ _NEEDED = {
 
 
 def register_toy_datasets(root: str | None = None) -> None:
-    """Register ``toy_voc_2007_{trainval,test}`` and ``toy_coco_{train,val}`` and ``toy_lvis_{train,val}``; again does no harm.
+    """Register ``toy_voc_2007_{trainval,test}``, ``toy_coco_{train,val}`` and ``toy_lvis_{train,val}``.
+
+    Again does no harm.
 
     Args:
         root: folder of a toy world; default ``toyworld`` in :func:`moco_det.files.datasets_root`. Its

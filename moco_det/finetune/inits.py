@@ -79,6 +79,11 @@ def check_init(cfg: CfgNode, init: Init | None) -> None:
             f"--init {name} needs a weight file and has none; give MODEL.WEIGHTS path/to/backbone.pkl "
             "(tools/convert_to_d2.py writes it), or --init random to start from scratch"
         )
+    if not weights and cfg.MODEL.RESNETS.NORM == "FrozenBN":
+        raise ValueError(
+            "MODEL.RESNETS.NORM is FrozenBN, which keeps the batch norm of the weights, and there are none; "
+            "take the recipe without _frozenBN, or another --init"
+        )
     depth = cfg.MODEL.RESNETS.DEPTH
     if init is not None and init.weights.startswith("detectron2://ImageNetPretrained") and depth != 50:
         raise ValueError(

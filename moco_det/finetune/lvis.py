@@ -22,8 +22,8 @@ _FOLDERS = {
     "lvis_v1_train": ("train2017",),
     "lvis_v1_val": ("train2017", "val2017"),
 }
-# detectron2 registers lvis_v1_train and so on itself, with a reader that fails in the package `lvis` (np.float, gone
-# since numpy 1.24). Replacing its entries would change what other code in the process gets, so ours have a prefix.
+# detectron2 registers lvis_v1_train and so on itself, with a reader that fails in the package `lvis` (np.float,
+# gone since numpy 1.24). To replace its entries would change what other code in the process gets: hence a prefix.
 PREFIX = "moco_"
 
 
@@ -141,9 +141,10 @@ def check_reader(name: str) -> None:
     """
     metadata = MetadataCatalog.get(name)
     if metadata.get("evaluator_type") == "lvis" and "image_folders" not in metadata.as_dict():
-        instead = f"take {PREFIX + name!r}" if name in _FOLDERS else f"take one of {[PREFIX + n for n in _FOLDERS]}"
+        ours = PREFIX + name if name in _FOLDERS else "one of " + ", ".join(PREFIX + n for n in _FOLDERS)
         raise ValueError(
-            f"data set {name!r} is read by detectron2 with the package lvis, which fails since numpy 1.24; {instead}"
+            f"data set {name!r} is read by detectron2 with the package lvis, which fails since numpy 1.24; "
+            f"take {ours}"
         )
 
 

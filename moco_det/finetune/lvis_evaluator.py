@@ -1,8 +1,8 @@
 """LVIS's box and mask AP (Gupta et al. 2019): detectron2's evaluator needs a package that no current numpy runs.
 
 The metric is federated. Of an image, a category counts only when it was looked for: it has instances there or
-stands in ``neg_category_ids``. Where it stands in ``not_exhaustive_category_ids``, a detection that matches nothing
-may be one of the instances that were left out, and counts neither way.
+stands in ``neg_category_ids``. Where it stands in ``not_exhaustive_category_ids``, a detection that matches
+nothing may be one of the instances that were left out, and counts neither way.
 """
 
 import itertools
@@ -107,12 +107,18 @@ def evaluate_lvis(truth: dict, results: Sequence[dict], task: str) -> dict[str, 
     # The package takes the area of the box where there is one; sizes of masks are measured in their pixels.
     fields = {"image_id", "category_id", "score", "bbox" if task == "bbox" else "segmentation"}
     categories = sorted(truth["categories"], key=lambda category: category["id"])
-    detections = defaultdict(list)
-    for detection in results:
-        detections[detection["category_id"]].append({k: detection[k] for k in fields})
-    annotations = defaultdict(list)
+    annotations, detections = defaultdict(list), defaultdict(list)
+    looked_for = {
+        (image["id"], category) for image in truth["images"] for category in image["neg_category_ids"]
+    }
     for annotation in truth["annotations"]:
         annotations[annotation["category_id"]].append(annotation)
+        looked_for.add((annotation["image_id"], annotation["category_id"]))
+    for detection in results:
+        # The package would leave out the others itself, but with masks it fails (1.8.0, "unordered_map::at") on
+        # an image without annotations of which it leaves out every detection.
+        if (detection["image_id"], detection["category_id"]) in looked_for:
+            detections[detection["category_id"]].append({k: detection[k] for k in fields})
     tables = []
     for start in range(0, len(categories), CATEGORIES_AT_ONCE):
         some = categories[start : start + CATEGORIES_AT_ONCE]

@@ -69,9 +69,7 @@ def _average_precisions(truth, detections, category, low, high):
 
 def _match(truth, detections, image, category, threshold, low, high):
     """The detections of an image that count, as (score, is it right), and the number of instances."""
-    here = [
-        a for a in truth["annotations"] if a["image_id"] == image["id"] and a["category_id"] == category
-    ]
+    here = [a for a in truth["annotations"] if a["image_id"] == image["id"] and a["category_id"] == category]
     if not here and category not in image["neg_category_ids"]:
         return [], 0  # nobody looked for it
     own = [d for d in detections if d["image_id"] == image["id"] and d["category_id"] == category]

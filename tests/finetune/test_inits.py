@@ -147,3 +147,14 @@ def test_the_overlay_keys_are_the_documented_ones():
         *("MODEL.WEIGHTS", "INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"),
         "MODEL.RESNETS.STRIDE_IN_1X1",
     }
+
+
+@pytest.mark.parametrize("schedule", ["1x", "2x"])
+def test_frozen_norms_need_weights(schedule):
+    cfg = get_config(f"LVISv0.5-InstanceSegmentation/mask_rcnn_R_50_FPN_{schedule}_frozenBN", "random")
+    with pytest.raises(
+        ValueError, match="NORM is FrozenBN, which keeps .* without _frozenBN, or another --init"
+    ):
+        check_init(cfg, read_init("random"))
+    cfg.MODEL.RESNETS.NORM = "naiveSyncBN"
+    check_init(cfg, read_init("random"))

@@ -1,17 +1,19 @@
 import itertools
 
 import pytest
+import torch
 from detectron2.data import build_detection_train_loader
+from detectron2.data.samplers import RepeatFactorTrainingSampler
 
 from moco_det.finetune.sampler import ResumableSampler
 
 WIDE = [bool(number * 7 % 3) for number in range(11)]
 
 
-def batches(grouped, start, count, batch_size=3):
+def batches(grouped, start, count, batch_size=3, factors=None):
     """Image numbers of batches that detectron2's own loader makes of the sampler."""
     records = [{"image": n, "width": 2 if w else 1, "height": 1} for n, w in enumerate(WIDE)]
-    sampler = ResumableSampler([grouped and w for w in WIDE], batch_size, seed=5, batches=start)
+    sampler = ResumableSampler([grouped and w for w in WIDE], batch_size, 5, start, factors)
     loader = build_detection_train_loader(
         records, mapper=dict, sampler=sampler, total_batch_size=batch_size, aspect_ratio_grouping=grouped
     )
@@ -22,6 +24,20 @@ def batches(grouped, start, count, batch_size=3):
 @pytest.mark.parametrize("start", [0, 1, 2, 5, 20])
 def test_a_late_start_gives_the_batches_of_an_early_one(grouped, start):
     assert batches(grouped, start, 10) == batches(grouped, 0, 30)[start : start + 10]
+
+
+@pytest.mark.parametrize("start", [1, 7, 20])
+def test_a_late_start_is_exact_with_repeated_images_too(start):
+    factors = torch.linspace(1, 3, len(WIDE))
+    whole = batches(True, 0, 30, factors=factors)
+    assert batches(True, start, 10, factors=factors) == whole[start : start + 10]
+    assert whole != batches(True, 0, 30)
+
+
+def test_repeated_images_come_as_detectron2_gives_them():
+    factors = torch.linspace(1, 3, len(WIDE))
+    ours = itertools.islice(ResumableSampler(WIDE, 3, seed=5, repeat_factors=factors), 60)
+    assert list(ours) == list(itertools.islice(RepeatFactorTrainingSampler(factors, seed=5), 60))
 
 
 def test_every_image_comes_once_an_epoch():

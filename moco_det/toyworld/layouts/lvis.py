@@ -2,8 +2,8 @@
 
 As in LVIS, only some categories are looked for in an image: those found there are labelled, the others stand in
 ``neg_category_ids``, and of the rest nothing is said. The rarer a category, the fewer the images in which it is
-looked for: a long tail from scenes that have none. In ``not_exhaustive_category_ids`` stand those of which instances
-were really left out.
+looked for: a long tail from scenes that have none. ``not_exhaustive_category_ids`` holds the categories of which
+instances were really left out.
 """
 
 import json
