@@ -16,7 +16,7 @@ from moco_det.toyworld.procedural import ProceduralArt
 from moco_det.toyworld.world import Counts, World
 
 # Raised by every change that alters a pixel or a label; a world of another version is not reused.
-VERSION = 4
+VERSION = 5
 MANIFEST = "toyworld.json"
 MIN_IMAGE_SIZE = 32
 
