@@ -10,9 +10,15 @@ from detectron2.data.datasets import register_coco_instances, register_pascal_vo
 
 from moco_det.files import datasets_root
 from moco_det.finetune.lvis import check_reader, register_lvis
-from moco_det.toy_classes import TOY_CLASSES
+from moco_det.toy_classes import TOY_CLASSES, TOY_KEYPOINT_FLIPS, TOY_KEYPOINTS
 from moco_det.toy_lvis import lvis_categories
 
+TOY_NAMES = (
+    *("toy_voc_2007_trainval", "toy_voc_2007_test", "toy_coco_train", "toy_coco_val"),
+    *("toy_keypoints_train", "toy_keypoints_val", "toy_lvis_train", "toy_lvis_val"),
+)
+# Of a person in COCO.
+COCO_KEYPOINTS = 17
 # Of each kind of data set (metadata evaluator_type), the files and folders that its reader opens.
 _NEEDED = {
     "pascal_voc": lambda meta: [
@@ -26,9 +32,7 @@ _NEEDED = {
 
 
 def register_toy_datasets(root: str | None = None) -> None:
-    """Register ``toy_voc_2007_{trainval,test}``, ``toy_coco_{train,val}`` and ``toy_lvis_{train,val}``.
-
-    Again does no harm.
+    """Register ``toy_voc_2007_{trainval,test}`` and ``toy_{coco,keypoints,lvis}_{train,val}``; again does no harm.
 
     Args:
         root: folder of a toy world; default ``toyworld`` in :func:`moco_det.files.datasets_root`. Its
@@ -36,18 +40,23 @@ def register_toy_datasets(root: str | None = None) -> None:
     """
     root = root or os.path.join(datasets_root(), "toyworld")
     classes = _toy_classes(root)
-    names = ("toy_voc_2007_trainval", "toy_voc_2007_test", "toy_coco_train", "toy_coco_val")
-    for name in names:
+    for name in TOY_NAMES:
         if name in DatasetCatalog:
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
-    for name, split in zip(names[:2], ("trainval", "test"), strict=True):
+    for split in ("trainval", "test"):
+        name = f"toy_voc_2007_{split}"
         register_pascal_voc(name, os.path.join(root, "VOC2007"), split, 2007, classes)
         MetadataCatalog.get(name).evaluator_type = "pascal_voc"
-    for name, split in zip(names[2:], ("train", "val"), strict=True):
-        labels = os.path.join(root, "coco", "annotations", f"instances_{split}2017.json")
-        images = os.path.join(root, "coco", f"{split}2017")
-        register_coco_instances(name, {"thing_classes": classes}, labels, images)
+    points = {"keypoint_names": list(TOY_KEYPOINTS), "keypoint_flip_map": list(TOY_KEYPOINT_FLIPS)}
+    for kind, file, metadata in (
+        ("coco", "instances", {"thing_classes": classes}),
+        ("keypoints", "person_keypoints", {"thing_classes": ["object"], **points}),
+    ):
+        for split in ("train", "val"):
+            labels = os.path.join(root, "coco", "annotations", f"{file}_{split}2017.json")
+            images = os.path.join(root, "coco", f"{split}2017")
+            register_coco_instances(f"toy_{kind}_{split}", metadata, labels, images)
     categories = lvis_categories(classes)
     for split in ("train", "val"):
         register_lvis(
@@ -87,6 +96,7 @@ def check_datasets(cfg: CfgNode, names: tuple[str, ...]) -> None:
         check_reader(name)
         _check_files(name)
         _check_classes(cfg, name)
+        _check_keypoints(cfg, name)
 
 
 def _check_files(name: str) -> None:
@@ -110,6 +120,29 @@ def _check_classes(cfg: CfgNode, name: str) -> None:
         raise ValueError(
             f"MODEL.ROI_HEADS.NUM_CLASSES is {found}, but data set {name!r} has {len(classes)} classes "
             f"({', '.join(classes[:3])}, …); give MODEL.ROI_HEADS.NUM_CLASSES {len(classes)}"
+        )
+
+
+def _check_keypoints(cfg: CfgNode, name: str) -> None:
+    """detectron2 finds the same out at the first flip, or at the first evaluation: after the training."""
+    if not cfg.MODEL.KEYPOINT_ON:
+        return
+    points, found = MetadataCatalog.get(name).get("keypoint_names"), cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
+    if points is None:
+        raise ValueError(
+            f"MODEL.KEYPOINT_ON is True, but data set {name!r} has no keypoints (its metadata no keypoint_names "
+            "and keypoint_flip_map); take another data set or give MODEL.KEYPOINT_ON False"
+        )
+    if len(points) != found:
+        raise ValueError(
+            f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {found}, but data set {name!r} has {len(points)} "
+            f"keypoints; give MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS {len(points)}"
+        )
+    sigmas = len(cfg.TEST.KEYPOINT_OKS_SIGMAS) or COCO_KEYPOINTS
+    if sigmas != found:
+        raise ValueError(
+            f"TEST.KEYPOINT_OKS_SIGMAS stands for {sigmas} keypoints ({COCO_KEYPOINTS} of COCO when empty), but "
+            f"data set {name!r} has {found}; give one sigma a keypoint"
         )
 
 

@@ -11,7 +11,8 @@ from moco_det.finetune.lvis_evaluator import LvisEvaluator, check_lvis_package
 
 def _coco(cfg: CfgNode, name: str) -> DatasetEvaluator:
     # Without detectron2's compiled part this falls back to pycocotools by itself.
-    return COCOEvaluator(name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
+    sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS  # empty: COCO's, of its 17 points
+    return COCOEvaluator(name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"), kpt_oks_sigmas=sigmas)
 
 
 def _pascal_voc(cfg: CfgNode, name: str) -> DatasetEvaluator:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from moco_det.report import captions
 from moco_det.report.document import Table, terminal_table
-from moco_det.report.paper_results import PAPER_RESULTS
+from moco_det.paper_results import PAPER_RESULTS, PaperResult
 from moco_det.report.rows import Row, build_rows, difference, pairs, reference_of
 from moco_det.report.runs import AP, Run
 from moco_det.report.statistics import Interval, Summary
@@ -20,6 +20,14 @@ METRICS = {
     "segm/AP": "mask AP",
     "segm/AP50": "mask AP50",
     "segm/AP75": "mask AP75",
+    "keypoints/AP": "keypoint AP",
+    "keypoints/AP50": "keypoint AP50",
+    "keypoints/AP75": "keypoint AP75",
+    "densepose_gps/AP": "dense pose AP",
+    "densepose_gps/AP50": "dense pose AP50",
+    "densepose_gps/AP75": "dense pose AP75",
+    "sem_seg/IoU": "mIoU",
+    "sem_seg/mIoU": "mIoU",
 }
 
 
@@ -51,6 +59,11 @@ def cell(value: Summary | Interval | None, missing: str = "—") -> str:
     return missing if value is None else str(value)
 
 
+def printed_cell(result: PaperResult, metric: str) -> str:
+    """A number of the paper as text; an em dash where it printed none."""
+    return f"{result.metrics[metric]:.1f}" if metric in result.metrics else "—"
+
+
 def task_table(task: str, rows: Sequence[Row]) -> Table:
     """The results of one task, with the paper's rows for the same recipe below the own ones."""
     own = [row for row in rows if row.task == task]
@@ -75,9 +88,9 @@ def task_table(task: str, rows: Sequence[Row]) -> Table:
             f"{result.init} ({result.source})",
             f"{result.iterations:,}",
             str(result.runs or "?"),
-            f"{result.metrics[AP]:.1f}",
+            printed_cell(result, AP),
             "—",
-            *(f"{result.metrics[m]:.1f}" if m in result.metrics else "—" for m in metrics[1:]),
+            *(printed_cell(result, metric) for metric in metrics[1:]),
             "—",
         )
         for result in printed

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from moco_det.report.document import Table, markdown_table
-from moco_det.report.paper_results import PAPER_RESULTS
+from moco_det.paper_results import PAPER_RESULTS
 from moco_det.report.rows import Row, build_rows
 from moco_det.report.runs import AP, Run, run_from_record
 from moco_det.report.tables import (
@@ -23,6 +23,7 @@ from moco_det.report.tables import (
     difference_to_random,
     finetune_rows,
     pretrain_rows,
+    printed_cell,
 )
 from moco_det.run_record import check_record
 
@@ -153,7 +154,7 @@ def paper_table(suite: str) -> str:
     lines = [
         (
             *(result.task, f"{result.iterations:,}", result.init),
-            *(f"{result.metrics[name]:.1f}" if name in result.metrics else "—" for name in metrics),
+            *(printed_cell(result, name) for name in metrics),
             result.source + (f", mean of {result.runs}" if result.runs else ""),
         )
         for result in printed

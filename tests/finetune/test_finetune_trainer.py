@@ -68,13 +68,6 @@ def test_a_run_from_moco_leaves_its_record(train, backbone):
     assert (folder / "config.yaml").is_file()
 
 
-def test_mask_rcnn_runs_and_is_measured_by_coco(train):
-    record = read_run_record(
-        train("--init", "random", "SOLVER.MAX_ITER", "1", recipe="toy/mask_rcnn_R_18_FPN")
-    )
-    assert {"bbox/AP", "segm/AP", "segm/AP50"} <= set(record["metrics"])
-
-
 def test_fewer_labels_train_on_fewer_images_and_are_named_so(train, seen):
     folder = train("--init", "random", "SOLVER.MAX_ITER", "4", "DATASETS.LABEL_FRACTION", "0.25")
     images = {image for batch in seen for image in batch}

@@ -77,7 +77,15 @@ def test_the_papers_rows_stand_beside_the_same_recipe_only(make_run, tmp_path):
     assert "| MoCo IN-1M (Table 2) | 24,000 | 5 | 55.9 | — | 81.5 | — |" in text
     assert "COCO-Instance" not in text
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count("<tr class='quiet'>") == 4
+    assert page.count("<tr class='quiet'>") == 8
+
+
+def test_a_task_without_boxes_has_a_dash_for_their_ap(make_run, tmp_path):
+    task = "COCO-Keypoints/keypoint_rcnn_R_50_FPN_2x"
+    make_run("points", task=task, iterations=180000, metrics={"bbox/AP": 50.0, "keypoints/AP": 60.0})
+    text = write_report([tmp_path / "runs"], tmp_path / "out").markdown.read_text()
+    assert "| init | iterations | n | AP | AP − random | keypoint AP | min/run |" in text
+    assert "| MoCo IN-1M (Table 6) | 180,000 | ? | — | — | 66.8 | — |" in text
 
 
 def test_only_pretraining_or_only_unfinished_runs_give_a_report(make_pretraining, tmp_path):

@@ -1,9 +1,10 @@
-"""The COCO 2017 layout: a folder of JPEGs a split, and one file of instances with boxes and polygons."""
+"""The COCO 2017 layout: a folder of JPEGs a split, a file of instances (boxes, polygons), one of keypoints."""
 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from moco_det.toyworld.layouts.coco_keypoints import keypoints_of, write_keypoints
 from moco_det.toyworld.layouts.folders import save_jpeg
 from moco_det.toyworld.polygons import mask_to_polygons
 from moco_det.toyworld.scenes import Scene, SceneObject
@@ -23,7 +24,7 @@ def write_coco(root: Path, split: str, classes: Sequence[str], scenes: Iterable[
         classes: all classes, in the order of their ids.
         scenes: what to write.
     """
-    images, annotations = [], []
+    images, annotations, keypoints = [], [], []
     (root / split).mkdir(parents=True)
     (root / "annotations").mkdir(exist_ok=True)
     ids = {name: category_id(index) for index, name in enumerate(classes)}
@@ -35,6 +36,7 @@ def write_coco(root: Path, split: str, classes: Sequence[str], scenes: Iterable[
         for placed in scene.objects:
             labels = {"id": len(annotations) + 1, "image_id": image_id, "category_id": ids[placed.category]}
             annotations.append(labels | _instance(placed))
+            keypoints.append(keypoints_of(placed))
     instances = {
         "info": {"description": "moco_det toy world"},
         "licenses": [],
@@ -43,6 +45,7 @@ def write_coco(root: Path, split: str, classes: Sequence[str], scenes: Iterable[
         "categories": [{"id": ids[name], "name": name, "supercategory": "object"} for name in classes],
     }
     (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(instances))
+    write_keypoints(root / "annotations" / f"person_keypoints_{split}.json", instances, keypoints)
 
 
 def _instance(placed: SceneObject) -> dict:

@@ -1,0 +1,185 @@
+"""The transfer tasks of the MoCo paper as data: recipes, data sets, metric, and what the paper printed.
+
+It stands at the package's top because fine-tuning, the benchmark and the report all ask for it.
+"""
+
+from dataclasses import dataclass
+
+from moco_det import paper_results as paper
+from moco_det.paper_results import PAPER_RESULTS, PaperResult
+
+
+@dataclass(frozen=True)
+class Task:
+    """A transfer task.
+
+    Attributes:
+        name: a short name for command lines, e.g. ``"voc-c4"``.
+        title: what a table calls it.
+        recipes: the task's schedules, by names of :mod:`moco_det.model_zoo`, shortest first.
+        toy: the recipe of the same kind on the toy world; empty where there is none.
+        train: DATASETS.TRAIN of every recipe.
+        test: DATASETS.TEST of every recipe.
+        evaluator: the metadata's ``evaluator_type`` of the test set, which chooses the metric.
+        metrics: what the paper prints, by the names in run.json; the first is the main one.
+    """
+
+    name: str
+    title: str
+    recipes: tuple[str, ...]
+    toy: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    evaluator: str
+    metrics: tuple[str, ...]
+
+    @property
+    def metric(self) -> str:
+        """The metric by which inits are compared."""
+        return self.metrics[0]
+
+    @property
+    def printed(self) -> tuple[PaperResult, ...]:
+        """The papers' rows for the task's recipes; none for a recipe that is not of the papers."""
+        return tuple(result for result in PAPER_RESULTS if result.task in self.recipes)
+
+
+_VOC = ("bbox/AP", "bbox/AP50", "bbox/AP75")
+_COCO = {"train": ("coco_2017_train",), "test": ("coco_2017_val",), "evaluator": "coco"}
+_LVIS = {"evaluator": "lvis", "metrics": paper.MASK_COLUMNS, "toy": "toy/lvis_mask_rcnn_R_18_FPN"}
+
+TASKS = (
+    Task(
+        name="voc-c4",
+        title="VOC07+12 detection, R50-C4",
+        recipes=(paper.VOC_C4_24K,),
+        toy="toy/faster_rcnn_R_50_C4",
+        train=("voc_2007_trainval", "voc_2012_trainval"),
+        test=("voc_2007_test",),
+        evaluator="pascal_voc",
+        metrics=_VOC,
+    ),
+    Task(
+        name="voc-dc5",
+        title="VOC07+12 detection, R50-dilated-C5",
+        recipes=(paper.VOC_DC5_24K,),
+        toy="toy/faster_rcnn_R_50_DC5",
+        train=("voc_2007_trainval", "voc_2012_trainval"),
+        test=("voc_2007_test",),
+        evaluator="pascal_voc",
+        metrics=_VOC,
+    ),
+    Task(
+        name="voc07-c4",
+        title="VOC07 detection, R50-C4",
+        recipes=(paper.VOC_C4_9K,),
+        toy="",  # that of voc-c4: the toy world has one VOC training set
+        train=("voc_2007_trainval",),
+        test=("voc_2007_test",),
+        evaluator="pascal_voc",
+        metrics=_VOC,
+    ),
+    Task(
+        name="coco-c4",
+        title="COCO detection and instance segmentation, R50-C4",
+        recipes=(paper.COCO_C4_1X, paper.COCO_C4_2X),
+        toy="",
+        metrics=paper.COCO_COLUMNS,
+        **_COCO,
+    ),
+    Task(
+        name="coco-fpn",
+        title="COCO detection and instance segmentation, R50-FPN",
+        recipes=(paper.COCO_FPN_1X, paper.COCO_FPN_2X, paper.COCO_FPN_6X),
+        toy="toy/mask_rcnn_R_18_FPN",
+        metrics=paper.COCO_COLUMNS,
+        **_COCO,
+    ),
+    # Not the paper's: its numbers stand beside no row of coco-fpn.
+    Task(
+        name="coco-fpn-4conv1fc",
+        title="COCO detection and instance segmentation, R50-FPN with 4conv1fc heads",
+        recipes=("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_4conv1fc_1x",),
+        toy="",
+        metrics=paper.COCO_COLUMNS,
+        **_COCO,
+    ),
+    Task(
+        name="lvis-v0.5",
+        title="LVIS v0.5 instance segmentation, R50-FPN",
+        recipes=(paper.LVIS_1X, paper.LVIS_1X_FROZEN, paper.LVIS_2X, paper.LVIS_2X_FROZEN),
+        train=("lvis_v0.5_train",),
+        test=("lvis_v0.5_val",),
+        **_LVIS,
+    ),
+    Task(
+        name="lvis-v1",
+        title="LVIS v1 instance segmentation, R50-FPN",
+        recipes=tuple(f"LVISv1-InstanceSegmentation/mask_rcnn_R_50_FPN_{x}" for x in ("1x", "2x")),
+        train=("lvis_v1_train",),
+        test=("lvis_v1_val",),
+        **_LVIS,
+    ),
+    Task(
+        name="coco-keypoints",
+        title="COCO keypoints, R50-FPN",
+        recipes=(paper.KEYPOINTS_2X,),
+        toy="toy/keypoint_rcnn_R_18_FPN",
+        train=("keypoints_coco_2017_train",),
+        test=("keypoints_coco_2017_val",),
+        evaluator="coco",
+        metrics=paper.KEYPOINT_COLUMNS,
+    ),
+    Task(
+        name="coco-densepose",
+        title="COCO dense pose, R50-FPN",
+        recipes=(paper.DENSEPOSE_S1X,),
+        toy="",
+        train=("densepose_coco_2014_train", "densepose_coco_2014_valminusminival"),
+        test=("densepose_coco_2014_minival",),
+        evaluator="coco",
+        metrics=paper.DENSEPOSE_COLUMNS,
+    ),
+    Task(
+        name="cityscapes-semantic",
+        title="Cityscapes semantic segmentation, dilated R50 FCN",
+        recipes=(paper.CITYSCAPES_SEMANTIC,),
+        toy="toy/fcn_R_50_dilated_cityscapes",
+        train=("cityscapes_fine_sem_seg_train",),
+        test=("cityscapes_fine_sem_seg_val",),
+        evaluator="cityscapes_sem_seg",
+        metrics=paper.CITYSCAPES_IOU,
+    ),
+    Task(
+        name="cityscapes-instance",
+        title="Cityscapes instance segmentation, R50-FPN",
+        recipes=(paper.CITYSCAPES_INSTANCE,),
+        toy="toy/mask_rcnn_R_18_FPN_cityscapes",
+        train=("cityscapes_fine_instance_seg_train",),
+        test=("cityscapes_fine_instance_seg_val",),
+        evaluator="cityscapes_instance",
+        metrics=paper.CITYSCAPES_COLUMNS,
+    ),
+    Task(
+        name="voc-semantic",
+        title="VOC semantic segmentation, dilated R50 FCN",
+        recipes=(paper.VOC_SEMANTIC,),
+        toy="toy/fcn_R_50_dilated_voc",
+        train=("voc_2012_sem_seg_train_aug",),
+        test=("voc_2012_sem_seg_val",),
+        evaluator="sem_seg",
+        metrics=paper.VOC_IOU,
+    ),
+)
+
+
+def get_task(name: str) -> Task:
+    """The task of a name.
+
+    Raises:
+        ValueError: there is none of this name; the known ones are listed.
+    """
+    for task in TASKS:
+        if task.name == name:
+            return task
+    raise ValueError(f"there is no task {name!r}; known: {', '.join(task.name for task in TASKS)}")
