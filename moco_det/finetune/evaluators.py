@@ -4,7 +4,16 @@ import os
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
+from detectron2.evaluation import (
+    CityscapesInstanceEvaluator,
+    CityscapesSemSegEvaluator,
+    COCOEvaluator,
+    DatasetEvaluator,
+    PascalVOCDetectionEvaluator,
+    SemSegEvaluator,
+)
+
+from moco_det.finetune.segmentation_mapper import read_labels
 
 
 def _coco(cfg: CfgNode, name: str) -> DatasetEvaluator:
@@ -16,20 +25,44 @@ def _pascal_voc(cfg: CfgNode, name: str) -> DatasetEvaluator:
     return PascalVOCDetectionEvaluator(name)
 
 
-_EVALUATORS = {"coco": _coco, "pascal_voc": _pascal_voc}
+def _sem_seg(cfg: CfgNode, name: str) -> DatasetEvaluator:
+    return SemSegEvaluator(
+        name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"), sem_seg_loading_fn=read_labels
+    )
 
 
-def check_evaluator(name: str) -> None:
+# The official script reads predictions and truth from files of this machine.
+_ONE_MACHINE = ("cityscapes_sem_seg", "cityscapes_instance")
+_EVALUATORS = {
+    "coco": _coco,
+    "pascal_voc": _pascal_voc,
+    "sem_seg": _sem_seg,
+    "cityscapes_sem_seg": lambda cfg, name: CityscapesSemSegEvaluator(name),
+    "cityscapes_instance": lambda cfg, name: CityscapesInstanceEvaluator(name),
+}
+
+
+def check_evaluator(name: str, machines: int = 1) -> None:
     """Refuse a data set that no evaluator fits.
 
+    Args:
+        name: the data set.
+        machines: on how many the run will be.
+
     Raises:
-        ValueError: its metadata names no ``evaluator_type``, or one that is not known here.
+        ValueError: its metadata names no ``evaluator_type``, one that is not known here, or one that works on a
+            single machine only.
     """
     kind = MetadataCatalog.get(name).get("evaluator_type")
     if kind not in _EVALUATORS:
         raise ValueError(
             f"DATASETS.TEST: the metadata of {name!r} has evaluator_type {kind!r}; expected one of "
             f"{sorted(_EVALUATORS)} (set it with MetadataCatalog.get({name!r}).evaluator_type = …)"
+        )
+    if kind in _ONE_MACHINE and machines > 1:
+        raise ValueError(
+            f"DATASETS.TEST: {name!r} is measured by Cityscapes' script, which works on one machine; found "
+            f'{machines}. Train with DATASETS.TEST "()" and measure later with --eval-only on one'
         )
 
 
