@@ -114,7 +114,7 @@ def register_voc_sem_seg(name: str, dirname: str, split: str, classes: Sequence[
 
 
 def register_toy(root: str, classes: Sequence[str]) -> None:
-    """Register ``toy_voc_sem_seg_*`` and ``toy_cityscapes_{sem_seg,instance}_*`` of {train,val} below a toy world."""
+    """Register ``toy_{voc_sem_seg,cityscapes_sem_seg,cityscapes_instance}_{train,val}``, below ``root``."""
     for split, voc_split in (("train", "train_aug"), ("val", "val")):
         register_voc_sem_seg(f"toy_voc_sem_seg_{split}", os.path.join(root, "VOC2012"), voc_split, classes)
         folders = {

@@ -118,11 +118,14 @@ def _training_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
             f"INPUT.CROP.ENABLED is {crop.ENABLED} and INPUT.CROP.TYPE {crop.TYPE!r}; expected True and "
             "'absolute': semantic segmentation trains on crops of INPUT.CROP.SIZE pixels"
         )
+    size = tuple(map(int, crop.SIZE))
     augmentations = [
         RandomScale(*cfg.INPUT.RANDOM_SCALE),
-        # The mean colour would be zero for the network; detectron2 pads with one value for all channels.
+        # FixedSizeCrop alone would draw one number for both directions, so it only pads: crops along the diagonal
+        # are not all crops. The mean colour would be zero for the network; it has one value for all channels.
+        T.RandomCrop("absolute", size),
         T.FixedSizeCrop(
-            tuple(map(int, crop.SIZE)),
+            size,
             pad_value=float(np.mean(cfg.MODEL.PIXEL_MEAN)),
             seg_pad_value=cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
         ),

@@ -1,7 +1,9 @@
 """The paper's head for semantic segmentation (MoCo v1, A.5): dilated convolutions on a ResNet of stride 16.
 
-The rest of the FCN is detectron2's: its ``SemanticSegmentor``, and a ResNet whose conv5 has dilation 2 and stride 1
-(MODEL.RESNETS.RES5_DILATION 2). Shapes: N images, K classes, h x w positions of the feature map, H x W pixels.
+The rest of the FCN is detectron2's: its ``SemanticSegmentor``, and a ResNet whose conv5 has dilation 2 and
+stride 1 (MODEL.RESNETS.RES5_DILATION 2).
+
+Shapes: N images, K classes, h x w positions of the feature map, H x W pixels.
 """
 
 from collections.abc import Mapping
