@@ -15,7 +15,10 @@ IGNORE_LABEL = 255
 BACKGROUND = "background"
 TRAIN_IDS = "labelTrainIds.png"
 # For messages about a Cityscapes label image that the downloaded archives do not hold.
-MAKE_TRAIN_IDS = "make it: CITYSCAPES_DATASET=/path/to/cityscapes python -m cityscapesscripts.preparation.createTrainIdLabelImgs"
+MAKE_TRAIN_IDS = (
+    "make it with python -m cityscapesscripts.preparation.createTrainIdLabelImgs under "
+    "CITYSCAPES_DATASET=/path/to/cityscapes"
+)
 # The packages that reading or measuring a kind of data set imports, and how to get each.
 _PACKAGES = {
     "cityscapes_sem_seg": ("cityscapesscripts", "pyquaternion"),
