@@ -57,6 +57,11 @@ setup(
         "tqdm",  # progress bars
         "setuptools<81",  # detectron2.model_zoo imports pkg_resources
     ],
+    extras_require={
+        # Cityscapes alone needs them. It also needs cityscapesscripts, which no extra can name: it must come with
+        # --no-deps, since it drags in a "typing" that hides Python's own module (INSTALL.md).
+        "cityscapes": ["shapely", "pyquaternion"],
+    },
     entry_points={
         "console_scripts": [
             "moco-det-pretrain=moco_det.pretrain.command:main",

@@ -86,6 +86,12 @@ def num_processes(args: argparse.Namespace) -> int:
     return max(args.num_gpus, 1) * args.num_machines
 
 
+def num_machines(args: argparse.Namespace) -> int:
+    """On how many machines ``args`` run."""
+    started = processes_of_torchrun()
+    return num_processes(args) // started if started else args.num_machines
+
+
 def run_in_processes(function: Callable, args: argparse.Namespace, *function_args) -> None:
     """Call ``function(*function_args)`` in each process: those that torchrun started, else in new ones.
 

@@ -52,6 +52,12 @@ def add_moco_config(cfg: CN) -> None:
     # Smallest and largest sigma of recipe v2's blur, in pixels of the view; the official values are for 224 px.
     cfg.INPUT.VIEWS.BLUR_SIGMA = (0.1, 2.0)
 
+    # ---- Semantic segmentation in fine-tuning (MoCo v1, A.5) ----------------------------------------
+    # Smallest and largest factor, > 0, by which a training image is scaled before its crop of INPUT.CROP.SIZE.
+    cfg.INPUT.RANDOM_SCALE = (0.5, 2.0)
+    # Dilation of the two 3x3 convolutions of DilatedFCNHead, in positions of the feature map, >= 1.
+    cfg.MODEL.SEM_SEG_HEAD.DILATION = 6
+
     # ---- DATASETS: unlabelled images -------------------------------------------------------------
     # A folder (searched in all its sub-folders) or a text file with one path a line; `--images` sets it.
     # Either this or DATASETS.TRAIN (names of registered data sets, labels ignored), not both.

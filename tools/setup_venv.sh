@@ -21,7 +21,7 @@ if [ -z "$python" ] || ! works "$python"; then
 fi
 
 # The stamp names everything the environment was made from; another stamp means: make it anew.
-stamp=$( { "$python" -V; echo "$detectron2"; cat requirements.txt requirements-detectron2.txt setup.py tools/setup_venv.sh; } | cksum | tr ' ' '-')
+stamp=$( { "$python" -V; echo "$detectron2"; cat requirements*.txt setup.py tools/setup_venv.sh; } | cksum | tr ' ' '-')
 if [ -e ".venv/stamp-$stamp" ]; then exit 0; fi
 
 echo "setup: making .venv with $("$python" -V), detectron2 from '$detectron2'"
@@ -30,6 +30,7 @@ rm -rf .venv
 pip=(.venv/bin/python -m pip --disable-pip-version-check)
 "${pip[@]}" install --quiet --upgrade 'pip>=25,<26'
 "${pip[@]}" install --quiet -r requirements.txt
+"${pip[@]}" install --quiet --no-deps -r requirements-no-deps.txt
 
 case $detectron2 in
   wheel)

@@ -9,6 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances, register_pascal_voc
 
 from moco_det.files import datasets_root
+from moco_det.finetune import segmentation_datasets as segmentation
 from moco_det.finetune.lvis import check_reader, register_lvis
 from moco_det.toy_classes import TOY_CLASSES, TOY_KEYPOINT_FLIPS, TOY_KEYPOINTS
 from moco_det.toy_lvis import lvis_categories
@@ -28,11 +29,12 @@ _NEEDED = {
     ],
     "coco": lambda meta: [meta.json_file, meta.image_root],
     "lvis": lambda meta: [meta.json_file, *meta.image_folders],
+    **segmentation.NEEDED,
 }
 
 
 def register_toy_datasets(root: str | None = None) -> None:
-    """Register ``toy_voc_2007_{trainval,test}`` and ``toy_{coco,keypoints,lvis}_{train,val}``; again does no harm.
+    """Register the toy world in each of its layouts; again does no harm.
 
     Args:
         root: folder of a toy world; default ``toyworld`` in :func:`moco_det.files.datasets_root`. Its
@@ -67,6 +69,7 @@ def register_toy_datasets(root: str | None = None) -> None:
             folders=(f"{split}2017",),
             thing_classes=[category["name"] for category in categories],
         )
+    segmentation.register_toy(root, classes)
 
 
 def _toy_classes(root: str) -> list[str]:
@@ -94,6 +97,7 @@ def check_datasets(cfg: CfgNode, names: tuple[str, ...]) -> None:
                 f"data set {name!r} is not registered; the nearest registered one is {near[0]!r}"
             )
         check_reader(name)
+        segmentation.check_packages(name)
         _check_files(name)
         _check_classes(cfg, name)
         _check_keypoints(cfg, name)
@@ -105,6 +109,8 @@ def _check_files(name: str) -> None:
     for path in needed(metadata):
         if not os.path.exists(path):
             mend = "make it with tools/make_toyworld.py" if name.startswith("toy_") else "put it there"
+            if path.endswith(segmentation.TRAIN_IDS):
+                mend = segmentation.MAKE_TRAIN_IDS
             raise ValueError(
                 f"data set {name!r} is missing: {path!r} does not exist. It was looked for in "
                 f"{os.path.abspath(datasets_root())!r} "
@@ -113,13 +119,22 @@ def _check_files(name: str) -> None:
             )
 
 
+# Of each architecture, the key that counts the classes and the metadata that list them.
+_CLASSES = {
+    "GeneralizedRCNN": ("ROI_HEADS", "thing_classes"),
+    "SemanticSegmentor": ("SEM_SEG_HEAD", "stuff_classes"),
+}
+
+
 def _check_classes(cfg: CfgNode, name: str) -> None:
-    classes = MetadataCatalog.get(name).get("thing_classes")
-    found = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    if cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN" and classes is not None and len(classes) != found:
+    if cfg.MODEL.META_ARCHITECTURE not in _CLASSES:
+        return
+    head, listed = _CLASSES[cfg.MODEL.META_ARCHITECTURE]
+    classes, found = MetadataCatalog.get(name).get(listed), cfg.MODEL[head].NUM_CLASSES
+    if classes is not None and len(classes) != found:
         raise ValueError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {found}, but data set {name!r} has {len(classes)} classes "
-            f"({', '.join(classes[:3])}, …); give MODEL.ROI_HEADS.NUM_CLASSES {len(classes)}"
+            f"MODEL.{head}.NUM_CLASSES is {found}, but data set {name!r} has {len(classes)} classes "
+            f"({', '.join(classes[:3])}, …); give MODEL.{head}.NUM_CLASSES {len(classes)}"
         )
 
 

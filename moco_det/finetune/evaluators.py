@@ -4,9 +4,17 @@ import os
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, PascalVOCDetectionEvaluator
+from detectron2.evaluation import (
+    CityscapesInstanceEvaluator,
+    CityscapesSemSegEvaluator,
+    COCOEvaluator,
+    DatasetEvaluator,
+    PascalVOCDetectionEvaluator,
+    SemSegEvaluator,
+)
 
 from moco_det.finetune.lvis_evaluator import LvisEvaluator, check_lvis_package
+from moco_det.finetune.segmentation_mapper import read_labels
 
 
 def _coco(cfg: CfgNode, name: str) -> DatasetEvaluator:
@@ -23,15 +31,34 @@ def _lvis(cfg: CfgNode, name: str) -> DatasetEvaluator:
     return LvisEvaluator(name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"))
 
 
-_EVALUATORS = {"coco": _coco, "lvis": _lvis, "pascal_voc": _pascal_voc}
+def _sem_seg(cfg: CfgNode, name: str) -> DatasetEvaluator:
+    return SemSegEvaluator(
+        name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"), sem_seg_loading_fn=read_labels
+    )
 
 
-def check_evaluator(name: str) -> None:
+# The official script reads predictions and truth from files of this machine.
+_ONE_MACHINE = ("cityscapes_sem_seg", "cityscapes_instance")
+_EVALUATORS = {
+    "coco": _coco,
+    "lvis": _lvis,
+    "pascal_voc": _pascal_voc,
+    "sem_seg": _sem_seg,
+    "cityscapes_sem_seg": lambda cfg, name: CityscapesSemSegEvaluator(name),
+    "cityscapes_instance": lambda cfg, name: CityscapesInstanceEvaluator(name),
+}
+
+
+def check_evaluator(name: str, machines: int = 1) -> None:
     """Refuse a data set that no evaluator fits.
 
+    Args:
+        name: the data set.
+        machines: on how many the run will be.
+
     Raises:
-        ValueError: its metadata names no ``evaluator_type``, or one that is not known here, or the evaluator
-            needs a package that is not there.
+        ValueError: its metadata names no ``evaluator_type``, one that is not known here, or one that works on a
+            single machine only; or the evaluator needs a package that is not there.
     """
     kind = MetadataCatalog.get(name).get("evaluator_type")
     if kind not in _EVALUATORS:
@@ -41,6 +68,11 @@ def check_evaluator(name: str) -> None:
         )
     if kind == "lvis":
         check_lvis_package()
+    if kind in _ONE_MACHINE and machines > 1:
+        raise ValueError(
+            f"DATASETS.TEST: {name!r} is measured by Cityscapes' script, which works on one machine; found "
+            f'{machines}. Train with DATASETS.TEST "()" and measure later with --eval-only on one'
+        )
 
 
 def build_evaluator(cfg: CfgNode, name: str) -> DatasetEvaluator:

@@ -12,13 +12,18 @@ from collections.abc import Callable, Sequence
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts
+from detectron2.data import (
+    build_detection_test_loader,
+    build_detection_train_loader,
+    get_detection_dataset_dicts,
+)
 from detectron2.engine import DefaultTrainer, default_argument_parser, default_setup, hooks
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from moco_det.cli import (
+    num_machines,
     num_processes,
     processes_of_torchrun,
     run_in_processes,
@@ -38,6 +43,7 @@ from moco_det.finetune.inits import Init, check_init, read_init
 from moco_det.finetune.labels import check_label_fraction, take_labels, task_name
 from moco_det.finetune.sampler import ResumableSampler, repeat_factors
 from moco_det.finetune.samples import write_sample_detections
+from moco_det.finetune.segmentation_mapper import build_mapper
 from moco_det.finetune.weights_check import (
     check_backbone,
     check_detector,
@@ -71,7 +77,7 @@ class Trainer(DefaultTrainer):
                 )
             if start_iter:
                 logger.warning(f"{cfg.DATALOADER.SAMPLER_TRAIN} cannot be advanced: the data start anew")
-            return super().build_train_loader(cfg)
+            return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
         dataset = get_detection_dataset_dicts(
             cfg.DATASETS.TRAIN,
             filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
@@ -89,7 +95,12 @@ class Trainer(DefaultTrainer):
         )
         # A seed of its own keeps the loader from drawing the workers' seed from the training's generator.
         seed = keyed_seed(cfg.SEED, "loader", start_iter, comm.get_rank())
-        return build_detection_train_loader(cfg, dataset=dataset, sampler=sampler, seed=seed)
+        mapper = build_mapper(cfg, is_train=True)
+        return build_detection_train_loader(cfg, dataset=dataset, sampler=sampler, seed=seed, mapper=mapper)
+
+    @classmethod
+    def build_test_loader(cls, cfg, dataset_name):
+        return build_detection_test_loader(cfg, dataset_name, mapper=build_mapper(cfg, is_train=False))
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
@@ -241,7 +252,7 @@ def _check(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
     check_label_fraction(cfg)
     check_datasets(cfg, cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     for name in cfg.DATASETS.TEST:
-        check_evaluator(name)
+        check_evaluator(name, num_machines(args))
     if not (args.resume or args.eval_only) and any(
         os.path.exists(os.path.join(cfg.OUTPUT_DIR, name)) for name in (CHECKPOINT, RECORD)
     ):
@@ -288,7 +299,7 @@ def _work(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
 
 def _record(trainer: Trainer, args: argparse.Namespace, init: Init | None) -> None:
     cfg = trainer.cfg
-    if cfg.DATASETS.TEST:
+    if cfg.DATASETS.TEST and cfg.MODEL.META_ARCHITECTURE == "GeneralizedRCNN":
         write_sample_detections(cfg, trainer.checkpointer.model)
     extra = {
         "init": init.name if init else "none",

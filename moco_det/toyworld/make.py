@@ -36,7 +36,7 @@ def make_toyworld(
 ) -> dict:
     """Render a toy world, unless the same one is already there.
 
-    Other counts change no image that both worlds have. The detection scenes are the same in VOC and in COCO.
+    Other counts change no image that both worlds have. The detection scenes are the same in every layout.
 
     Args:
         root: the folder to make. Either all of it appears or nothing.
@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         name: parameter.default for name, parameter in inspect.signature(make_toyworld).parameters.items()
     }
     parser = argparse.ArgumentParser(
-        description="Render the toy world: unlabelled images, class folders, PASCAL VOC and COCO.",
+        description="Render the toy world: unlabelled images, class folders, PASCAL VOC, COCO and Cityscapes.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     output = os.path.join(datasets_root(), "toyworld")

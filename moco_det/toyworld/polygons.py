@@ -30,6 +30,24 @@ def mask_to_polygons(mask: np.ndarray) -> list[list[float]]:
     return polygons
 
 
+def outline(mask: np.ndarray) -> list[tuple[int, int]]:
+    """The pixels along the outer border of a mask's largest connected part, in order; holes are passed over.
+
+    Args:
+        mask: H x W, bool, not empty.
+
+    Returns:
+        (x, y) of pixels; drawn as a polygon they fill the part.
+    """
+    values = np.pad(mask.astype(np.float32), 1)
+    # Lines run just outside the centres of the border's pixels, so that rounding gives these.
+    lines, offsets = contour_generator(z=values, fill_type=FillType.OuterOffset).filled(0.99, np.inf)
+    outer = [line[: starts[1]] for line, starts in zip(lines, offsets, strict=True)]
+    largest = max(outer, key=lambda line: np.ptp(line, axis=0).prod())
+    points = [(int(x), int(y)) for x, y in np.round(largest).astype(int) - 1]
+    return [point for point, before in zip(points[1:], points[:-1], strict=True) if point != before]
+
+
 def _join(outer: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """Walk the outer line, go over to the hole where it is nearest, walk around it and come back.
 

@@ -55,6 +55,14 @@ class SceneObject:
         return self.sprite.category
 
     @property
+    def silhouette(self) -> np.ndarray:
+        """S x S, bool: the object's pixels within the image, also those that another object hides."""
+        shown = np.zeros_like(self.visible)
+        inside, of_sprite = _overlap(self.top, self.left, self.sprite.mask.shape, len(shown))
+        shown[inside] = self.sprite.mask[of_sprite]
+        return shown
+
+    @property
     def box(self) -> tuple[int, int, int, int]:
         """(x0, y0, x1, y1) around the visible pixels, in pixels; x1 and y1 are exclusive."""
         columns, rows = np.flatnonzero(self.visible.any(axis=0)), np.flatnonzero(self.visible.any(axis=1))

@@ -8,16 +8,18 @@ from tqdm import tqdm
 
 from moco_det.seeding import numpy_generator
 from moco_det.toyworld.art import Art
+from moco_det.toyworld.layouts.cityscapes import write_cityscapes
 from moco_det.toyworld.layouts.coco import write_coco
 from moco_det.toyworld.layouts.folders import write_folder
 from moco_det.toyworld.layouts.lvis import write_lvis
 from moco_det.toyworld.layouts.voc import write_voc
+from moco_det.toyworld.layouts.voc_segmentation import write_voc_segmentation
 from moco_det.toyworld.scenes import ONE_LARGE, SEVERAL, Scene, compose
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of images: unlabelled ones, a class and split (class folders), a split (VOC and COCO, each)."""
+    """Numbers of images: unlabelled ones, a class and split (class folders), a split (in each layout)."""
 
     unlabelled: int
     per_class_train: int
@@ -26,9 +28,9 @@ class Counts:
     test: int
 
     def total(self, num_classes: int) -> int:
-        """Images of a whole world; the detection scenes are written in two layouts."""
+        """Images of a whole world; the detection scenes are written in four layouts."""
         per_class = self.per_class_train + self.per_class_test
-        return self.unlabelled + num_classes * per_class + 2 * (self.train + self.test)
+        return self.unlabelled + num_classes * per_class + 4 * (self.train + self.test)
 
 
 class World:
@@ -78,6 +80,14 @@ class World:
                 write_voc(folder / "VOC2007", voc_split, shown(self.detection(split, count)))
                 write_coco(folder / "coco", coco_split, self._classes, shown(self.detection(split, count)))
             write_lvis(folder, self._classes)
+            for split, voc_split, city_split, count in (
+                ("train", "train_aug", "train", counts.train),
+                ("test", "val", "val", counts.test),
+            ):
+                scenes = shown(self.detection(split, count))
+                write_voc_segmentation(folder / "VOC2012", voc_split, self._classes, scenes)
+                scenes = shown(self.detection(split, count))
+                write_cityscapes(folder / "cityscapes", city_split, self._classes, scenes)
 
     def unlabelled(self, count: int) -> Iterator[Scene]:
         """Scenes for pre-training: one large object each, which teaches more than a crowd."""

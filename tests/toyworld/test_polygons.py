@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from moco_det.toyworld.polygons import mask_to_polygons
+from moco_det.toyworld.polygons import mask_to_polygons, outline
 
 
 def rasterise(polygons, shape):
@@ -67,3 +68,27 @@ def test_parts_at_the_border_become_polygons_of_their_own():
 
 def test_empty_mask_has_no_polygon():
     assert mask_to_polygons(np.zeros((5, 5), dtype=bool)) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_outline_drawn_as_a_polygon_is_the_part_without_its_holes(seed):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:60, :60]
+    cx, cy, radius = rng.uniform(20, 40), rng.uniform(20, 40), rng.uniform(10, 25)
+    distance = np.hypot(x - cx, y - cy)
+    ring = (distance <= radius) & (distance > radius / 2)  # may reach beyond the border
+    ring[:2, :2] = True  # a smaller part elsewhere
+    image = Image.new("1", (60, 60))
+    ImageDraw.Draw(image).polygon(outline(ring), fill=1)
+    filled = distance <= radius
+    assert np.mean(np.array(image) != filled) < 0.002
+
+
+def test_an_outline_runs_through_the_pixels_at_the_border():
+    mask = np.zeros((6, 8), dtype=bool)
+    mask[1:4, 2:7] = True
+    points = outline(mask)
+    assert len(points) == len(set(points)) == 2 * (3 + 5) - 4
+    assert {(x, y) for x, y in points} == {
+        (x, y) for y in range(1, 4) for x in range(2, 7) if y in (1, 3) or x in (2, 6)
+    }

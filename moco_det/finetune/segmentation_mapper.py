@@ -1,0 +1,143 @@
+"""What semantic segmentation reads: label images as indices, and training crops of one size."""
+
+import logging
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+from detectron2.utils.file_io import PathManager
+from PIL import Image
+
+logger = logging.getLogger(__name__)
+
+
+def read_labels(path: str, dtype: type = np.uint8) -> np.ndarray:
+    """A label image as the indices that are stored in it.
+
+    detectron2's own readers turn the palette of VOC's files into grey values, or fail on numpy 2.
+
+    Returns:
+        H x W, writable.
+
+    Raises:
+        ValueError: the file holds colours, not indices.
+    """
+    with PathManager.open(path, "rb") as file:
+        image = Image.open(file)
+        if image.mode not in ("L", "P"):
+            raise ValueError(
+                f"label image {path!r} has the mode {image.mode}; expected indices (mode P or L), with 255 where "
+                "there is no class"
+            )
+        return np.array(image, dtype=dtype)
+
+
+class RandomScale(T.Augmentation):
+    """Scales height and width by one factor, drawn uniformly from ``low`` to ``high``."""
+
+    def __init__(self, low: float, high: float):
+        super().__init__()
+        self.low, self.high = low, high
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        height, width = image.shape[:2]
+        factor = np.random.uniform(self.low, self.high)
+        return T.ResizeTransform(
+            height, width, max(1, round(height * factor)), max(1, round(width * factor)), Image.BILINEAR
+        )
+
+
+class SegmentationMapper:
+    """Makes of a record (``file_name``, ``sem_seg_file_name``) what ``SemanticSegmentor`` takes.
+
+    In training a scaled and flipped crop with its labels, padded where the image ends; in testing the image at
+    INPUT.MIN_SIZE_TEST (0: its own size) without labels, which the evaluator reads itself.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        is_train: bool,
+        augmentations: list[T.Augmentation],
+        image_format: str,
+        num_classes: int,
+        ignore_value: int,
+    ):
+        self.is_train = is_train
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
+        self.num_classes, self.ignore_value = num_classes, ignore_value
+
+    @classmethod
+    def from_config(cls, cfg, is_train: bool):
+        augmentations = _training_augmentations(cfg) if is_train else utils.build_augmentation(cfg, False)
+        logger.info(f"Augmentations in {'training' if is_train else 'testing'}: {augmentations}")
+        return {
+            "is_train": is_train,
+            "augmentations": augmentations,
+            "image_format": cfg.INPUT.FORMAT,
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+        }
+
+    def __call__(self, record: dict) -> dict:
+        record = dict(record)
+        labels_file = record.pop("sem_seg_file_name")
+        image = utils.read_image(record["file_name"], format=self.image_format)
+        utils.check_image_size(record, image)
+        labels = self._read(labels_file, image.shape[:2]) if self.is_train else None
+        inputs = T.AugInput(image, sem_seg=labels)
+        self.augmentations(inputs)
+        record["image"] = torch.as_tensor(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
+        if self.is_train:
+            record["sem_seg"] = torch.as_tensor(inputs.sem_seg.astype(np.int64))
+        return record
+
+    def _read(self, path: str, shape: tuple[int, ...]) -> np.ndarray:
+        labels = read_labels(path)
+        if labels.shape != shape:
+            raise ValueError(
+                f"label image {path!r} is {labels.shape} (height, width), expected its image's {shape}"
+            )
+        largest = labels[labels != self.ignore_value].max(initial=0)
+        if largest >= self.num_classes:
+            raise ValueError(
+                f"label image {path!r} holds the label {largest}, expected 0 to {self.num_classes - 1} "
+                f"(MODEL.SEM_SEG_HEAD.NUM_CLASSES is {self.num_classes}) or {self.ignore_value}"
+            )
+        return labels
+
+
+def _training_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
+    crop = cfg.INPUT.CROP
+    if not (crop.ENABLED and crop.TYPE == "absolute"):
+        raise ValueError(
+            f"INPUT.CROP.ENABLED is {crop.ENABLED} and INPUT.CROP.TYPE {crop.TYPE!r}; expected True and "
+            "'absolute': semantic segmentation trains on crops of INPUT.CROP.SIZE pixels"
+        )
+    size = tuple(map(int, crop.SIZE))
+    augmentations = [
+        RandomScale(*cfg.INPUT.RANDOM_SCALE),
+        # FixedSizeCrop alone would draw one number for both directions, so it only pads: crops along the diagonal
+        # are not all crops. The mean colour would be zero for the network; it has one value for all channels.
+        T.RandomCrop("absolute", size),
+        T.FixedSizeCrop(
+            size,
+            pad_value=float(np.mean(cfg.MODEL.PIXEL_MEAN)),
+            seg_pad_value=cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
+        ),
+    ]
+    if cfg.INPUT.RANDOM_FLIP != "none":
+        horizontal = cfg.INPUT.RANDOM_FLIP == "horizontal"
+        augmentations.append(T.RandomFlip(horizontal=horizontal, vertical=not horizontal))
+    return augmentations
+
+
+def build_mapper(cfg: CfgNode, is_train: bool) -> SegmentationMapper | None:
+    """The mapper that a config's model needs; None for those that detectron2's default one serves."""
+    if cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor":
+        return None
+    return SegmentationMapper(cfg, is_train=is_train)
