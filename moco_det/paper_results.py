@@ -164,18 +164,14 @@ _LVIS = (
         {SUPERVISED: (23.5, 36.6, 24.8), MOCO: (23.2, 36.0, 24.7), MOCO_IG: (24.3, 37.4, 25.9)},
         runs=5,
     ),
-    *_rows(
-        LVIS_1X_FROZEN, 90_000, "LVIS ablation", MASK_COLUMNS, {SUPERVISED: (24.1, 37.3, 25.4)}, runs=5
-    ),
+    *_rows(LVIS_1X_FROZEN, 90_000, "LVIS ablation", MASK_COLUMNS, {SUPERVISED: (24.1, 37.3, 25.4)}, runs=5),
     *_rows(LVIS_2X, 180_000, "Table 6", MASK_COLUMNS, {RANDOM: (22.5, 34.8, 23.8)}),
     *_rows(
         *(LVIS_2X, 180_000, "LVIS ablation", MASK_COLUMNS),
         {SUPERVISED: (23.2, 36.0, 24.4), MOCO: (24.1, 37.4, 25.5), MOCO_IG: (24.9, 38.2, 26.4)},
         runs=5,
     ),
-    *_rows(
-        LVIS_2X_FROZEN, 180_000, "LVIS ablation", MASK_COLUMNS, {SUPERVISED: (24.4, 37.8, 25.8)}, runs=5
-    ),
+    *_rows(LVIS_2X_FROZEN, 180_000, "LVIS ablation", MASK_COLUMNS, {SUPERVISED: (24.4, 37.8, 25.8)}, runs=5),
 )
 
 _OTHERS = (

@@ -4,9 +4,9 @@ import csv
 import io
 from collections.abc import Sequence
 
+from moco_det.paper_results import PAPER_RESULTS, PaperResult
 from moco_det.report import captions
 from moco_det.report.document import Table, terminal_table
-from moco_det.paper_results import PAPER_RESULTS, PaperResult
 from moco_det.report.rows import Row, build_rows, difference, pairs, reference_of
 from moco_det.report.runs import AP, Run
 from moco_det.report.statistics import Interval, Summary

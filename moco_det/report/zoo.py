@@ -12,8 +12,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from moco_det.report.document import Table, markdown_table
 from moco_det.paper_results import PAPER_RESULTS
+from moco_det.report.document import Table, markdown_table
 from moco_det.report.rows import Row, build_rows
 from moco_det.report.runs import AP, Run, run_from_record
 from moco_det.report.tables import (
