@@ -18,9 +18,13 @@ from moco_det.finetune.segmentation_mapper import read_labels
 
 
 def _coco(cfg: CfgNode, name: str) -> DatasetEvaluator:
-    # Without detectron2's compiled part this falls back to pycocotools by itself.
-    sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS  # empty: COCO's, of its 17 points
-    return COCOEvaluator(name, output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"), kpt_oks_sigmas=sigmas)
+    return COCOEvaluator(
+        name,
+        output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"),
+        # pycocotools everywhere: detectron2's compiled evaluator is "unofficial", and not on every machine.
+        use_fast_impl=False,
+        kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,  # empty: COCO's, of its 17 points
+    )
 
 
 def _pascal_voc(cfg: CfgNode, name: str) -> DatasetEvaluator:

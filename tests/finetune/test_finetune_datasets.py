@@ -24,6 +24,7 @@ def test_toy_data_sets_can_be_read_and_registered_twice():
     assert [len(DatasetCatalog.get(name)) for name in TOY] == [9, 8, 9, 8]
     for name in TOY:
         assert MetadataCatalog.get(name).thing_classes == list(TOY_CLASSES)
+    assert [len(DatasetCatalog.get(f"toy_keypoints_{split}")) for split in ("train", "val")] == [9, 8]
 
 
 def test_both_layouts_tell_the_same_truth():

@@ -41,8 +41,8 @@ def score(recipe, folder, shift):
     return evaluator.evaluate()
 
 
-# A box that is moved by a quarter of its width has an IoU of 0.6 with its place. Points have no IoU: at an eighth of the
-# width, their similarity (OKS) is about 0.7.
+# A box that is moved by a quarter of its width has an IoU of 0.6 with its place. Points have no IoU: at an eighth
+# of the width, their similarity (OKS) is about 0.7.
 @pytest.mark.parametrize(
     ("recipe", "metric", "shift"),
     [
