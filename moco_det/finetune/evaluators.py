@@ -5,7 +5,6 @@ import os
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
-    CityscapesInstanceEvaluator,
     CityscapesSemSegEvaluator,
     COCOEvaluator,
     DatasetEvaluator,
@@ -13,6 +12,7 @@ from detectron2.evaluation import (
     SemSegEvaluator,
 )
 
+from moco_det.finetune.cityscapes_evaluator import TidyCityscapesInstanceEvaluator
 from moco_det.finetune.lvis_evaluator import LvisEvaluator, check_lvis_package
 from moco_det.finetune.segmentation_mapper import read_labels
 
@@ -49,7 +49,7 @@ _EVALUATORS = {
     "pascal_voc": _pascal_voc,
     "sem_seg": _sem_seg,
     "cityscapes_sem_seg": lambda cfg, name: CityscapesSemSegEvaluator(name),
-    "cityscapes_instance": lambda cfg, name: CityscapesInstanceEvaluator(name),
+    "cityscapes_instance": lambda cfg, name: TidyCityscapesInstanceEvaluator(name),
 }
 
 

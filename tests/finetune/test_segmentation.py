@@ -139,6 +139,17 @@ def test_cityscapes_instances_perfect_and_shifted_predictions(tmp_path):
     assert 0 < shifted["AP"] < 70 and shifted["AP"] < shifted["AP50"]
 
 
+def test_cityscapes_instances_are_measured_from_anywhere(toyworld, tmp_path, monkeypatch, default_again):
+    """With a relative path of the truth, and without leaving the official script's file behind."""
+    monkeypatch.chdir(toyworld)
+    register_toy("toyworld", TOY_CLASSES)
+    before = sorted(path.name for path in toyworld.iterdir())
+    name = "toy_cityscapes_instance_val"
+    outputs = [instances_of(record) for record in DatasetCatalog.get(name)]
+    assert score(name, outputs, tmp_path)["segm"]["AP"] == 100
+    assert sorted(path.name for path in toyworld.iterdir()) == before
+
+
 # ---- readers ------------------------------------------------------------------------------------------------
 
 
