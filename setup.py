@@ -57,6 +57,9 @@ setup(
         "tqdm",  # progress bars
         "setuptools<81",  # detectron2.model_zoo imports pkg_resources
     ],
+    extras_require={
+        "lvis": ["faster-coco-eval"],  # the LVIS metric; LVIS's own package runs with no current numpy
+    },
     entry_points={
         "console_scripts": [
             "moco-det-pretrain=moco_det.pretrain.trainer:main",

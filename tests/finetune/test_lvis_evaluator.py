@@ -155,6 +155,20 @@ def test_each_rule_changes_the_number_as_it_should(case):
     assert np.isnan([found["APr"], found["APf"], found["APs"], found["APl"]]).all()
 
 
+def test_a_mask_is_as_large_as_its_pixels_and_not_as_its_box():
+    """A mistake of medium size in a large box is one among the medium."""
+    mask = np.zeros((SIDE, SIDE), dtype=np.uint8, order="F")
+    mask[100:150, 100:150] = 1
+    stray = detection(1, [100, 100, 150, 150], 0.9) | {"segmentation": run_lengths.encode(mask)}
+    mask = np.zeros_like(mask)
+    mask[10:60, 10:60] = 1
+    right = RIGHT | {"segmentation": run_lengths.encode(mask)}
+    results = [
+        evaluate_lvis(small_case(negative=[5]), [right, stray], task)["APm"] for task in ("segm", "bbox")
+    ]
+    assert results == pytest.approx([50, 100])
+
+
 def test_an_image_of_which_nothing_counts(tmp_path):
     """With masks, faster-coco-eval 1.8.0 fails on it when left alone."""
     truth = small_case()
