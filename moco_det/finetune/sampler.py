@@ -58,9 +58,8 @@ def repeat_factors(cfg: CfgNode, dataset: list[dict]) -> torch.Tensor | None:
     """How often DATALOADER.SAMPLER_TRAIN repeats each image, by detectron2's rule; None: no image is repeated."""
     if cfg.DATALOADER.SAMPLER_TRAIN != "RepeatFactorTrainingSampler":
         return None
-    options = (
-        {"sqrt": cfg.DATALOADER.REPEAT_SQRT} if "REPEAT_SQRT" in cfg.DATALOADER else {}
-    )  # newer than 0.6
+    # The key is newer than detectron2 0.6, which always takes the square root.
+    options = {"sqrt": cfg.DATALOADER.REPEAT_SQRT} if "REPEAT_SQRT" in cfg.DATALOADER else {}
     return RepeatFactorTrainingSampler.repeat_factors_from_category_frequency(
         dataset, cfg.DATALOADER.REPEAT_THRESHOLD, **options
     )
