@@ -152,7 +152,7 @@ def test_eval_only_takes_a_full_detector(train, backbone):
         (("--init", "random", "DATASETS.TEST", "('coco_2017_val',)"), "coco_2017_val.* is missing"),
         (("--init", "random", "MODEL.ROI_HEADS.NUM_CLASSES", "12"), "NUM_CLASSES is 12"),
         (("--init", "random", "--num-gpus", "99"), "--num-gpus is 99, but"),
-        (("--init", "random", "--num-machines", "2"), "several machines need GPUs"),
+        (("--init", "random", "--num-machines", "2"), "2 processes were asked for on CPUs"),
         (("--init", "random", "--config-file", "Pretrain/moco_v2_R_50_200ep"), "tools/pretrain_moco.py"),
         (("--init", "random", "--config-file", ""), "there is no --config-file"),
     ],
