@@ -1,6 +1,7 @@
 """Shared by the tests of the core and of the projects: tiny configs, tiny images, several processes on a CPU."""
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -64,5 +65,11 @@ def _process(rank: int, count: int, folder: str, function: Callable, args: tuple
     torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=count)
     try:
         torch.save(function(*args), os.path.join(folder, f"{rank}.pt"))
+        torch.distributed.barrier()  # nobody leaves while another still talks to it
     finally:
         torch.distributed.destroy_process_group()
+    # detectron2.utils.comm keeps the group in a cache, and with it gloo's threads. One of them that asks for the
+    # interpreter's lock while the interpreter ends aborts the process, so it is left without an end.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
