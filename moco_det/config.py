@@ -91,6 +91,9 @@ def add_moco_config(cfg: CN) -> None:
     # Write a line to the log, metrics.json and TensorBoard every so many steps.
     cfg.SOLVER.LOG_PERIOD = 20
 
+    # ---- Fine-tuning: measure the model before its first iteration too, so that curves begin at 0 -----------
+    cfg.TEST.EVAL_AT_START = False
+
     # ---- TEST.KNN: watch pre-training with a kNN classifier (InstDisc's monitor; Figure A.1) --------
     cfg.TEST.KNN = CN()
     # Folder with train/<class>/ and test/<class>/ images; empty: no kNN.

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from moco_det.cli import user_errors
 from moco_det.machine import num_cores
-from moco_det.steps import REPOSITORY, Step, run_steps
+from moco_det.steps import REPOSITORY, Step, run_steps, schedule_options
 
 
 @dataclass(frozen=True)
@@ -151,15 +151,6 @@ def check_no_test_picture_in_pretraining(world: Path) -> None:
             raise ValueError(
                 f"{world}: the picture {picture} is shown in pre-training and belongs to the test"
             )
-
-
-def schedule_options(iterations: int) -> tuple[str, ...]:
-    """KEY VALUE pairs for a schedule of this length, evaluated four times on the way."""
-    steps = (iterations * 3 // 4, iterations * 11 // 12)
-    return (
-        *("SOLVER.MAX_ITER", str(iterations), "SOLVER.STEPS", str(steps)),
-        *("TEST.EVAL_PERIOD", str(iterations // 4)),
-    )
 
 
 def settle_plan(scale: Scale, steps: list[Step], output: Path) -> None:

@@ -52,21 +52,31 @@ def _relative(word: str) -> str:
     return os.path.relpath(word) if word.startswith(str(REPOSITORY)) else word
 
 
+def schedule_options(iterations: int, evaluations: int = 4) -> tuple[str, ...]:
+    """KEY VALUE pairs of fine-tuning for a schedule of this length, its steps at 3/4 and 11/12, and the number of
+    evaluations."""
+    steps = (iterations * 3 // 4, iterations * 11 // 12)
+    return (
+        *("SOLVER.MAX_ITER", str(iterations), "SOLVER.STEPS", str(steps)),
+        *("TEST.EVAL_PERIOD", str(iterations // evaluations)),
+    )
+
+
 @dataclass(frozen=True)
 class Slot:
-    """A place in which a step runs: a line of the terminal for its bar, threads, and maybe a GPU of its own."""
+    """A place in which a step runs: a line of the terminal for its bar, threads, and maybe GPUs of its own."""
 
     bar: int = 0
     threads: int | None = None  # for the arithmetic on the CPU; None: what torch chooses
-    gpu: int | None = None
+    gpus: str | None = None  # as in CUDA_VISIBLE_DEVICES
 
     @property
     def environment(self) -> dict[str, str]:
         found = {BAR_POSITION: str(self.bar)}
         if self.threads is not None:
             found["OMP_NUM_THREADS"] = str(self.threads)
-        if self.gpu is not None:
-            found["CUDA_VISIBLE_DEVICES"] = str(self.gpu)
+        if self.gpus is not None:
+            found["CUDA_VISIBLE_DEVICES"] = self.gpus
         return found
 
 
@@ -74,7 +84,7 @@ def run_steps(
     steps: Sequence[Step],
     logs: Path,
     jobs: int = 1,
-    gpus: Sequence[int] = (),
+    gpus: Sequence[str] = (),
     total: int = 0,
     keep_going: bool = False,
 ) -> None:
@@ -82,7 +92,8 @@ def run_steps(
 
     Args:
         logs: folder of a log for each step.
-        gpus: dealt out to the steps that run alongside, one each; they need as many jobs.
+        gpus: what the steps that run alongside see, one entry for each at a time, such as ``("0,1", "2,3")``; then
+            ``jobs`` does not count.
         total: steps to be counted to, where more follow these.
         keep_going: of steps alongside, go on with the others after one failed.
 
@@ -99,9 +110,9 @@ def run_steps(
             run_step(step, names[step], logs)
 
 
-def _slots(jobs: int, gpus: Sequence[int]) -> list[Slot]:
+def _slots(jobs: int, gpus: Sequence[str]) -> list[Slot]:
     if gpus:
-        return [Slot(bar, gpu=gpu) for bar, gpu in enumerate(gpus)]
+        return [Slot(bar, gpus=seen) for bar, seen in enumerate(gpus)]
     threads = max(1, num_cores() // jobs) if jobs > 1 else None
     return [Slot(bar, threads) for bar in range(jobs)]
 

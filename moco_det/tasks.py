@@ -3,10 +3,29 @@
 It stands at the package's top because fine-tuning, the benchmark and the report all ask for it.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from moco_det import paper_results as paper
 from moco_det.paper_results import PAPER_RESULTS, PaperResult
+
+# Metrics by their names in run.json -> what a table calls them, in the order of its columns.
+METRICS = {
+    "bbox/AP": "AP",
+    "bbox/AP50": "AP50",
+    "bbox/AP75": "AP75",
+    "segm/AP": "mask AP",
+    "segm/AP50": "mask AP50",
+    "segm/AP75": "mask AP75",
+    "keypoints/AP": "keypoint AP",
+    "keypoints/AP50": "keypoint AP50",
+    "keypoints/AP75": "keypoint AP75",
+    "densepose_gps/AP": "dense pose AP",
+    "densepose_gps/AP50": "dense pose AP50",
+    "densepose_gps/AP75": "dense pose AP75",
+    "sem_seg/IoU": "IoU",
+    "sem_seg/mIoU": "mIoU",
+}
 
 
 @dataclass(frozen=True)
@@ -17,11 +36,12 @@ class Task:
         name: a short name for command lines, e.g. ``"voc-c4"``.
         title: what a table calls it.
         recipes: the task's schedules, by names of :mod:`moco_det.model_zoo`, shortest first.
-        toy: the recipe of the same kind on the toy world; empty where there is none.
+        toy: the recipe of the same kind on the toy world. Tasks that differ in their data alone share one.
         train: DATASETS.TRAIN of every recipe.
         test: DATASETS.TEST of every recipe.
         evaluator: the metadata's ``evaluator_type`` of the test set, which chooses the metric.
-        metrics: what the paper prints, by the names in run.json; the first is the main one.
+        metrics: what the paper compares, by the names in run.json; the first is the main one.
+        tool: the script that trains it, below the repository's root; that of a project where the core lacks it.
     """
 
     name: str
@@ -32,6 +52,7 @@ class Task:
     test: tuple[str, ...]
     evaluator: str
     metrics: tuple[str, ...]
+    tool: str = "tools/train_net.py"
 
     @property
     def metric(self) -> str:
@@ -73,7 +94,7 @@ TASKS = (
         name="voc07-c4",
         title="VOC07 detection, R50-C4",
         recipes=(paper.VOC_C4_9K,),
-        toy="",  # that of voc-c4: the toy world has one VOC training set
+        toy="toy/faster_rcnn_R_50_C4",
         train=("voc_2007_trainval",),
         test=("voc_2007_test",),
         evaluator="pascal_voc",
@@ -83,7 +104,7 @@ TASKS = (
         name="coco-c4",
         title="COCO detection and instance segmentation, R50-C4",
         recipes=(paper.COCO_C4_1X, paper.COCO_C4_2X),
-        toy="",
+        toy="toy/mask_rcnn_R_50_C4",
         metrics=paper.COCO_COLUMNS,
         **_COCO,
     ),
@@ -100,7 +121,7 @@ TASKS = (
         name="coco-fpn-4conv1fc",
         title="COCO detection and instance segmentation, R50-FPN with 4conv1fc heads",
         recipes=("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_4conv1fc_1x",),
-        toy="",
+        toy="toy/mask_rcnn_R_18_FPN_4conv1fc",
         metrics=paper.COCO_COLUMNS,
         **_COCO,
     ),
@@ -183,3 +204,27 @@ def get_task(name: str) -> Task:
         if task.name == name:
             return task
     raise ValueError(f"there is no task {name!r}; known: {', '.join(task.name for task in TASKS)}")
+
+
+def task_name(recipe: str, fraction: float = 1) -> str:
+    """What the run of a recipe is called in records and tables: ``"toy/faster_rcnn_R_18_FPN, 10% of the labels"``.
+
+    Args:
+        fraction: DATASETS.LABEL_FRACTION.
+    """
+    return recipe if fraction == 1 else f"{recipe}, {100 * fraction:g}% of the labels"
+
+
+def main_metric(name: str, found: Collection[str]) -> str | None:
+    """The metric by which the runs of a recipe are compared.
+
+    Args:
+        name: as :func:`task_name` gives it.
+        found: the metrics that there are.
+
+    Returns:
+        that of the recipe's task; for a recipe of no task, the first of METRICS that was found; None for none.
+    """
+    recipe = name.partition(",")[0]
+    named = [task.metric for task in TASKS if recipe in (*task.recipes, task.toy)]
+    return next((metric for metric in (*named, *METRICS) if metric in found), None)

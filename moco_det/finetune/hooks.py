@@ -2,14 +2,16 @@
 
 import contextlib
 import logging
+import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.engine import HookBase
+from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
 
@@ -35,6 +37,25 @@ class BroadcastNormStatistics(HookBase):
             for module in get_bn_modules(self.trainer.model):
                 for statistic in (module.running_mean, module.running_var):
                     torch.distributed.broadcast(statistic, src=0)
+
+
+class EvalAtStart(HookBase):
+    """Measures the model before the first iteration, as the point 0 of the curves in metrics.json."""
+
+    def __init__(self, evaluate: Callable[[], dict]):
+        """
+        Args:
+            evaluate: the results as detectron2's ``DefaultTrainer.test`` returns them.
+        """
+        self._evaluate = evaluate
+
+    def before_train(self):
+        if self.trainer.start_iter == 0 and (results := self._evaluate()):
+            for name, value in flatten_results_dict(results).items():
+                # Nothing detected is an AP of 0, for which detectron2 says NaN; so it does for a class ("AP-name")
+                # without any ground truth, which stays NaN.
+                known = value if math.isfinite(value) or "AP-" in name else 0.0
+                self.trainer.storage.put_scalar(name, known, smoothing_hint=False)
 
 
 class RunState(HookBase):

@@ -29,8 +29,3 @@ def take_labels(records: Sequence[dict], fraction: float, seed: int) -> list[dic
     order = numpy_generator(seed, "labels").permutation(len(records))
     count = max(1, round(fraction * len(records)))
     return [records[index] for index in sorted(order[:count])]
-
-
-def task_name(recipe: str, fraction: float) -> str:
-    """What a run is called in the report: ``"toy/faster_rcnn_R_18_FPN, 10% of the labels"``."""
-    return recipe if fraction == 1 else f"{recipe}, {100 * fraction:g}% of the labels"

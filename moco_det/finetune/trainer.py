@@ -35,12 +35,13 @@ from moco_det.finetune.datasets import check_datasets, register_toy_datasets
 from moco_det.finetune.evaluators import build_evaluator, check_evaluator
 from moco_det.finetune.hooks import (
     BroadcastNormStatistics,
+    EvalAtStart,
     RunState,
     same_generators,
     seed_of_checkpoint,
 )
 from moco_det.finetune.inits import Init, check_init, read_init
-from moco_det.finetune.labels import check_label_fraction, take_labels, task_name
+from moco_det.finetune.labels import check_label_fraction, take_labels
 from moco_det.finetune.sampler import ResumableSampler, repeat_factors
 from moco_det.finetune.samples import write_sample_detections
 from moco_det.finetune.segmentation_mapper import build_mapper
@@ -55,6 +56,7 @@ from moco_det.progress import ProgressBar
 from moco_det.run_record import FILE_NAME as RECORD
 from moco_det.run_record import write_run_record
 from moco_det.seeding import keyed_seed
+from moco_det.tasks import task_name
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +126,8 @@ class Trainer(DefaultTrainer):
             for hook in super().build_hooks()
             if hook is not None
         ]
+        if self.cfg.TEST.EVAL_AT_START:
+            stock.append(EvalAtStart(lambda: self.test(self.cfg, self.model)))
         later = (hooks.PeriodicCheckpointer, hooks.EvalHook)
         place = next(i for i, hook in enumerate(stock) if isinstance(hook, later))
         return [

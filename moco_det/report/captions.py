@@ -1,10 +1,11 @@
 """What stands below each figure and table: what one sees, and how to read it."""
 
 RESULTS = (
-    "AP in points from 0 to 100, higher is better; mean ± sample standard deviation over n runs that "
-    "differ in the seed alone (one run has no deviation). AP − random: AP minus that of random init at the"
-    " same seed, mean and 95 % t-interval over the shared seeds; “not tested” with fewer than three of "
-    "them. An interval that holds 0 does not show a difference."
+    "AP and IoU in points from 0 to 100, higher is better; mean ± sample standard deviation over n runs that "
+    "differ in the seed alone (one run has no deviation; “2 of 3” says that a planned one is not finished). "
+    "… − random: minus that of random init at the same seed, mean and 95 % t-interval over the shared seeds; "
+    "“not tested” with fewer than three of them. An interval that holds 0 does not show a difference. At start: "
+    "before the first iteration. GiB: the most memory that a run held, of its GPU or, on the CPU, of the machine."
 )
 PAPER_ROWS = (
     " Grey rows are what the paper printed, with its data and its training length; none of them was run here."
@@ -19,8 +20,8 @@ PRETRAINING_TABLE = (
     "right class, by the features of the encoder before → after pre-training. The labels serve this "
     "number alone; training never sees them."
 )
-AP_CURVES = (
-    "AP on the test images during fine-tuning. Thick line: mean over the seeds; band: from the lowest to "
+CURVES = (
+    "AP, or IoU, on the test images during fine-tuning. Thick line: mean over the seeds; band: from the lowest to "
     "the highest seed; thin lines: the runs. A gap that closes to the right is a faster start; one that "
     "is still there at the end of the longest schedule is a better detector."
 )

@@ -1,4 +1,4 @@
-"""The curves of the report as PNG: pre-training, and AP over the iterations of fine-tuning.
+"""The curves of the report as PNG: pre-training, and the metric over the iterations of fine-tuning.
 
 Drawn narrow (about five inches), one panel below the other, so that a phone shows them with readable letters.
 """
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from moco_det.report.rows import Row
 from moco_det.report.runs import Curve, Run
 from moco_det.report.statistics import summarise
+from moco_det.tasks import METRICS
 
 WIDTH = 5.2  # inches
 DPI = 170
@@ -113,15 +114,16 @@ def mean_and_band(curves: Sequence[Curve]) -> list[tuple[int, float, float, floa
     return [(i, summarise(column).mean, min(column), max(column)) for i, column in columns.items()]
 
 
-def average_precision_curves(rows: Sequence[Row], metric: str = "bbox/AP") -> bytes | None:
-    """AP over iterations for the rows of one task: one panel a schedule, one colour an init.
+def metric_curves(rows: Sequence[Row]) -> bytes | None:
+    """The main metric over iterations for the rows of one task: one panel a schedule, one colour an init.
 
     The mean over the seeds is a line, the range from the lowest to the highest seed a band, and each run a
     thin line. None if no run was evaluated on the way.
     """
-    rows = [row for row in rows if any(metric in run.curves for run in row.runs)]
+    rows = [row for row in rows if any(row.metric in run.curves for run in row.runs)]
     if not rows:
         return None
+    metric = rows[0].metric
     schedules = sorted({row.iterations for row in rows})
     colors = colors_of([row.label for row in rows])
     with matplotlib.rc_context(STYLE):
@@ -130,7 +132,7 @@ def average_precision_curves(rows: Sequence[Row], metric: str = "bbox/AP") -> by
         for axis, iterations in zip(axes, schedules, strict=True):
             for row in (row for row in rows if row.iterations == iterations):
                 _draw_row(axis, row, colors[row.label], metric)
-            axis.set_title(f"{metric.replace('/', ' ')}, schedule of {iterations:,} iterations")
+            axis.set_title(f"{METRICS[metric]}, schedule of {iterations:,} iterations")
             axis.legend()
         axes[0].set_ylim(bottom=0)  # shared; once all is drawn, or it would fix the top as well
         axes[-1].set_xlabel("iteration")

@@ -40,7 +40,7 @@ class Report:
     @property
     def table(self) -> str:
         """The results as plain text for a terminal."""
-        return format_terminal_table(self.runs)
+        return format_terminal_table(self.runs, self.incomplete)
 
 
 def write_report(run_dirs: Sequence[str | os.PathLike], output: str | os.PathLike) -> Report:
@@ -63,7 +63,7 @@ def write_report(run_dirs: Sequence[str | os.PathLike], output: str | os.PathLik
             (output / "figures" / f"{picture.name}.png").write_bytes(picture.png)
         report.html.write_text(html_page(TITLE, sections), encoding="utf-8")
         report.markdown.write_text(markdown(TITLE, sections), encoding="utf-8")
-        report.csv.write_text(csv_text(build_rows(runs)[0]), encoding="utf-8")
+        report.csv.write_text(csv_text(build_rows(runs, incomplete)[0]), encoding="utf-8")
     return report
 
 
@@ -79,11 +79,11 @@ def _writing_to(output: Path) -> Iterator[None]:
 
 def make_sections(runs: Sequence[Run], incomplete: Sequence[Incomplete]) -> list[Section]:
     """The content of the report in reading order; a section without content is left out."""
-    rows, notes = build_rows(runs)
+    rows, notes = build_rows(runs, incomplete)
     finetuned, pretrained = finetune_rows(rows), pretrain_rows(rows)
     sections = [
         Section("Results", _results(finetuned, pretrained, notes, incomplete)),
-        Section("AP over iterations", _ap_curves(finetuned)),
+        Section("The metric over iterations", _curves(finetuned)),
         Section("Pre-training", _pretraining(pretrained)),
         Section("Sample views", _sample_views(pretrained)),
         Section("Nearest neighbours", _neighbours(pretrained)),
@@ -108,11 +108,11 @@ def _results(finetuned, pretrained, notes, incomplete) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def _ap_curves(finetuned: Sequence[Row]) -> tuple[Block, ...]:
+def _curves(finetuned: Sequence[Row]) -> tuple[Block, ...]:
     pictures = []
     for number, task in enumerate(dict.fromkeys(row.task for row in finetuned)):
-        if png := figures.average_precision_curves([row for row in finetuned if row.task == task]):
-            pictures.append(Picture(f"average_precision_{number}", png, f"{task}. {captions.AP_CURVES}"))
+        if png := figures.metric_curves([row for row in finetuned if row.task == task]):
+            pictures.append(Picture(f"curves_{number}", png, f"{task}. {captions.CURVES}"))
     return tuple(pictures)
 
 
@@ -178,11 +178,21 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
         for entry in report.incomplete:
             print(f"incomplete, not counted: {entry.folder}: {entry.reason}")
         if args.suite:
+            _refuse_incomplete(report.incomplete)
             saved = zoo.save_results(report.runs, args.results, args.suite)
             print(f"{len(saved)} results in {Path(args.results, args.suite)}")
         print(f"report: {report.html.resolve()}")
     for path in args.update_tables:
         zoo.update_tables(path, args.results)
+
+
+def _refuse_incomplete(incomplete: Sequence[Incomplete]) -> None:
+    missing = [str(entry.folder) for entry in incomplete if entry.row]
+    if missing:
+        raise ValueError(
+            f"--suite keeps whole benchmarks; {len(missing)} planned runs are not finished ({missing[0]} …): "
+            "finish them with tools/run_benchmark.py"
+        )
 
 
 def parser() -> argparse.ArgumentParser:

@@ -4,11 +4,11 @@ A row is one init of one task and schedule. Runs that differ in config, code or 
 they become variants (a), (b) …, and a note says in what they differ.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moco_det.report.runs import Run
+from moco_det.report.runs import Incomplete, Run
 from moco_det.report.statistics import Interval, Summary, paired_difference, summarise
 
 REFERENCE_INIT = "random"
@@ -16,7 +16,7 @@ REFERENCE_INIT = "random"
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ in nothing but the seed."""
+    """Runs that differ in nothing but the seed; ``missing`` counts those that are planned and not finished."""
 
     stage: str
     task: str
@@ -24,6 +24,17 @@ class Row:
     init: str
     variant: str
     runs: tuple[Run, ...]
+    missing: int = 0
+
+    @property
+    def metric(self) -> str | None:
+        """The metric by which rows are compared; None for pre-training."""
+        return self.runs[0].metric
+
+    @property
+    def count(self) -> str:
+        """n for a table: ``"3"``, or ``"3 of 5"`` while runs are missing."""
+        return f"{len(self.runs)} of {len(self.runs) + self.missing}" if self.missing else str(len(self.runs))
 
     @property
     def label(self) -> str:
@@ -39,19 +50,31 @@ class Row:
         return sum(run.minutes for run in self.runs) / len(self.runs)
 
     @property
+    def memory(self) -> float | None:
+        """The most memory that a run held, in GiB: of the GPU, or of the machine for a run on the CPU."""
+        values = (run.record["extra"].get("peak_memory_gib") for run in self.runs)
+        return max((value for value in values if value is not None), default=None)
+
+    @property
     def machines(self) -> str:
         return "; ".join(dict.fromkeys(run.machine for run in self.runs))
 
     def summary(self, metric: str) -> Summary | None:
         return summarise(run.metrics[metric] for run in self.runs if metric in run.metrics)
 
+    def at_start(self, metric: str) -> Summary | None:
+        """The metric before the first iteration, where TEST.EVAL_AT_START measured it."""
+        starts = [run.curves[metric][0] for run in self.runs if run.curves.get(metric)]
+        return summarise(value for iteration, value in starts if iteration == 0)
+
     def by_seed(self, metric: str) -> dict[int, float]:
         # A negative seed means "drawn anew" in detectron2: such runs pair with none.
         return {run.seed: run.metrics[metric] for run in self.runs if run.seed >= 0 and metric in run.metrics}
 
 
-def build_rows(runs: Sequence[Run]) -> tuple[list[Row], list[str]]:
+def build_rows(runs: Sequence[Run], incomplete: Sequence[Incomplete] = ()) -> tuple[list[Row], list[str]]:
     """Rows in reading order (random init first), and a note on each thing that was set apart."""
+    missing = Counter(entry.row for entry in incomplete)
     groups = defaultdict(list)
     for run in runs:
         groups[run.stage, run.task, run.iterations, run.init].append(run)
@@ -65,7 +88,8 @@ def build_rows(runs: Sequence[Run]) -> tuple[list[Row], list[str]]:
         for number, alike in enumerate(variants.values()):
             letter = chr(ord("a") + number) if len(variants) > 1 else ""
             kept, dropped = _newest_of_each_seed(alike)
-            rows.append(Row(stage, task, iterations, init, letter, tuple(kept)))
+            lacking = missing[task, iterations, init]
+            rows.append(Row(stage, task, iterations, init, letter, tuple(kept), lacking))
             notes += [
                 f"{task}, {init}, seed {run.seed} ran more than once; the older {run.folder.name} is left out"
                 for run in dropped
@@ -99,8 +123,8 @@ def _newest_of_each_seed(runs: list[Run]) -> tuple[list[Run], list[Run]]:
 
 
 def difference(row: Row, reference: Row, metric: str) -> Interval | None:
-    """Paired difference by seed, ``row - reference``; None = "not tested"."""
-    if row.comparison != reference.comparison:
+    """Paired difference by seed, ``row - reference``; None = "not tested", also while runs are missing."""
+    if row.comparison != reference.comparison or row.missing or reference.missing:
         return None
     return paired_difference(row.by_seed(metric), reference.by_seed(metric))
 

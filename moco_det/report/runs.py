@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moco_det.run_record import FILE_NAME, read_run_record
+from moco_det.tasks import main_metric
 
+# In the folder of a benchmark: what it runs, and where each run's folder is.
+PLAN = "benchmark.json"
 # What only a run folder holds: one of them without a run.json is a run that did not finish.
 TRACES = ("metrics.json", "config.yaml")
-AP = "bbox/AP"
 # A curve is (iteration, value) pairs, sorted, one value an iteration.
 Curve = list[tuple[int, float]]
 
@@ -44,13 +46,22 @@ class Run:
     record: dict
     notes: tuple[str, ...] = ()
 
+    @property
+    def metric(self) -> str | None:
+        """The metric by which it is compared with others; None for pre-training."""
+        return main_metric(self.task, self.metrics) if self.stage == "finetune" else None
+
 
 @dataclass(frozen=True)
 class Incomplete:
-    """A folder that is no finished run, and why."""
+    """A folder that is no finished run, and why.
+
+    ``row`` is the (task, iterations, init) whose mean it is missing in, where a benchmark's plan says so.
+    """
 
     folder: Path
     reason: str
+    row: tuple[str, int, str] | None = None
 
 
 def find_runs(paths: list[str | os.PathLike]) -> tuple[list[Run], list[Incomplete]]:
@@ -59,36 +70,52 @@ def find_runs(paths: list[str | os.PathLike]) -> tuple[list[Run], list[Incomplet
     Raises:
         ValueError: a folder does not exist, or none of them holds a run, finished or not.
     """
-    folders = []
+    folders, planned = [], {}
     for path in map(Path, paths):
         if not path.is_dir():
             raise ValueError(f"run folder {str(path)!r} does not exist (looked in {os.getcwd()!r})")
+        planned |= read_plan(path)
         folders += sorted(Path(where) for where, _, files in os.walk(path) if {FILE_NAME, *TRACES} & {*files})
-    unique = list({folder.resolve(): folder for folder in folders}.values())
-    if not unique:
+    unique = {folder.resolve(): folder for folder in folders}
+    if not unique and not planned:
         searched = ", ".join(repr(str(path)) for path in paths)
         raise ValueError(
             f"no run found in {searched} or below: a run folder holds {FILE_NAME} (finished) or {TRACES[0]} "
             "(started); give the OUTPUT_DIR of tools/pretrain_moco.py or tools/train_net.py"
         )
     runs, incomplete = [], []
-    for folder in unique:
+    for place, folder in unique.items():
+        row = planned.pop(place, None)
         try:
             runs.append(read_run(folder))
         except ValueError as error:
-            incomplete.append(Incomplete(folder, str(error)))
+            incomplete.append(Incomplete(folder, str(error), row))
         except (TypeError, KeyError, AttributeError) as error:
-            incomplete.append(Incomplete(folder, f"{FILE_NAME} has an unexpected form ({error!r})"))
+            incomplete.append(Incomplete(folder, f"{FILE_NAME} has an unexpected form ({error!r})", row))
+    incomplete += [Incomplete(folder, "planned, not started", row) for folder, row in planned.items()]
     return runs, incomplete
 
 
+def read_plan(folder: Path) -> dict[Path, tuple[str, int, str]]:
+    """The run folders that a benchmark in ``folder`` plans, and the (task, iterations, init) of each; or none."""
+    path = folder / PLAN
+    if not path.is_file():
+        return {}
+    runs = json.loads(path.read_text())["runs"]
+    return {
+        (folder / name).resolve(): (run["task"], run["iterations"], run["init"]) for name, run in runs.items()
+    }
+
+
 def read_run(folder: Path) -> Run:
-    """The run in ``folder``; ValueError when it did not finish, gave no AP, or its run.json is broken."""
+    """The run in ``folder``; ValueError when it did not finish, measured nothing, or its run.json is broken."""
     record = read_run_record(folder)
     curves, notes = read_curves(folder / "metrics.json")
     run = run_from_record(record, curves, folder, tuple(notes))
-    if run.stage == "finetune" and AP not in run.metrics:
-        raise ValueError(f"{FILE_NAME} holds no finite {AP}: nothing was evaluated, or nothing detected")
+    if run.stage == "finetune" and run.metric is None:
+        raise ValueError(
+            f"{FILE_NAME} holds no finite AP or mIoU: nothing was evaluated, or nothing detected"
+        )
     return run
 
 

@@ -8,31 +8,15 @@ from moco_det.paper_results import PAPER_RESULTS, PaperResult
 from moco_det.report import captions
 from moco_det.report.document import Table, terminal_table
 from moco_det.report.rows import Row, build_rows, difference, pairs, reference_of
-from moco_det.report.runs import AP, Run
+from moco_det.report.runs import Incomplete, Run
 from moco_det.report.statistics import Interval, Summary
+from moco_det.tasks import METRICS
 
 NOT_TESTED = "not tested"
-# name in run.json -> name in a table, in the order of the columns
-METRICS = {
-    "bbox/AP": "AP",
-    "bbox/AP50": "AP50",
-    "bbox/AP75": "AP75",
-    "segm/AP": "mask AP",
-    "segm/AP50": "mask AP50",
-    "segm/AP75": "mask AP75",
-    "keypoints/AP": "keypoint AP",
-    "keypoints/AP50": "keypoint AP50",
-    "keypoints/AP75": "keypoint AP75",
-    "densepose_gps/AP": "dense pose AP",
-    "densepose_gps/AP50": "dense pose AP50",
-    "densepose_gps/AP75": "dense pose AP75",
-    "sem_seg/IoU": "mIoU",
-    "sem_seg/mIoU": "mIoU",
-}
 
 
 def finetune_rows(rows: Sequence[Row]) -> list[Row]:
-    """The rows that hold detection results."""
+    """The rows that hold what fine-tuning gave."""
     return [row for row in rows if row.stage == "finetune"]
 
 
@@ -42,16 +26,19 @@ def pretrain_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def used_metrics(rows: Sequence[Row]) -> list[str]:
-    """The METRICS that any row has, in the order of the columns; AP is always among them."""
-    return [name for name in METRICS if name == AP or any(row.summary(name) for row in rows)]
+    """The METRICS that any row has: the one by which they are compared, then the others in METRICS' order."""
+    used = [name for name in METRICS if any(row.summary(name) for row in rows)]
+    return list(dict.fromkeys([*(row.metric for row in rows), *used]))
 
 
 def difference_to_random(row: Row, rows: Sequence[Row]) -> str:
     """The cell of a row; an em dash for random init itself."""
     if row.init == "random":
         return "—"
+    if row.missing:
+        return "incomplete"
     reference = reference_of(row, rows)
-    return cell(difference(row, reference, AP) if reference else None, NOT_TESTED)
+    return cell(difference(row, reference, row.metric) if reference else None, NOT_TESTED)
 
 
 def cell(value: Summary | Interval | None, missing: str = "—") -> str:
@@ -69,29 +56,27 @@ def task_table(task: str, rows: Sequence[Row]) -> Table:
     own = [row for row in rows if row.task == task]
     printed = [result for result in PAPER_RESULTS if result.task == task]
     metrics = used_metrics(own)
-    others = [METRICS[metric] for metric in metrics[1:]]
-    header = ("init", "iterations", "n", "AP", "AP − random", *others, "min/run")
+    main, others = METRICS[metrics[0]], [METRICS[metric] for metric in metrics[1:]]
+    has_start = any(row.at_start(metrics[0]) for row in own)
+    header = ("init", "iterations", "n", *(["at start"] if has_start else []))
+    header += (main, f"{main} − random", *others, "min/run", "GiB")
     lines = [
         (
-            row.label,
-            f"{row.iterations:,}",
-            str(len(row.runs)),
-            cell(row.summary(AP)),
-            difference_to_random(row, own),
+            *(row.label, f"{row.iterations:,}", row.count),
+            *([cell(row.at_start(metrics[0]))] if has_start else []),
+            *(cell(row.summary(metrics[0])), difference_to_random(row, own)),
             *(cell(row.summary(metric)) for metric in metrics[1:]),
-            f"{row.minutes:.1f}",
+            *(f"{row.minutes:.1f}", "—" if row.memory is None else f"{row.memory:.1f}"),
         )
         for row in own
     ]
     lines += [
         (
-            f"{result.init} ({result.source})",
-            f"{result.iterations:,}",
-            str(result.runs or "?"),
-            printed_cell(result, AP),
-            "—",
+            *(f"{result.init} ({result.source})", f"{result.iterations:,}", str(result.runs or "?")),
+            *(["—"] if has_start else []),
+            *(printed_cell(result, metrics[0]), "—"),
             *(printed_cell(result, metric) for metric in metrics[1:]),
-            "—",
+            *("—", "—"),
         )
         for result in printed
     ]
@@ -112,7 +97,7 @@ def pair_table(task: str, rows: Sequence[Row]) -> Table | None:
         (
             f"{row.label} − {reference.label}",
             f"{row.iterations:,}",
-            str(len(row.by_seed(AP).keys() & reference.by_seed(AP).keys())),
+            str(len(row.by_seed(metrics[0]).keys() & reference.by_seed(metrics[0]).keys())),
             *(cell(difference(row, reference, metric), NOT_TESTED) for metric in metrics),
         )
         for row, reference in pairs(own)
@@ -150,27 +135,28 @@ def headlines(rows: Sequence[Row]) -> list[str]:
     sentences = []
     for row in rows:
         reference = reference_of(row, rows)
-        ours, theirs = row.summary(AP), reference.summary(AP) if reference else None
-        if ours and theirs:
-            tested = difference(row, reference, AP)
+        ours, theirs = row.summary(row.metric), reference.summary(row.metric) if reference else None
+        if ours and theirs and not row.missing:
+            tested = difference(row, reference, row.metric)
             verdict = f"{tested} (95 % interval, {tested.n} seeds)" if tested else NOT_TESTED
             sentences.append(
-                f"{row.task}, {row.iterations:,} iterations: AP {ours} from {row.label}, {theirs} from "
-                f"{reference.label} init; difference {verdict}."
+                f"{row.task}, {row.iterations:,} iterations: {METRICS[row.metric]} {ours} from {row.label}, "
+                f"{theirs} from {reference.label} init; difference {verdict}."
             )
     return sentences
 
 
-def format_terminal_table(runs: Sequence[Run]) -> str:
+def format_terminal_table(runs: Sequence[Run], incomplete: Sequence[Incomplete] = ()) -> str:
     """What a terminal shows at the end: fine-tuning results, then pre-training, in plain aligned text."""
-    rows, notes = build_rows(runs)
+    rows, notes = build_rows(runs, incomplete)
     parts = []
     if finetuned := finetune_rows(rows):
-        header = ("recipe", "init", "iterations", "n", "AP", "AP50", "difference to random [95 %]")
+        header = ("recipe", "init", "iterations", "n", "metric", "at start", "at the end")
+        header += ("difference to random [95 %]",)
         lines = [
             (
-                *(row.task, row.label, f"{row.iterations:,}", str(len(row.runs))),
-                *(cell(row.summary(AP)), cell(row.summary("bbox/AP50"))),
+                *(row.task, row.label, f"{row.iterations:,}", row.count, METRICS[row.metric]),
+                *(cell(row.at_start(row.metric)), cell(row.summary(row.metric))),
                 difference_to_random(row, finetuned),
             )
             for row in finetuned

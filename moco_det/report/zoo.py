@@ -15,9 +15,8 @@ from pathlib import Path
 from moco_det.paper_results import PAPER_RESULTS
 from moco_det.report.document import Table, markdown_table
 from moco_det.report.rows import Row, build_rows
-from moco_det.report.runs import AP, Run, run_from_record
+from moco_det.report.runs import Run, run_from_record
 from moco_det.report.tables import (
-    METRICS,
     cell,
     count,
     difference_to_random,
@@ -26,9 +25,10 @@ from moco_det.report.tables import (
     printed_cell,
 )
 from moco_det.run_record import check_record
+from moco_det.tasks import METRICS
 
 # The curves worth keeping: one value an evaluation, not one a log line.
-KEPT_CURVES = ("bbox/AP", "bbox/AP50", "segm/AP", "knn_accuracy")
+KEPT_CURVES = (*(name for name in METRICS if not name.endswith("75")), "knn_accuracy")
 EMPTY = "Not measured yet."
 MARKER = re.compile(r"^<!-- (/?)([\w-]+):([\w-]+) -->$", re.MULTILINE)
 
@@ -101,16 +101,17 @@ def results_table(runs: Sequence[Run]) -> str:
 
 
 def _finetune_table(rows: Sequence[Row]) -> Table:
-    has_masks = any(row.summary("segm/AP") for row in rows)
+    # Of each kind the metric itself; AP50 and AP75 stand in the files.
+    shown = [name for name in METRICS if not name[-1].isdigit() and any(row.summary(name) for row in rows)]
+    main = list(dict.fromkeys(METRICS[row.metric] for row in rows))
     header = (
-        *("recipe", "iterations", "init", "n", "AP", "AP50", *(["mask AP"] if has_masks else [])),
-        *("AP − random, 95 % interval", "min/run", "machine", "commit"),
+        *("recipe", "iterations", "init", "n", *(METRICS[name] for name in shown)),
+        *(f"{' or '.join(main)} − random, 95 % interval", "min/run", "machine", "commit"),
     )
     lines = [
         (
-            *(row.task, f"{row.iterations:,}", row.label, str(len(row.runs))),
-            *(cell(row.summary(AP)), cell(row.summary("bbox/AP50"))),
-            *([cell(row.summary("segm/AP"))] if has_masks else []),
+            *(row.task, f"{row.iterations:,}", row.label, row.count),
+            *(cell(row.summary(name)) for name in shown),
             *(difference_to_random(row, rows), f"{row.minutes:.1f}", row.machines, row.runs[0].commit),
         )
         for row in rows

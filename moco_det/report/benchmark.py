@@ -1,0 +1,222 @@
+"""Tasks x inits x seeds in one command, ``tools/run_benchmark.py``: resumable, and ending in one table."""
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from moco_det.cli import user_errors
+from moco_det.files import datasets_root
+from moco_det.machine import num_cores
+from moco_det.report.benchmark_plan import (
+    INITS,
+    SUITES,
+    Planned,
+    choose,
+    make_plan,
+    read_starts,
+    settle_plan,
+    write_overlays,
+)
+from moco_det.report.estimate import describe_plan
+from moco_det.report.report import Report, write_report
+from moco_det.report.rows import build_rows
+from moco_det.report.tables import finetune_rows
+from moco_det.run_record import FILE_NAME as RECORD
+from moco_det.steps import REPOSITORY, Step, run_step, run_steps
+from moco_det.tasks import METRICS
+
+DESCRIPTION = "Fine-tune tasks x inits x seeds, skip what is finished, continue what was cut, and report."
+
+
+def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
+    """Carry out a parsed command line (``add_configs``: the same signature as every stage; unused here).
+
+    Raises:
+        ValueError: a setting that cannot work; or runs that failed, after the others ran and were reported.
+    """
+    output, suite = Path(args.output).resolve(), SUITES[args.suite]
+    datasets = _datasets(args, output)
+    entries, starts = choose(args.suite, args.tasks, args.recipes), read_starts(args.inits)
+    gpus, jobs = _places(args)
+    flags = ("--num-gpus", str(args.num_gpus), *(("--dist-url", "auto") if args.num_gpus > 1 else ()))
+    world = datasets / "toyworld/toyworld.json" if suite.world else None
+
+    def plan() -> list[Planned]:
+        return make_plan(
+            entries, starts, args.seeds, args.label_fraction, output, flags, args.options, world=world
+        )
+
+    if args.dry_run:
+        print(describe_plan(plan(), output, args.results, jobs))
+        print("\n".join(_step(planned, output, datasets).shell for planned in plan()))
+        return
+    if suite.world:
+        run_step(_render(args, world), "scenes:", output / "logs")
+    planned = plan()
+    settle_plan(planned, output)
+    write_overlays(starts, output / INITS)
+    print(describe_plan(planned, output, args.results, jobs), flush=True)
+    steps = [_step(one, output, datasets) for one in planned]
+    if args.slurm:
+        _write_slurm(Path(args.slurm), steps, args.num_gpus)
+        return
+    failure = None
+    try:
+        run_steps(steps, output / "logs", jobs, gpus, keep_going=True)
+    except ValueError as error:
+        failure = error
+    report = write_report([output], output / "report")
+    print("\n".join([report.table, *_verdicts(report), f"report: {report.html}"]))
+    if failure:
+        raise failure
+
+
+def _datasets(args: argparse.Namespace, output: Path) -> Path:
+    """The folder that the runs read as DETECTRON2_DATASETS."""
+    if args.datasets:
+        return Path(args.datasets).resolve()
+    return output / "datasets" if SUITES[args.suite].world else Path(datasets_root()).resolve()
+
+
+def _places(args: argparse.Namespace) -> tuple[tuple[str, ...], int]:
+    """The GPUs of each run that is carried out at a time, and how many runs are; settles ``args.num_gpus``.
+
+    Raises:
+        ValueError: more GPUs a run than there are.
+    """
+    there = torch.cuda.device_count()
+    args.num_gpus = min(1, there) if args.num_gpus is None else args.num_gpus
+    if args.slurm or not args.num_gpus:
+        return (), args.jobs or min(4, num_cores())
+    if args.num_gpus > there:
+        raise ValueError(
+            f"--num-gpus is {args.num_gpus} for each run, but this machine has {there} CUDA GPUs"
+        )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = visible if len(visible) == there else list(map(str, range(there)))
+    groups = [names[i : i + args.num_gpus] for i in range(0, there - args.num_gpus + 1, args.num_gpus)]
+    gpus = tuple(",".join(group) for group in groups[: args.jobs])
+    return gpus, len(gpus)
+
+
+def _render(args: argparse.Namespace, world: Path) -> Step:
+    art = [
+        word
+        for flag, folder in (("--cutouts", args.cutouts), ("--backgrounds", args.backgrounds))
+        if folder
+        for word in (flag, str(Path(folder).resolve()))
+    ]
+    if args.suite == "photos" and not world.exists() and len(art) < 4:
+        raise ValueError(
+            f"{world} does not exist, and the suite photos renders it from --cutouts DIR and --backgrounds DIR "
+            "(see MODEL_ZOO.md)"
+        )
+    tool = str(REPOSITORY / "tools/make_toyworld.py")
+    command = (tool, "--output", str(world.parent), *SUITES[args.suite].world, *art)
+    return Step("render the scenes", command, world)
+
+
+def _step(planned: Planned, output: Path, datasets: Path) -> Step:
+    title = f"{planned.task} from {planned.init}, seed {planned.seed}"
+    environment = (("DETECTRON2_DATASETS", str(datasets)),)
+    return Step(title, planned.command, output / planned.folder / RECORD, True, environment)
+
+
+def _write_slurm(folder: Path, steps: Sequence[Step], num_gpus: int) -> None:
+    """A job array with one run a job; a job that is cut goes on when it is submitted again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    left = [step for step in steps if not step.result.exists()]
+    commands = [
+        " ".join(
+            [
+                *(f"{name}={shlex.quote(value)}" for name, value in step.environment),
+                shlex.quote(sys.executable),
+            ]
+            + [shlex.join(step.command)]
+        )
+        for step in left
+    ]
+    (folder / "commands.txt").write_text("".join(command + "\n" for command in commands))
+    lines = (
+        "#!/bin/bash",
+        "# Written by tools/run_benchmark.py: one run a job. Add account and time, then: sbatch array.sh",
+        f"#SBATCH --array=1-{len(left)}",
+        "#SBATCH --job-name=moco_det",
+        f"#SBATCH --gpus-per-node={num_gpus}" if num_gpus else "#SBATCH --cpus-per-task=4",
+        f"#SBATCH --output={folder.resolve()}/%a.log",
+        "#SBATCH --requeue",
+        f"cd {shlex.quote(str(REPOSITORY))}",
+        f'eval "$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {shlex.quote(str(folder.resolve() / "commands.txt"))})"',
+    )
+    (folder / "array.sh").write_text("\n".join(lines) + "\n")
+    print(
+        f"{len(left)} commands in {folder / 'commands.txt'}; submit them with: sbatch {folder / 'array.sh'}"
+    )
+
+
+def _verdicts(report: Report) -> list[str]:
+    """Whether training raised each row's metric above what it was before the first iteration."""
+    rows = finetune_rows(build_rows(report.runs, report.incomplete)[0])
+    measured = [row for row in rows if row.at_start(row.metric)]
+    below = [row for row in measured if row.summary(row.metric).mean <= row.at_start(row.metric).mean]
+    lines = [
+        f"{row.task}, {row.label}: {METRICS[row.metric]} {row.summary(row.metric)} is not above its start"
+        for row in below
+    ]
+    if measured:
+        lines.append(f"{len(measured) - len(below)} of {len(measured)} rows ended above their start")
+    return lines
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of tools/run_benchmark.py."""
+    parser = argparse.ArgumentParser(description=DESCRIPTION)
+    add = parser.add_argument
+    add("--suite", choices=sorted(SUITES), required=True, help="the paper's recipes, or small ones on scenes")
+    add(
+        "--tasks", nargs="+", default=["all"], metavar="TASK", help="names of the suite's tasks; default: all"
+    )
+    add("--recipes", nargs="+", default=["*"], metavar="PATTERN", help="only these, e.g. '*_1x' '*_24k'")
+    add("--inits", nargs="+", required=True, metavar="NAME[=FILE,…]", help="e.g. random moco=backbone.pkl")
+    add("--seeds", type=_at_least_one, default=5, metavar="N", help="runs with the seeds 1 to N; default: 5")
+    add("--label-fraction", nargs="+", type=float, default=[1.0], metavar="SHARE", help="e.g. 0.01 0.1 1.0")
+    add("--output", required=True, help="folder of all runs and of the report")
+    add(
+        "--datasets",
+        help="instead of DETECTRON2_DATASETS; scenes are rendered into OUTPUT/datasets by default",
+    )
+    add("--cutouts", help="{train,test}/<class>/*.png with alpha, for the suite photos")
+    add("--backgrounds", help="{train,test}/*.jpg, for the suite photos")
+    add("--num-gpus", type=int, help="of each run, 0: the CPU; default: one where there is one")
+    add(
+        "--jobs",
+        type=_at_least_one,
+        help="runs at a time; default: as the GPUs allow, or one a core, at most 4",
+    )
+    add("--dry-run", action="store_true", help="print the plan, its hours as far as known, and its commands")
+    add("--slurm", metavar="DIR", help="write a job array for SLURM into DIR instead of running")
+    add("--results", default=str(REPOSITORY / "results"), help="kept records, for the estimate of the hours")
+    add("options", nargs="*", metavar="KEY VALUE", help="for every run, after --, over the suite's own")
+    return parser
+
+
+def _at_least_one(word: str) -> int:
+    if not word.isdigit() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {word!r}")
+    return int(word)
+
+
+@user_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    args = parser().parse_args(argv)
+    if len(args.options) % 2:
+        raise ValueError(f"options after -- must be KEY VALUE pairs; found {len(args.options)} words")
+    if not all(0 < share <= 1 for share in args.label_fraction):
+        raise ValueError(f"--label-fraction takes shares above 0, up to 1; found {args.label_fraction}")
+    run(args)
