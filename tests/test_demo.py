@@ -7,14 +7,9 @@ import pytest
 
 from moco_det import demo
 from moco_det.config import get_cfg, merge_config
-from moco_det.demo import (
-    SCALES,
-    check_no_test_picture_in_pretraining,
-    plan,
-    schedule_options,
-    settle_plan,
-)
+from moco_det.demo import SCALES, check_no_test_picture_in_pretraining, plan, settle_plan
 from moco_det.model_zoo import get_config_file
+from moco_det.steps import schedule_options
 
 
 @pytest.mark.parametrize("scale", sorted(SCALES))

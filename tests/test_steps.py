@@ -75,8 +75,8 @@ def test_gpus_are_dealt_out_and_never_shared(tmp_path):
         "pathlib.Path(sys.argv[1]).write_text(gpu)"
     )
     steps = [script(tmp_path, f"r{i}", code, tmp_path / f"{i}", alongside=True) for i in range(4)]
-    run_steps(steps, tmp_path, gpus=(2, 5))
-    assert {(tmp_path / f"{i}").read_text() for i in range(4)} == {"2", "5"}
+    run_steps(steps, tmp_path, gpus=("2", "5,6"))
+    assert {(tmp_path / f"{i}").read_text() for i in range(4)} == {"2", "5,6"}
 
 
 def test_a_step_is_printed_as_it_would_be_typed(tmp_path, capsys):

@@ -6,7 +6,7 @@ from detectron2.data import MetadataCatalog
 import moco_det.finetune  # noqa: F401  registers data sets
 from moco_det.model_zoo import get_config, list_configs
 from moco_det.paper_results import MOCO, MOCO_IG, PAPER_RESULTS, RANDOM, SUPERVISED
-from moco_det.tasks import TASKS, get_task
+from moco_det.tasks import METRICS, TASKS, get_task, main_metric, task_name
 
 # Recipes that are a project of their own.
 ELSEWHERE = {"COCO-DensePose/densepose_rcnn_R_50_FPN_s1x"}
@@ -110,3 +110,18 @@ def test_lvis_compares_with_the_frozen_baseline():
     assert set(frozen) == {SUPERVISED} and set(tuned) == {RANDOM, SUPERVISED, MOCO, MOCO_IG}
     gaps = [a - b for i in (MOCO, MOCO_IG) for a, b in zip(tuned[i], frozen[SUPERVISED], strict=True)]
     assert gaps == pytest.approx([-0.3, -0.4, -0.3, 0.5, 0.4, 0.6])
+
+
+def test_the_name_of_a_run_tells_shares_of_the_labels_apart():
+    assert task_name("toy/x", 1.0) == "toy/x"
+    assert task_name("toy/x", 0.015) == "toy/x, 1.5% of the labels"
+
+
+def test_a_run_is_compared_by_its_tasks_metric():
+    for task in TASKS:
+        for recipe in filter(None, (*task.recipes, task.toy)):
+            assert main_metric(task_name(recipe, 0.1), METRICS) == task.metric, recipe
+    keypoints = "toy/keypoint_rcnn_R_18_FPN"
+    assert main_metric(keypoints, {"bbox/AP": 1.0}) == "bbox/AP"  # the task's own was not measured
+    assert main_metric("mine/x", {"segm/AP": 1.0, "sem_seg/mIoU": 2.0}) == "segm/AP"
+    assert main_metric("mine/x", {"loss": 1.0}) is None

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
     print(describe_plan(planned, output, args.results, jobs), flush=True)
     steps = [_step(one, output, datasets) for one in planned]
     if args.slurm:
-        _write_slurm(Path(args.slurm), steps, args.num_gpus)
+        write_slurm(Path(args.slurm), steps, args.num_gpus)
         return
     failure = None
     try:
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
     except ValueError as error:
         failure = error
     report = write_report([output], output / "report")
-    print("\n".join([report.table, *_verdicts(report), f"report: {report.html}"]))
+    print("\n".join([report.table, *verdicts(report), f"report: {report.html}"]))
     if failure:
         raise failure
 
@@ -127,7 +127,7 @@ def _step(planned: Planned, output: Path, datasets: Path) -> Step:
     return Step(title, planned.command, output / planned.folder / RECORD, True, environment)
 
 
-def _write_slurm(folder: Path, steps: Sequence[Step], num_gpus: int) -> None:
+def write_slurm(folder: Path, steps: Sequence[Step], num_gpus: int) -> None:
     """A job array with one run a job; a job that is cut goes on when it is submitted again."""
     folder.mkdir(parents=True, exist_ok=True)
     left = [step for step in steps if not step.result.exists()]
@@ -159,7 +159,7 @@ def _write_slurm(folder: Path, steps: Sequence[Step], num_gpus: int) -> None:
     )
 
 
-def _verdicts(report: Report) -> list[str]:
+def verdicts(report: Report) -> list[str]:
     """Whether training raised each row's metric above what it was before the first iteration."""
     rows = finetune_rows(build_rows(report.runs, report.incomplete)[0])
     measured = [row for row in rows if row.at_start(row.metric)]

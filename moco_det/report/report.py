@@ -178,7 +178,7 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
         for entry in report.incomplete:
             print(f"incomplete, not counted: {entry.folder}: {entry.reason}")
         if args.suite:
-            _refuse_incomplete(report.incomplete)
+            refuse_incomplete(report.incomplete)
             saved = zoo.save_results(report.runs, args.results, args.suite)
             print(f"{len(saved)} results in {Path(args.results, args.suite)}")
         print(f"report: {report.html.resolve()}")
@@ -186,7 +186,7 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
         zoo.update_tables(path, args.results)
 
 
-def _refuse_incomplete(incomplete: Sequence[Incomplete]) -> None:
+def refuse_incomplete(incomplete: Sequence[Incomplete]) -> None:
     missing = [str(entry.folder) for entry in incomplete if entry.row]
     if missing:
         raise ValueError(

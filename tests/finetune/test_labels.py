@@ -3,7 +3,7 @@
 import pytest
 
 from moco_det.config import get_cfg
-from moco_det.finetune.labels import check_label_fraction, take_labels, task_name
+from moco_det.finetune.labels import check_label_fraction, take_labels
 from moco_det.finetune.trainer import Trainer
 
 RECORDS = [{"image_id": number} for number in range(200)]
@@ -45,8 +45,3 @@ def test_samplers_that_cannot_take_a_share_say_so():
         ValueError, match="LABEL_FRACTION is 0.1, which goes with .*TrainingSampler, not with Random"
     ):
         Trainer.build_train_loader(cfg)
-
-
-def test_the_report_tells_them_apart():
-    assert task_name("toy/x", 1.0) == "toy/x"
-    assert task_name("toy/x", 0.015) == "toy/x, 1.5% of the labels"

@@ -32,9 +32,7 @@ def test_page_holds_every_figure_and_needs_no_network(runs, tmp_path):
     figures = dict(
         re.findall(r'<figure id="(\w+)">\s*<img alt="\w+" src="data:image/png;base64,([^"]+)">', page)
     )
-    assert sorted(figures) == [
-        *("average_precision_0", "detections_0", "neighbours_0", "pretraining", "sample_views_0")
-    ]
+    assert sorted(figures) == [*("curves_0", "detections_0", "neighbours_0", "pretraining", "sample_views_0")]
     for name, data in figures.items():
         png = base64.b64decode(data)
         assert Image.open(io.BytesIO(png)).width >= 64
@@ -80,12 +78,12 @@ def test_the_papers_rows_stand_beside_the_same_recipe_only(make_run, tmp_path):
     assert page.count("<tr class='quiet'>") == 8
 
 
-def test_a_task_without_boxes_has_a_dash_for_their_ap(make_run, tmp_path):
+def test_a_tasks_own_metric_comes_first_with_the_papers_beside_it(make_run, tmp_path):
     task = "COCO-Keypoints/keypoint_rcnn_R_50_FPN_2x"
     make_run("points", task=task, iterations=180000, metrics={"bbox/AP": 50.0, "keypoints/AP": 60.0})
     text = write_report([tmp_path / "runs"], tmp_path / "out").markdown.read_text()
-    assert "| init | iterations | n | AP | AP − random | keypoint AP | min/run |" in text
-    assert "| MoCo IN-1M (Table 6) | 180,000 | ? | — | — | 66.8 | — |" in text
+    assert "| init | iterations | n | keypoint AP | keypoint AP − random | AP | min/run | GiB |" in text
+    assert "| MoCo IN-1M (Table 6) | 180,000 | ? | 66.8 | — | — | — | — |" in text
 
 
 def test_only_pretraining_or_only_unfinished_runs_give_a_report(make_pretraining, tmp_path):

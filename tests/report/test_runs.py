@@ -30,7 +30,7 @@ def test_unfinished_and_broken_runs_are_named(make_run, tmp_path):
     assert "did not finish" in reasons["started"]
     assert "not readable JSON" in reasons["broken"]
     assert "lacks config_hash" in reasons["foreign"]
-    assert "no finite bbox/AP" in reasons["nothing_found"]
+    assert "no finite AP or mIoU" in reasons["nothing_found"]
 
 
 def test_a_record_of_another_form_is_incomplete_not_a_crash(make_run, tmp_path):
