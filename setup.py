@@ -70,6 +70,7 @@ setup(
             "moco-det-pretrain=moco_det.pretrain.command:main",
             "moco-det-convert=moco_det.convert.convert:main",
             "moco-det-train=moco_det.finetune.trainer:main",
+            "moco-det-check-datasets=moco_det.finetune.check_datasets:main",
             "moco-det-report=moco_det.report.report:main",
             "moco-det-toyworld=moco_det.toyworld.make:main",
             "moco-det-stats=moco_det.pretrain.stats:main",
