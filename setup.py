@@ -61,6 +61,8 @@ setup(
         # Cityscapes alone needs them. It also needs cityscapesscripts, which no extra can name: it must come with
         # --no-deps, since it drags in a "typing" that hides Python's own module (INSTALL.md).
         "cityscapes": ["shapely", "pyquaternion"],
+        # One package under two names, each for what a user wants: TEST.COCO_EVALUATOR faster_coco_eval, or LVIS.
+        "fast-eval": ["faster-coco-eval"],
         "lvis": ["faster-coco-eval"],  # the LVIS metric; LVIS's own package runs with no current numpy
     },
     entry_points={
@@ -68,6 +70,7 @@ setup(
             "moco-det-pretrain=moco_det.pretrain.command:main",
             "moco-det-convert=moco_det.convert.convert:main",
             "moco-det-train=moco_det.finetune.trainer:main",
+            "moco-det-check-datasets=moco_det.finetune.check_datasets:main",
             "moco-det-report=moco_det.report.report:main",
             "moco-det-toyworld=moco_det.toyworld.make:main",
             "moco-det-stats=moco_det.pretrain.stats:main",

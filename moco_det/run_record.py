@@ -27,6 +27,7 @@ MACHINE_KEYS = (
     "SEED",
     "DATASETS.IMAGES",
     "TEST.KNN.IMAGES",
+    "TEST.COCO_EVALUATOR",  # both give the same numbers
     "DATALOADER.NUM_WORKERS",
     "MODEL.DEVICE",
     "CUDNN_BENCHMARK",

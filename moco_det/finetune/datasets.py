@@ -10,6 +10,7 @@ from detectron2.data.datasets import register_coco_instances, register_pascal_vo
 
 from moco_det.files import datasets_root
 from moco_det.finetune import segmentation_datasets as segmentation
+from moco_det.finetune.dataset_sources import how_to_get
 from moco_det.finetune.lvis import check_reader, register_lvis
 from moco_det.toy_classes import TOY_CLASSES, TOY_KEYPOINT_FLIPS, TOY_KEYPOINTS
 from moco_det.toy_lvis import lvis_categories
@@ -103,19 +104,20 @@ def check_datasets(cfg: CfgNode, names: tuple[str, ...]) -> None:
         _check_keypoints(cfg, name)
 
 
-def _check_files(name: str) -> None:
+def needed_files(name: str) -> list[str]:
+    """The files and folders that reading and measuring a data set opens first; none of a kind not known here."""
     metadata = MetadataCatalog.get(name)
-    needed = _NEEDED.get(metadata.get("evaluator_type"), lambda _: [])
-    for path in needed(metadata):
+    return _NEEDED.get(metadata.get("evaluator_type"), lambda _: [])(metadata)
+
+
+def _check_files(name: str) -> None:
+    for path in needed_files(name):
         if not os.path.exists(path):
-            mend = "make it with tools/make_toyworld.py" if name.startswith("toy_") else "put it there"
-            if path.endswith(segmentation.TRAIN_IDS):
-                mend = segmentation.MAKE_TRAIN_IDS
             raise ValueError(
                 f"data set {name!r} is missing: {path!r} does not exist. It was looked for in "
                 f"{os.path.abspath(datasets_root())!r} "
                 f"(DETECTRON2_DATASETS={os.getenv('DETECTRON2_DATASETS')!r}); "
-                f"{mend}, or set DETECTRON2_DATASETS to the folder that holds it"
+                f"{how_to_get(name, path)}, or set DETECTRON2_DATASETS to the folder that holds it"
             )
 
 

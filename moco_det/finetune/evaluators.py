@@ -6,25 +6,15 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
     CityscapesSemSegEvaluator,
-    COCOEvaluator,
     DatasetEvaluator,
     PascalVOCDetectionEvaluator,
     SemSegEvaluator,
 )
 
 from moco_det.finetune.cityscapes_evaluator import TidyCityscapesInstanceEvaluator
+from moco_det.finetune.coco_evaluator import build_coco_evaluator
 from moco_det.finetune.lvis_evaluator import LvisEvaluator, check_lvis_package
 from moco_det.finetune.segmentation_mapper import read_labels
-
-
-def _coco(cfg: CfgNode, name: str) -> DatasetEvaluator:
-    return COCOEvaluator(
-        name,
-        output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"),
-        # pycocotools everywhere: detectron2's compiled evaluator is "unofficial", and not on every machine.
-        use_fast_impl=False,
-        kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,  # empty: COCO's, of its 17 points
-    )
 
 
 def _pascal_voc(cfg: CfgNode, name: str) -> DatasetEvaluator:
@@ -44,7 +34,7 @@ def _sem_seg(cfg: CfgNode, name: str) -> DatasetEvaluator:
 # The official script reads predictions and truth from files of this machine.
 _ONE_MACHINE = ("cityscapes_sem_seg", "cityscapes_instance")
 _EVALUATORS = {
-    "coco": _coco,
+    "coco": build_coco_evaluator,
     "lvis": _lvis,
     "pascal_voc": _pascal_voc,
     "sem_seg": _sem_seg,

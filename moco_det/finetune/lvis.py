@@ -98,7 +98,7 @@ def load_lvis(json_file: str, image_root: str, contiguous: dict[int, int], folde
         annotations[annotation["image_id"]].append(_instance(annotation, contiguous, json_file))
     return [
         {
-            "file_name": os.path.join(image_root, *_place(image, folder)),
+            "file_name": os.path.join(image_root, *image_place(image, folder)),
             "image_id": image["id"],
             "height": image["height"],
             "width": image["width"],
@@ -110,8 +110,8 @@ def load_lvis(json_file: str, image_root: str, contiguous: dict[int, int], folde
     ]
 
 
-def _place(image: dict, folder: str) -> tuple[str, str]:
-    """Folder and file name of an image."""
+def image_place(image: dict, folder: str) -> tuple[str, str]:
+    """Folder and file name of an image, as :func:`load_lvis` looks for it."""
     if "coco_url" in image:  # …/train2017/000000155379.jpg
         return tuple(image["coco_url"].split("/")[-2:])
     # v0.5 names images as COCO did in 2014, COCO_val2014_000000001268.jpg, but means the files of 2017.

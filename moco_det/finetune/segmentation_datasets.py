@@ -19,6 +19,11 @@ MAKE_TRAIN_IDS = (
     "make it with python -m cityscapesscripts.preparation.createTrainIdLabelImgs under "
     "CITYSCAPES_DATASET=/path/to/cityscapes"
 )
+# Of each kind of Cityscapes data set, the labels of an image that its reader and its metric open.
+CITYSCAPES_LABELS = {
+    "cityscapes_sem_seg": ("polygons.json", "labelIds.png", "instanceIds.png", TRAIN_IDS),
+    "cityscapes_instance": ("polygons.json", "labelIds.png", "instanceIds.png"),
+}
 # The packages that reading or measuring a kind of data set imports, and how to get each.
 _PACKAGES = {
     "cityscapes_sem_seg": ("cityscapesscripts", "pyquaternion"),
@@ -83,10 +88,10 @@ def _cityscapes_needs(metadata: Metadata, *labels: str) -> list[str]:
 # Of each kind of data set (metadata evaluator_type), the files and folders that its reader and metric open.
 NEEDED: dict[str, Callable[[Metadata], list[str]]] = {
     "sem_seg": _voc_needs,
-    "cityscapes_sem_seg": lambda m: _cityscapes_needs(
-        m, "polygons.json", "labelIds.png", "instanceIds.png", TRAIN_IDS
-    ),
-    "cityscapes_instance": lambda m: _cityscapes_needs(m, "polygons.json", "labelIds.png", "instanceIds.png"),
+    **{
+        kind: lambda metadata, labels=labels: _cityscapes_needs(metadata, *labels)
+        for kind, labels in CITYSCAPES_LABELS.items()
+    },
 }
 
 

@@ -31,6 +31,7 @@ from moco_det.cli import (
     user_errors,
 )
 from moco_det.config import get_cfg, merge_config
+from moco_det.finetune.coco_evaluator import check_coco_evaluator
 from moco_det.finetune.datasets import check_datasets, register_toy_datasets
 from moco_det.finetune.evaluators import build_evaluator, check_evaluator
 from moco_det.finetune.hooks import (
@@ -254,6 +255,7 @@ def _check(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
             f"{args.config_file!r} is a recipe of pre-training; run it with tools/pretrain_moco.py"
         )
     check_label_fraction(cfg)
+    check_coco_evaluator(cfg)
     check_datasets(cfg, cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     for name in cfg.DATASETS.TEST:
         check_evaluator(name, num_machines(args))

@@ -75,9 +75,12 @@ def test_each_part_of_voc_is_looked_for(tmp_path, default_again, place):
         check_datasets(get_config("toy/faster_rcnn_R_18_FPN"), ("toy_voc_2007_test",))
 
 
-@pytest.mark.parametrize("name", ["voc_2012_trainval", "coco_2017_val"])
-def test_real_data_sets_are_looked_for_too(name):
-    with pytest.raises(ValueError, match=f"{name}.*put it there, or set DETECTRON2_DATASETS"):
+@pytest.mark.parametrize(
+    ("name", "archive"),
+    [("voc_2012_trainval", "VOCtrainval_11-May-2012.tar"), ("coco_2017_val", "annotations_trainval2017.zip")],
+)
+def test_real_data_sets_are_looked_for_too_and_their_archive_is_named(name, archive):
+    with pytest.raises(ValueError, match=f"{name}.*fetch {archive} from .*, or set DETECTRON2_DATASETS"):
         check_datasets(get_config("toy/mask_rcnn_R_18_FPN"), (name,))
 
 
