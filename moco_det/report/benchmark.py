@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from moco_det.machine import num_cores
 from moco_det.report.benchmark_plan import (
     INITS,
     SUITES,
+    Entry,
     Planned,
     choose,
     make_plan,
@@ -57,6 +59,8 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
         return
     if suite.world:
         run_step(_render(args, world), "scenes:", output / "logs")
+    else:
+        _check_data(entries, datasets)
     planned = plan()
     settle_plan(planned, output)
     write_overlays(starts, output / INITS)
@@ -119,6 +123,16 @@ def _render(args: argparse.Namespace, world: Path) -> Step:
     tool = str(REPOSITORY / "tools/make_toyworld.py")
     command = (tool, "--output", str(world.parent), *SUITES[args.suite].world, *art)
     return Step("render the scenes", command, world)
+
+
+def _check_data(entries: Sequence[Entry], datasets: Path) -> None:
+    """Refuse to start on data sets that are not complete: the last task's would be missed after days."""
+    names = dict.fromkeys(name for entry in entries for name in entry.tasks)
+    command = [sys.executable, "-W", "ignore", str(REPOSITORY / "tools/check_datasets.py"), "--tasks", *names]
+    if subprocess.call(command, env={**os.environ, "DETECTRON2_DATASETS": str(datasets)}):
+        raise ValueError(
+            "data sets are not complete, see above; complete them, or give --tasks that have theirs"
+        )
 
 
 def _step(planned: Planned, output: Path, datasets: Path) -> Step:

@@ -283,6 +283,15 @@ def test_what_cannot_be_asked(words, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_nothing_starts_on_data_that_is_not_there(tmp_path, capfd):
+    words = ["--suite", "paper", "--tasks", "voc-c4", "--inits", "random", "--output", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        benchmark.main([*words, "--num-gpus", "0", "--datasets", str(tmp_path)])
+    printed = capfd.readouterr()
+    assert "data sets are not complete, see above" in printed.err and "voc_2012_trainval" in printed.out
+    assert not (tmp_path / "out").exists()
+
+
 def test_photographs_need_their_pictures(tmp_path, capsys):
     with pytest.raises(SystemExit):
         benchmark.main(["--suite", "photos", "--inits", "random", "--output", str(tmp_path)])
