@@ -13,17 +13,9 @@ import torch
 from moco_det.cli import user_errors
 from moco_det.files import datasets_root
 from moco_det.machine import num_cores
-from moco_det.report.benchmark_plan import (
-    INITS,
-    SUITES,
-    Entry,
-    Planned,
-    choose,
-    make_plan,
-    read_starts,
-    settle_plan,
-    write_overlays,
-)
+from moco_det.report.benchmark_inits import INITS, read_starts, write_overlays
+from moco_det.report.benchmark_plan import Planned, make_plan, settle_plan
+from moco_det.report.benchmark_suites import SUITES, Entry, choose
 from moco_det.report.estimate import describe_plan
 from moco_det.report.report import Report, write_report
 from moco_det.report.rows import build_rows
@@ -48,27 +40,26 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
     flags = ("--num-gpus", str(args.num_gpus), *(("--dist-url", "auto") if args.num_gpus > 1 else ()))
     world = datasets / "toyworld/toyworld.json" if suite.world else None
 
-    def plan() -> list[Planned]:
-        return make_plan(
-            entries, starts, args.seeds, args.label_fraction, output, flags, args.options, world=world
-        )
-
-    if args.dry_run:
-        print(describe_plan(plan(), output, args.results, jobs))
-        print("\n".join(_step(planned, output, datasets).shell for planned in plan()))
-        return
-    if suite.world:
+    if not args.dry_run and suite.world:
         run_step(_render(args, world), "scenes:", output / "logs")
-    else:
+    elif not args.dry_run:
         _check_data(entries, datasets)
-    planned = plan()
+    planned = make_plan(entries, starts, args.seeds, args.label_fraction, output, flags, args.options, world)
+    steps = [_step(one, output, datasets) for one in planned]
+    print(describe_plan(planned, output, args.results, jobs), flush=True)
+    if args.dry_run:
+        print("\n".join(step.shell for step in steps))
+        return
     settle_plan(planned, output)
     write_overlays(starts, output / INITS)
-    print(describe_plan(planned, output, args.results, jobs), flush=True)
-    steps = [_step(one, output, datasets) for one in planned]
     if args.slurm:
         write_slurm(Path(args.slurm), steps, args.num_gpus)
-        return
+    else:
+        _run_and_report(steps, output, jobs, gpus)
+
+
+def _run_and_report(steps: Sequence[Step], output: Path, jobs: int, gpus: Sequence[str]) -> None:
+    """Raises ValueError when runs failed, after the others ran and the report was made."""
     failure = None
     try:
         run_steps(steps, output / "logs", jobs, gpus, keep_going=True)

@@ -9,14 +9,9 @@ import pytest
 
 from moco_det.backbone_file import TORCHVISION_PREPROCESSING, write_backbone
 from moco_det.report import benchmark
-from moco_det.report.benchmark_plan import (
-    SUITES,
-    choose,
-    make_plan,
-    read_starts,
-    settle_plan,
-    write_overlays,
-)
+from moco_det.report.benchmark_inits import read_starts, write_overlays
+from moco_det.report.benchmark_plan import make_plan, settle_plan
+from moco_det.report.benchmark_suites import SUITES, choose
 from moco_det.report.estimate import describe_plan
 from moco_det.report.report import refuse_incomplete, write_report
 from moco_det.report.rows import build_rows
