@@ -21,6 +21,7 @@ SEGMENTATION = tuple(
     for kind in ("voc_sem_seg", "cityscapes_sem_seg", "cityscapes_instance")
     for split in ("train", "val")
 )
+GT_FINE = "cityscapes/gtFine/val/*/*"
 VOC, COCO, LVIS = "toy_voc_2007_test", "toy_coco_val", "toy_lvis_val"
 
 
@@ -39,8 +40,13 @@ def check(capsys, tmp_path):
 
 @pytest.fixture
 def broken(toyworld, tmp_path, monkeypatch):
-    """A copy of the toy world to plant faults in."""
-    shutil.copytree(toyworld / "toyworld", tmp_path / "copy" / "toyworld")
+    """A copy of the toy world to plant faults in; images, which no test changes, are links."""
+
+    def copy(source, target):
+        (os.link if source.endswith((".jpg", ".png")) else shutil.copy)(source, target)
+
+    unused = shutil.ignore_patterns("unlabelled", "classes")
+    shutil.copytree(toyworld / "toyworld", tmp_path / "copy" / "toyworld", ignore=unused, copy_function=copy)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "copy"))
     register_toy_datasets()
     yield tmp_path / "copy" / "toyworld"
@@ -173,7 +179,7 @@ def test_images_without_annotation_are_counted(broken, check):
     assert found(report, COCO)["image without annotation"]["count"] == 4
 
 
-@pytest.mark.parametrize("content", ["{" + '"images": [', "", "[1, 2]", "[" * 100_000, "\xff\xfe"])
+@pytest.mark.parametrize("content", ['{"images": [', "", "[1, 2]", "[" * 100_000, "\xff\xfe"], ids=range(5))
 def test_json_that_cannot_be_read_is_one_line(broken, check, content):
     path = broken / "coco" / "annotations" / "instances_val2017.json"
     path.write_bytes(content.encode("latin-1"))
@@ -278,12 +284,12 @@ def test_faults_in_voc_lists_and_empty_xml(broken, check):
         ("toy_voc_sem_seg_train", "VOC2012/SegmentationClassAug/*.png", "label image"),
         (
             "toy_cityscapes_sem_seg_val",
-            "cityscapes/gtFine/val/*/*_labelTrainIds.png",
+            f"{GT_FINE}_labelTrainIds.png",
             "file *_gtFine_labelTrainIds.png",
         ),
         (
             "toy_cityscapes_instance_val",
-            "cityscapes/gtFine/val/*/*_polygons.json",
+            f"{GT_FINE}_polygons.json",
             "file *_gtFine_polygons.json",
         ),
     ],
