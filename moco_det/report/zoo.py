@@ -1,8 +1,9 @@
 """results/: one small JSON a finished, documented run; and the tables in the documents, generated from them.
 
 A document holds a table between two markers, each alone on its line: ``<!-- results:SUITE -->`` and
-``<!-- /results:SUITE -->`` (runs of this project), or ``<!-- paper:PREFIX -->`` and its closing marker
-(printed by the paper, for the recipes whose names start so).
+``<!-- /results:SUITE -->`` (runs of this project, with their commands), the same with ``summary`` (without the
+commands), or ``<!-- paper:PREFIX -->`` and its closing marker (printed by the paper, for the recipes whose names
+start so).
 """
 
 import hashlib
@@ -83,7 +84,7 @@ def load_results(results: str | os.PathLike, suite: str) -> list[Run]:
     return runs
 
 
-def results_table(runs: Sequence[Run]) -> str:
+def results_table(runs: Sequence[Run], commands: bool = True) -> str:
     """Markdown for a suite: fine-tuning rows, pre-training rows, notes, and the commands to unfold."""
     rows, notes = build_rows(runs)
     if not rows:
@@ -94,9 +95,9 @@ def results_table(runs: Sequence[Run]) -> str:
     if pretrained := pretrain_rows(rows):
         parts.append(markdown_table(_pretrain_table(pretrained)))
     parts += [f"Note: {note}." for note in notes]
-    commands = [f"# {_row_name(row)}\n" + "\n".join(_commands(row)) for row in rows]
-    block = "\n\n".join(commands)
-    parts.append(f"<details><summary>Commands</summary>\n\n```bash\n{block}\n```\n\n</details>")
+    if commands:
+        block = "\n\n".join("\n".join(_commands(row)) for row in rows)
+        parts.append(f"<details><summary>Commands</summary>\n\n```bash\n{block}\n```\n\n</details>")
     return "\n\n".join(parts)
 
 
@@ -136,12 +137,13 @@ def _pretrain_table(rows: Sequence[Row]) -> Table:
     return Table(header, tuple(lines))
 
 
-def _row_name(row: Row) -> str:
-    return f"{row.task}, {row.iterations:,} iterations" + (f", {row.label}" if row.init != "none" else "")
-
-
 def _commands(row: Row) -> list[str]:
-    return list(dict.fromkeys(run.record["command"] for run in row.runs))
+    """A heading and the commands of a row; one with N for the seed where they differ in nothing else."""
+    name = f"# {row.task}, {row.iterations:,} iterations" + (f", {row.label}" if row.init != "none" else "")
+    general = {re.sub(rf"(\bSEED |seed){run.seed}\b", r"\1N", run.record["command"]) for run in row.runs}
+    if len(row.runs) > 1 and len(general) == 1:
+        return [f"{name}; N = {', '.join(str(run.seed) for run in row.runs)}", *general]
+    return [name, *dict.fromkeys(run.record["command"] for run in row.runs)]
 
 
 def paper_table(suite: str) -> str:
@@ -175,12 +177,15 @@ def render(text: str, results: str | os.PathLike, name: str = "text") -> str:
     parts, end = [], 0
     for opening, closing in zip(markers[0::2], [*markers[1::2], None], strict=False):
         kind, suite = opening[2], opening[3]
-        if kind not in ("results", "paper"):
-            raise ValueError(f"{name}: unknown marker {opening[0]}; known kinds: results, paper")
+        if kind not in ("results", "summary", "paper"):
+            raise ValueError(f"{name}: unknown marker {opening[0]}; known kinds: results, summary, paper")
         if opening[1] or closing is None or closing[0] != f"<!-- /{kind}:{suite} -->":
             found = closing[0] if closing else "the end of the file"
             raise ValueError(f"{name}: after {opening[0]} expected <!-- /{kind}:{suite} -->, found {found}")
-        table = results_table(load_results(results, suite)) if kind == "results" else paper_table(suite)
+        if kind == "paper":
+            table = paper_table(suite)
+        else:
+            table = results_table(load_results(results, suite), commands=kind == "results")
         parts += [text[end : opening.end()], f"\n{table}\n"]
         end = closing.start()
     return "".join([*parts, text[end:]])

@@ -1,6 +1,7 @@
 """results/ and the tables generated from it."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,22 @@ def test_table_of_a_suite(runs):
     assert "python tools/train_net.py --init moco" in text
 
 
+def test_commands_that_differ_in_the_seed_alone_are_one(make_run):
+    def command(seed, rate):
+        return f"train SEED {seed} LR {rate} OUTPUT_DIR out/x_seed{seed}"
+
+    rows = {"a": ("0.1", "0.1"), "b": ("0.1", "0.2")}
+    runs = [
+        read_run(make_run(f"{init}{seed}", init=init, seed=seed, command=command(seed, rates[seed - 1])))
+        for init, rates in rows.items()
+        for seed in (1, 2)
+    ]
+    text = results_table(runs)
+    assert "iterations, a; N = 1, 2\ntrain SEED N LR 0.1 OUTPUT_DIR out/x_seedN\n" in text
+    assert f"iterations, b\n{command(1, '0.1')}\n{command(2, '0.2')}\n" in text
+    assert "train" not in results_table(runs, commands=False)
+
+
 def test_update_replaces_what_stands_between_the_markers_only(runs, tmp_path):
     save_results(runs, tmp_path / "results", "photos")
     document = tmp_path / "ZOO.md"
@@ -81,7 +98,7 @@ def test_a_suite_without_results_says_so(tmp_path):
     ("text", "message"),
     [
         ("no markers here", "has no markers; expected a line such as"),
-        ("<!-- numbers:a -->\n<!-- /numbers:a -->", "unknown marker .*known kinds: results, paper"),
+        ("<!-- numbers:a -->\n<!-- /numbers:a -->", "unknown marker .*known kinds: results, summary, paper"),
         ("<!-- results:a -->\n", "expected <!-- /results:a -->, found the end of the file"),
         (
             "<!-- results:a -->\n<!-- /results:b -->",
@@ -120,7 +137,7 @@ def test_paper_table_has_the_printed_numbers():
 @pytest.mark.parametrize("document", sorted(ROOT.glob("*.md")), ids=lambda path: path.name)
 def test_committed_tables_are_those_of_the_files(document):
     text = document.read_text(encoding="utf-8")
-    if "<!-- results:" not in text and "<!-- paper:" not in text:
+    if not re.search("<!-- (results|summary|paper):", text):
         return
     message = f"run: tools/make_report.py --update-tables {document.name}"
     assert render(text, ROOT / "results", document.name) == text, message
