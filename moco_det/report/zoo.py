@@ -105,13 +105,16 @@ def _finetune_table(rows: Sequence[Row]) -> Table:
     # Of each kind the metric itself; AP50 and AP75 stand in the files.
     shown = [name for name in METRICS if not name[-1].isdigit() and any(row.summary(name) for row in rows)]
     main = list(dict.fromkeys(METRICS[row.metric] for row in rows))
+    has_start = any(row.at_start(row.metric) for row in rows)
     header = (
-        *("recipe", "iterations", "init", "n", *(METRICS[name] for name in shown)),
+        *("recipe", "iterations", "init", "n", *(["at start"] if has_start else [])),
+        *(METRICS[name] for name in shown),
         *(f"{' or '.join(main)} − random, 95 % interval", "min/run", "machine", "commit"),
     )
     lines = [
         (
             *(row.task, f"{row.iterations:,}", row.label, row.count),
+            *([cell(row.at_start(row.metric))] if has_start else []),
             *(cell(row.summary(name)) for name in shown),
             *(difference_to_random(row, rows), f"{row.minutes:.1f}", row.machines, row.runs[0].commit),
         )
