@@ -8,7 +8,7 @@ RESULTS = (
     "before the first iteration. GiB: the most memory that a run held, of its GPU or, on the CPU, of the machine."
 )
 PAPER_ROWS = (
-    " Grey rows are what the paper printed, with its data and its training length; none of them was run here."
+    "Grey rows are what the paper printed, with its data and its training length; none of them was run here."
 )
 PAIRS = (
     "Mean difference of the runs that share a seed, with its 95 % t-interval. The seed fixes what both "

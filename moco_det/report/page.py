@@ -21,7 +21,8 @@ p { margin: .6rem 0; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .4rem; text-align: right; vertical-align: top; border-bottom: 1px solid #ececea; }
 th { font-weight: 600; color: #5b626c; border-bottom-color: #cfd2d0; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
+td { white-space: nowrap; }
+th:first-child, td:first-child { white-space: normal; text-align: left; padding-left: 0; }
 tr.quiet td { color: #8a9099; font-style: italic; }
 figure { margin: 1.25rem 0; }
 figure img { display: block; width: 100%; max-width: 38rem; height: auto; margin: 0 auto; }

@@ -2,9 +2,9 @@
 
 import argparse
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from moco_det.cli import user_errors
@@ -27,7 +27,7 @@ from moco_det.report.tables import (
 TITLE = "What pre-training bought"
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Report:
     """What was written and from what."""
 
@@ -99,6 +99,8 @@ def _results(finetuned, pretrained, notes, incomplete) -> tuple[Block, ...]:
         blocks.append(task_table(task, finetuned))
         if differences := pair_table(task, finetuned):
             blocks.append(differences)
+    if finetuned:
+        blocks.append(Text(captions.RESULTS))
     if pretrained:
         blocks.append(pretrain_table(pretrained))
     blocks += [Text(f"Note: {note}.") for note in notes]
@@ -112,8 +114,16 @@ def _curves(finetuned: Sequence[Row]) -> tuple[Block, ...]:
     pictures = []
     for number, task in enumerate(dict.fromkeys(row.task for row in finetuned)):
         if png := figures.metric_curves([row for row in finetuned if row.task == task]):
-            pictures.append(Picture(f"curves_{number}", png, f"{task}. {captions.CURVES}"))
-    return tuple(pictures)
+            pictures.append(Picture(f"curves_{number}", png, f"{task}."))
+    return _explained(pictures, captions.CURVES)
+
+
+def _explained(pictures: Sequence[Picture], how_to_read: str) -> tuple[Picture, ...]:
+    """The first of similar pictures says how to read them."""
+    return tuple(
+        dataclasses.replace(picture, caption=f"{picture.caption} {how_to_read}") if number == 0 else picture
+        for number, picture in enumerate(pictures)
+    )
 
 
 def _pretraining(pretrained: Sequence[Row]) -> tuple[Block, ...]:
@@ -144,9 +154,8 @@ def _detections(finetuned: Sequence[Row]) -> tuple[Block, ...]:
         rows = [row for row in finetuned if row.task == task]
         longest = max(row.iterations for row in rows)
         if png := panels.detections([row for row in rows if row.iterations == longest]):
-            caption = f"{task}, {longest:,} iterations. {captions.DETECTIONS}"
-            pictures.append(Picture(f"detections_{number}", png, caption))
-    return tuple(pictures)
+            pictures.append(Picture(f"detections_{number}", png, f"{task}, {longest:,} iterations."))
+    return _explained(pictures, captions.DETECTIONS)
 
 
 def _provenance(runs: Sequence[Run], incomplete: Sequence[Incomplete]) -> tuple[Block, ...]:

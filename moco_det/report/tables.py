@@ -80,7 +80,7 @@ def task_table(task: str, rows: Sequence[Row]) -> Table:
         )
         for result in printed
     ]
-    caption = captions.RESULTS + (captions.PAPER_ROWS if printed else "")
+    caption = captions.PAPER_ROWS if printed else ""
     return Table(header, tuple(lines), caption, frozenset(range(len(own), len(lines))), title=task)
 
 
