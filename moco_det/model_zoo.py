@@ -35,8 +35,8 @@ def _names() -> list[str]:
 def get_config_file(name: str) -> str:
     """The path of a recipe's YAML; ``name`` may also be the path of any YAML file.
 
-    In a checkout, the recipes of ``projects/*/configs`` are found too; they are not listed, since their keys and data
-    sets are known to their project's own script only.
+    In a checkout, the recipes of ``projects/*/configs`` are found too; they are not listed, since only their
+    project's own script knows their keys and data sets.
 
     Raises:
         ValueError: no file and no recipe has this name; the nearest recipe is named.

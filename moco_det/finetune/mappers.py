@@ -1,4 +1,4 @@
-"""Which mapper turns a record into what the model takes: detectron2's own, unless one that is registered here fits."""
+"""Which mapper turns a record into what the model takes: detectron2's own, unless a registered one fits."""
 
 from collections.abc import Callable
 

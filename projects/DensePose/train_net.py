@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Fine-tune DensePose R-CNN: as tools/train_net.py, with this project's keys and recipes."""
 
+from moco_densepose import add_densepose_config
 from moco_det.cli import user_errors
 from moco_det.finetune.trainer import make_parser, run
-from moco_densepose import add_densepose_config
 
 
 @user_errors

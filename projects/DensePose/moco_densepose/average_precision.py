@@ -111,7 +111,9 @@ def _best(gps: np.ndarray, gone: np.ndarray, ignored: np.ndarray, least: float) 
     for group in (~ignored, ignored):
         fitting = np.flatnonzero(group & ~gone & (gps >= least) & (gps > 0))
         if len(fitting):
-            return int(fitting[len(fitting) - 1 - gps[fitting][::-1].argmax()])  # the last of equals, as in COCO
+            return int(
+                fitting[len(fitting) - 1 - gps[fitting][::-1].argmax()]
+            )  # the last of equals, as in COCO
     return None
 
 

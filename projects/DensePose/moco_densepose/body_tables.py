@@ -9,8 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from moco_det.backbone_file import restricted_load
 from moco_densepose.charts import COARSE_OF_CHART, GROUP_OF_CHART, NUM_CHARTS, NUM_GROUPS
+from moco_det.backbone_file import restricted_load
 
 
 class BodyTables:
@@ -82,7 +82,7 @@ class BodyTables:
     def mean_distances(self) -> np.ndarray:
         """NUM_GROUPS + 1: of each group of charts, the mean distance of two vertices on one body part; first a 0.
 
-        The two sides of a limb are one part, left and right are two: else the mean would be that between two hands.
+        The two sides of a limb are one part, left and right are two: else it would be the way between two hands.
         """
         return np.array([0.0] + [self._mean_distance(group) for group in range(1, NUM_GROUPS + 1)])
 

@@ -1,5 +1,8 @@
-"""Every config key of this project. Names and defaults are upstream's (detectron2's projects/DensePose) where it has
-the key, so that its configs can be compared line by line."""
+"""Every config key of this project.
+
+Names and defaults are those of detectron2's projects/DensePose where it has the key, so that configs can be compared
+line by line.
+"""
 
 from detectron2.config import CfgNode as CN
 
@@ -37,6 +40,6 @@ def add_densepose_config(cfg: CN) -> None:
     head.DECODER_CONV_DIMS = 256
     # By detectron2's name; empty: none.
     head.DECODER_NORM = ""
-    # Of GPS: nine numbers, a 0 and the mean distance on a torso, hand, foot, upper leg, lower leg, upper arm, lower
-    # arm and head, in the unit of the table of distances. Empty: computed from that table.
+    # Of GPS: nine numbers, a 0 and the mean distance on a torso, hand, foot, upper leg, lower leg, upper arm,
+    # lower arm and head, in the unit of the table of distances. Empty: computed from that table.
     cfg.TEST.DENSEPOSE_MEAN_DISTANCES = []

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
-from moco_det.files import datasets_root
 from moco_densepose import toy_tables
 from moco_densepose.body_tables import check_scipy
+from moco_det.files import datasets_root
 
 EVALUATOR = "densepose"
 POINT_KEYS = ("dp_x", "dp_y", "dp_I", "dp_U", "dp_V")

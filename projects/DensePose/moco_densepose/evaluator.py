@@ -54,9 +54,8 @@ class GpsEvaluator(DatasetEvaluator):
         if not comm.is_main_process():
             return None
         tables = read_body_tables(*self._metadata.body_tables)
-        logger.info(
-            f"{tables.num_vertices} vertices; mean distances by the tables: {tables.mean_distances.round(4).tolist()}"
-        )
+        means = tables.mean_distances.round(4).tolist()
+        logger.info(f"{tables.num_vertices} vertices; mean distances by the tables: {means}")
         if self._mean_distances:
             logger.info(f"Mean distances given by the config, and used: {list(self._mean_distances)}")
             tables.mean_distances = np.array(self._mean_distances)

@@ -27,8 +27,8 @@ def densepose_losses(
 ) -> dict[str, torch.Tensor]:
     """The four losses, scalars.
 
-    * ``loss_densepose_U``, ``_V``: smooth L1 (beta 1) between the coordinate in the annotated chart and the annotation,
-      **summed** over the points in their proposal: so it grows with their number;
+    * ``loss_densepose_U``, ``_V``: smooth L1 (beta 1) between the coordinate in the annotated chart and the
+      annotation, **summed** over the points in their proposal: so it grows with their number;
     * ``loss_densepose_I``: cross entropy of the chart, mean over the same points;
     * ``loss_densepose_S``: cross entropy of the coarse part, mean over all cells.
 
@@ -80,7 +80,9 @@ def _in_map(
     return column, row, inside
 
 
-def _sample(maps: torch.Tensor, number: torch.Tensor, column: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+def _sample(
+    maps: torch.Tensor, number: torch.Tensor, column: torch.Tensor, row: torch.Tensor
+) -> torch.Tensor:
     """Bilinear values of N x C x S x S maps at K places that lie in them; K x C."""
     last = maps.shape[-1] - 1
     column, row = column.clamp(0, last), row.clamp(0, last)

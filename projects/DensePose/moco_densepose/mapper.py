@@ -19,7 +19,12 @@ class DensePoseMapper:
 
     @configurable
     def __init__(
-        self, *, augmentations: list[T.Augmentation], image_format: str, symmetry: Symmetry | None, mask_on: bool
+        self,
+        *,
+        augmentations: list[T.Augmentation],
+        image_format: str,
+        symmetry: Symmetry | None,
+        mask_on: bool,
     ):
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format, self.symmetry, self.mask_on = image_format, symmetry, mask_on
@@ -61,8 +66,8 @@ def _symmetry_file(names: tuple[str, ...]) -> str:
     files = {MetadataCatalog.get(name).get("symmetry") for name in names}
     if len(files) != 1 or None in files:
         raise ValueError(
-            f"DATASETS.TRAIN {names} name the symmetry tables {sorted(map(str, files))}; expected data sets of one "
-            "body (metadata symmetry), or give INPUT.RANDOM_FLIP none"
+            f"DATASETS.TRAIN {names} name the symmetry tables {sorted(map(str, files))}; expected data sets of "
+            "one body (metadata symmetry), or give INPUT.RANDOM_FLIP none"
         )
     return files.pop()
 

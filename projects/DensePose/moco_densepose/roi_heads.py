@@ -46,7 +46,9 @@ class MoCoDensePoseROIHeads(StandardROIHeads):
     @classmethod
     def from_config(cls, cfg, input_shape):
         ret = super().from_config(cfg, input_shape)
-        ret.update(_densepose_parts(cfg, {name: input_shape[name] for name in cfg.MODEL.ROI_HEADS.IN_FEATURES}))
+        ret.update(
+            _densepose_parts(cfg, {name: input_shape[name] for name in cfg.MODEL.ROI_HEADS.IN_FEATURES})
+        )
         return ret
 
     def forward(self, images, features, proposals, targets=None):

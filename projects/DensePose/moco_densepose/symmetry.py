@@ -1,4 +1,4 @@
-"""What a mirror does to I, U and V: labels change sides, and a table says where on the other chart a point lies."""
+"""What a mirror does to I, U and V: labels change sides, and a table says where on the new chart a point lies."""
 
 import numpy as np
 
@@ -12,7 +12,8 @@ class Symmetry:
     """The mirror of a body's surface.
 
     Args:
-        u, v: NUM_CHARTS x CELLS x CELLS each: of chart I, row ``int(255 V)``, column ``int(255 U)``, the new U and V.
+        u, v: NUM_CHARTS x CELLS x CELLS each: of chart I, row ``int(255 V)``, column ``int(255 U)``,
+            the new U and V.
     """
 
     def __init__(self, u: np.ndarray, v: np.ndarray):

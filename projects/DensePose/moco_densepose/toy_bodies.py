@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from pycocotools import mask as rle
 from PIL import Image
+from pycocotools import mask as rle
 
+from moco_densepose.charts import BOX_UNITS, COARSE_OF_CHART, MASK_SIZE, NUM_COARSE
+from moco_densepose.toy_figure import PARTS, Pose, Rendered, render
+from moco_densepose.toy_tables import write_tables
 from moco_det.cli import user_errors
 from moco_det.seeding import numpy_generator
 from moco_det.toyworld.procedural import ProceduralArt
 from moco_det.toyworld.textures import random_colour
-from moco_densepose.charts import BOX_UNITS, COARSE_OF_CHART, MASK_SIZE, NUM_COARSE
-from moco_densepose.toy_figure import PARTS, Pose, Rendered, render
-from moco_densepose.toy_tables import write_tables
 
 # Annotated points of a body, about as many as in COCO; and the fewest pixels of a body that is annotated.
 POINTS = 120
@@ -40,7 +40,7 @@ def random_pose(rng: np.random.Generator, size: int, slot: tuple[float, float]) 
 
 
 def paint(rng: np.random.Generator, seen: Rendered, back: bool, canvas: np.ndarray) -> None:
-    """Draw a body onto a picture (H x W x 3, float in [0, 255]): a dressed doll with a face and buttons in front."""
+    """Draw a body onto a picture (H x W x 3, float in [0, 255]): a dressed doll with a face and a tie in front."""
     shirt, trousers, shoes, skin = *(random_colour(rng) for _ in range(3)), random_colour(rng, SKIN)
     cloth = {"torso": shirt, "upper arm": shirt * 0.85, "upper leg": trousers, "lower leg": trousers * 0.85}
     cloth |= {"foot": shoes}
@@ -115,8 +115,10 @@ def make_scene(rng: np.random.Generator, size: int) -> tuple[np.ndarray, list[di
     return np.clip(canvas, 0, 255).astype(np.uint8), people
 
 
-def make_toy_bodies(folder: Path, num_train: int = 240, num_val: int = 60, size: int = 128, seed: int = 0) -> None:
-    """Write ``images``, ``annotations`` and the body's tables; each picture is a function of the seed and its number.
+def make_toy_bodies(
+    folder: Path, num_train: int = 240, num_val: int = 60, size: int = 128, seed: int = 0
+) -> None:
+    """Write ``images``, ``annotations`` and the body's tables; a picture is a function of seed and number.
 
     Raises:
         ValueError: the folder already holds something.

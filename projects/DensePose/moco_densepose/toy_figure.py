@@ -1,7 +1,7 @@
 """The toy body: fourteen flat, rounded parts, each seen from the front or from the back, covered by 24 charts.
 
-A point of its surface is ``(part, side, a, b)``: a part's index, side 0 (front) or 1 (back), and two coordinates in
-[-1, 1]: ``a`` across the part, growing towards the body's left, ``b`` along it, growing downwards in the rest pose.
+A point of its surface is ``(part, side, a, b)``: a part's index, side 0 (front) or 1 (back), and two coordinates
+in [-1, 1]: ``a`` across the part, growing towards the body's left, ``b`` along it, growing downwards at rest.
 Charts are of three kinds, none of which a mirror leaves as it is:
 
 * torso and limbs have a chart for each side. On the body's right the axes are exchanged;

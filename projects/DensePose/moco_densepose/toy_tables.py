@@ -1,7 +1,7 @@
 """The toy body's tables, computed from its shape: surface points, geodesic distances, symmetry.
 
-Distances are shortest paths over a net of vertices in the rest pose. Neighbours on a side, the two sides at the rim and
-parts at their joints are connected. A finer net of surface points stands for the vertices next to it, as the human
+Distances are shortest paths over a net of vertices in the rest pose. Neighbours on a side, the two sides at the
+rim and parts at their joints are connected. A finer net of surface points stands for the vertices next to it, as the human
 model's subdivided surface does.
 """
 

@@ -111,9 +111,9 @@ def outcome(image, threshold, low, high):
         for wanted in (True, False):
             for g in range(count):
                 free = g not in taken or image["crowd"][g]
-                if free and needed(image, g, low, high) == wanted and row[g] >= threshold and row[g] > 0:
-                    if whom is None or row[g] >= row[whom]:
-                        whom = g
+                fits = free and needed(image, g, low, high) == wanted and row[g] >= threshold and row[g] > 0
+                if fits and (whom is None or row[g] >= row[whom]):
+                    whom = g
             if whom is not None:
                 break
         found.append(whom)

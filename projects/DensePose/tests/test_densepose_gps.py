@@ -1,10 +1,11 @@
-"""GPS and its AP against loops, and on what is known: perfect is 100, exchanged coordinates and parts are far less."""
+"""GPS and its AP against loops, and on what is known: perfect is 100, wrong is far less."""
 
 import json
 
 import gps_oracle
 import numpy as np
 import pytest
+
 from moco_densepose.average_precision import AREAS, THRESHOLDS, ImagePair, average_precisions
 from moco_densepose.charts import COARSE_OF_CHART, GROUP_OF_CHART, MIRRORED_CHART
 from moco_densepose.evaluator import gps_average_precision
@@ -70,12 +71,23 @@ def test_similarity_by_loops(bodies):
     means = [0] + [gps_oracle.mean_distance(tables, g, GROUP_OF_CHART, COARSE_OF_CHART) for g in range(1, 9)]
     np.testing.assert_allclose(tables.mean_distances, means, rtol=1e-5)
     entry, detection = bodies[1]
-    entry = {key: value[:25] if key in ("dp_x", "dp_y", "dp_I", "dp_U", "dp_V") else value for key, value in entry.items()}
+    entry = {
+        key: value[:25] if key in ("dp_x", "dp_y", "dp_I", "dp_U", "dp_V") else value
+        for key, value in entry.items()
+    }
     x, y, width, height = detection.box
-    boxes = (detection.box, (x + 3.6, y - 2.3, width - 5.2, height + 1.5), (x + 0.5, y + 40.2, width, 30.9), (0, 0, 5, 5))
+    boxes = (
+        detection.box,
+        (x + 3.6, y - 2.3, width - 5.2, height + 1.5),
+        (x + 0.5, y + 40.2, width, 30.9),
+        (0, 0, 5, 5),
+    )
     for box in boxes:
         noise = rng.integers(0, 60, (2, int(box[3]), int(box[2])))
-        cells = [np.minimum(np.arange(int(side)), limit - 1) for side, limit in zip(box[:1:-1], detection.iuv.shape[1:], strict=True)]
+        cells = [
+            np.minimum(np.arange(int(side)), limit - 1)
+            for side, limit in zip(box[:1:-1], detection.iuv.shape[1:], strict=True)
+        ]
         iuv = detection.iuv[:, cells[0][:, None], cells[1]].astype(int)
         iuv[1:] = np.minimum(iuv[1:] + noise, 255)
         shown = Detection(2, 0.5, box, iuv.astype(np.uint8))
@@ -85,9 +97,13 @@ def test_similarity_by_loops(bodies):
 
 def test_similarity_by_hand():
     """One point, one unit of its mean distance away: exp(-1/2)."""
-    tables = type(toy_body())(*(np.array(v) for v in ([1, 1, 1], [0.0, 0.5, 1.0], [0.0] * 3, [0, 1, 2])), np.array([1.0, 2.0, 3.0]))
+    tables = type(toy_body())(
+        *(np.array(v) for v in ([1, 1, 1], [0.0, 0.5, 1.0], [0.0] * 3, [0, 1, 2])), np.array([1.0, 2.0, 3.0])
+    )
     tables.mean_distances = np.array([0, 2.0] + [9.0] * 7)
-    person = read_person({"bbox": [0, 0, 2, 2], "dp_x": [64], "dp_y": [64], "dp_I": [1], "dp_U": [0], "dp_V": [0]}, tables)
+    person = read_person(
+        {"bbox": [0, 0, 2, 2], "dp_x": [64], "dp_y": [64], "dp_I": [1], "dp_U": [0], "dp_V": [0]}, tables
+    )
     iuv = np.array([[[1]], [[255]], [[0]]], dtype=np.uint8).repeat(2, 1).repeat(2, 2)
     assert similarity(person, Detection(1, 1, (0, 0, 2, 2), iuv), tables) == pytest.approx(np.exp(-0.5))
 
@@ -112,7 +128,9 @@ def test_average_precision_by_loops():
     rng = np.random.default_rng(0)
     for _ in range(12):
         images = [random_image(rng) for _ in range(4)]
-        plain = [{name: np.asarray(value).tolist() for name, value in vars(image).items()} for image in images]
+        plain = [
+            {name: np.asarray(value).tolist() for name, value in vars(image).items()} for image in images
+        ]
         found = average_precisions(images)
         for suffix, (low, high) in AREAS.items():
             if not any(gps_oracle.needed(i, g, low, high) for i in plain for g in range(len(i["annotated"]))):

@@ -10,17 +10,20 @@ from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import build_roi_heads
 from detectron2.structures import Boxes, Instances
+from torch import nn
+
 from moco_densepose.config import add_densepose_config
 from moco_densepose.head import Decoder
 from moco_densepose.output import ChartOutput
-from torch import nn
-
 from moco_det.config import get_cfg, merge_config
 from moco_det.model_zoo import get_config_file
 
 LEGACY, S1X = (f"COCO-DensePose/densepose_rcnn_R_50_FPN_s1x{suffix}" for suffix in ("_legacy", ""))
 # Written by hand from upstream's modules, not from ours.
-HEAD = {"densepose_head.body_conv_fcn1.weight": (512, 256, 3, 3), "densepose_head.body_conv_fcn1.bias": (512,)}
+HEAD = {
+    "densepose_head.body_conv_fcn1.weight": (512, 256, 3, 3),
+    "densepose_head.body_conv_fcn1.bias": (512,),
+}
 for _number in range(2, 9):
     HEAD[f"densepose_head.body_conv_fcn{_number}.weight"] = (512, 512, 3, 3)
     HEAD[f"densepose_head.body_conv_fcn{_number}.bias"] = (512,)
@@ -54,11 +57,19 @@ def heads(cfg, channels=256):
 def test_published_checkpoints_fit(recipe, tmp_path):
     model = nn.Module()
     model.roi_heads = heads(config(recipe))
-    own = {n: tuple(v.shape) for n, v in model.roi_heads.state_dict().items() if n.startswith(("densepose", "decoder"))}
+    own = {
+        n: tuple(v.shape)
+        for n, v in model.roi_heads.state_dict().items()
+        if n.startswith(("densepose", "decoder"))
+    }
     assert own == PUBLISHED[recipe]
     path = tmp_path / "model_final.pkl"
     rng = np.random.default_rng(0)
-    tensors = {f"roi_heads.{n}": rng.random(shape, dtype=np.float32) for n, shape in PUBLISHED[recipe].items() if "fcn" not in n}
+    tensors = {
+        f"roi_heads.{n}": rng.random(shape, dtype=np.float32)
+        for n, shape in PUBLISHED[recipe].items()
+        if "fcn" not in n
+    }
     with open(path, "wb") as file:
         pickle.dump({"model": tensors, "__author__": "Detectron2 Model Zoo"}, file)
     DetectionCheckpointer(model).load(str(path))
@@ -73,7 +84,10 @@ def test_maps_have_the_published_side(recipe, side):
     cfg.MODEL.ROI_DENSEPOSE_HEAD.DECODER_CONV_DIMS = cfg.MODEL.ROI_DENSEPOSE_HEAD.DECODER_NUM_CLASSES = 8
     model = heads(cfg, channels=8).eval()
     features = {f"p{n}": torch.rand(2, 8, 64 >> n, 64 >> n) for n in range(2, 7)}
-    instances = [Instances((64, 64), pred_boxes=Boxes(torch.rand(n, 4) * 20 + torch.tensor([0, 0, 25, 25]))) for n in (2, 0)]
+    instances = [
+        Instances((64, 64), pred_boxes=Boxes(torch.rand(n, 4) * 20 + torch.tensor([0, 0, 25, 25])))
+        for n in (2, 0)
+    ]
     for of_image in instances:
         of_image.pred_classes = torch.zeros(len(of_image), dtype=torch.int64)
     with torch.no_grad():
@@ -88,11 +102,21 @@ def test_the_recipes_are_those_of_the_papers_table():
     legacy, later = config(LEGACY), config(S1X)
     for cfg, rate, weights in ((legacy, 0.002, (2.0, 0.3, 0.1)), (later, 0.01, (5.0, 1.0, 0.01))):
         head = cfg.MODEL.ROI_DENSEPOSE_HEAD
-        assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.IMS_PER_BATCH) == (130000, (100000, 120000), 16)
+        assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.IMS_PER_BATCH) == (
+            130000,
+            (100000, 120000),
+            16,
+        )
         assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.WARMUP_FACTOR) == (rate, 0.1)
         assert (head.INDEX_WEIGHTS, head.PART_WEIGHTS, head.POINT_REGRESSION_WEIGHTS) == weights
-        assert cfg.MODEL.RESNETS.NORM == cfg.MODEL.FPN.NORM == "naiveSyncBN" and cfg.MODEL.BACKBONE.FREEZE_AT == 0
-    assert (legacy.MODEL.ROI_DENSEPOSE_HEAD.DECODER_ON, later.MODEL.ROI_DENSEPOSE_HEAD.DECODER_ON) == (False, True)
+        assert (
+            cfg.MODEL.RESNETS.NORM == cfg.MODEL.FPN.NORM == "naiveSyncBN"
+            and cfg.MODEL.BACKBONE.FREEZE_AT == 0
+        )
+    assert (legacy.MODEL.ROI_DENSEPOSE_HEAD.DECODER_ON, later.MODEL.ROI_DENSEPOSE_HEAD.DECODER_ON) == (
+        False,
+        True,
+    )
 
 
 def test_the_decoder_joins_the_levels():

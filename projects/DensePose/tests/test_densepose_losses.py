@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from moco_densepose.annotations import PersonTarget
 from moco_densepose.losses import LossWeights, coarse_targets, densepose_losses
 from moco_densepose.output import ChartOutput
@@ -21,7 +22,10 @@ def rng():
 def person(rng, box, count):
     """Points over the box and a little beyond, as a proposal that does not fit leaves them."""
     x0, y0, x1, y1 = box.tolist()
-    x, y = (low + (high - low) * (1.3 * torch.rand(count, generator=rng) - 0.15) for low, high in ((x0, x1), (y0, y1)))
+    x, y = (
+        low + (high - low) * (1.3 * torch.rand(count, generator=rng) - 0.15)
+        for low, high in ((x0, x1), (y0, y1))
+    )
     label = torch.randint(0, 25, (count,), generator=rng)
     u, v = torch.rand(2, count, generator=rng)
     coarse = torch.randint(0, 15, (256, 256), generator=rng).to(torch.uint8)
@@ -86,7 +90,13 @@ def test_a_value_by_hand(rng):
     """One point in the middle of a cell of constant maps: |0.75 - 0.25|^2 / 2, and a uniform choice of 25."""
     output = ChartOutput(torch.zeros(1, 2, 4, 4), torch.zeros(1, 25, 4, 4), *torch.zeros(2, 1, 25, 4, 4))
     output.u[:, 3] = 0.75
-    point = (torch.tensor([5.0]), torch.tensor([5.0]), torch.tensor([3]), torch.tensor([0.25]), torch.tensor([0.0]))
+    point = (
+        torch.tensor([5.0]),
+        torch.tensor([5.0]),
+        torch.tensor([3]),
+        torch.tensor([0.25]),
+        torch.tensor([0.0]),
+    )
     target = PersonTarget(torch.tensor([0.0, 0, 10, 10]), *point, torch.ones(256, 256, dtype=torch.uint8))
     found = densepose_losses(output, torch.tensor([[0.0, 0, 10, 10]]), [target], LossWeights(1, 1, 1))
     assert float(found["loss_densepose_U"]) == pytest.approx(0.125)

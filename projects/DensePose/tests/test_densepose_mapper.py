@@ -9,6 +9,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
+
 from moco_densepose.annotations import DensePoseTargets, coarse_mask, read_target
 from moco_densepose.charts import COARSE_OF_CHART
 from moco_densepose.config import add_densepose_config
@@ -17,7 +18,6 @@ from moco_densepose.symmetry import Symmetry
 from moco_densepose.toy_bodies import annotate
 from moco_densepose.toy_figure import Pose, render
 from moco_densepose.toy_tables import symmetry_tables
-
 from moco_det.config import get_cfg, merge_config
 from moco_det.finetune.mappers import build_mapper
 from moco_det.model_zoo import get_config_file
@@ -93,7 +93,9 @@ def test_points_follow_crop_and_resize(symmetry):
     seen, entry = annotation(POSE)
     x, y, width, height = entry["bbox"]
     crop = T.CropTransform(x + 7, y + 5, width - 12, height - 9)
-    target = read_target(entry, T.TransformList([crop, T.ScaleTransform(height - 9, width - 12, 200, 160)]), symmetry)
+    target = read_target(
+        entry, T.TransformList([crop, T.ScaleTransform(height - 9, width - 12, 200, 160)]), symmetry
+    )
     back_x, back_y = target.x * (width - 12) / 160 + x + 7, target.y * (height - 9) / 200 + y + 5
     column, row = back_x.numpy().astype(int), back_y.numpy().astype(int)
     assert (seen.label[row, column] == target.label.numpy()).all()
@@ -140,7 +142,9 @@ def test_the_mapper_of_training_is_chosen_by_the_config(cfg):
 def test_records_become_instances(cfg, toy_root):
     """With a person that has boxes only, and a crowd."""
     record = copy.deepcopy(DatasetCatalog.get("moco_densepose_toy_train")[0])
-    bare = {key: record["annotations"][0][key] for key in ("bbox", "bbox_mode", "category_id")} | {"iscrowd": 0}
+    bare = {key: record["annotations"][0][key] for key in ("bbox", "bbox_mode", "category_id")} | {
+        "iscrowd": 0
+    }
     record["annotations"] = [bare, *record["annotations"], bare | {"iscrowd": 1}]
     before = json.dumps(record, default=str)
     cfg.INPUT.RANDOM_FLIP = "none"

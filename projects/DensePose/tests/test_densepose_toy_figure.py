@@ -1,9 +1,10 @@
-"""The toy body: charts cover it and can be read back, a mirror agrees with the pictures, distances with a slow search."""
+"""The toy body: charts that can be read back, a mirror that agrees with pictures, shortest distances."""
 
 import heapq
 
 import numpy as np
 import pytest
+
 from moco_densepose import toy_tables
 from moco_densepose.body_tables import read_arrays, read_body_tables
 from moco_densepose.charts import COARSE_OF_CHART, GROUP_OF_CHART, MIRRORED_CHART, MIRRORED_COARSE, NUM_CHARTS
@@ -40,7 +41,9 @@ def test_a_mirrored_picture_shows_the_mirrored_body(back):
     for label in np.unique(seen.label)[1:]:
         here = flipped["label"] == label
         expected = mirror_points(label, flipped["u"][here], flipped["v"][here])
-        np.testing.assert_allclose([mirrored.label[here], mirrored.u[here], mirrored.v[here]], expected, atol=1e-9)
+        np.testing.assert_allclose(
+            [mirrored.label[here], mirrored.u[here], mirrored.v[here]], expected, atol=1e-9
+        )
 
 
 def test_front_and_back_show_other_charts():
@@ -69,6 +72,7 @@ def test_the_body_is_as_far_apart_as_it_looks():
     """From one hand to the other is further than from a hand to its shoulder, and all of it is symmetric."""
     body = toy_tables.toy_body()
     middle = {c: body.closest_points(np.array([c]), np.array([0.5]), np.array([0.5])) for c in range(1, 25)}
+
     def apart(a, b):
         return body.between(middle[a], middle[b])[0]
 

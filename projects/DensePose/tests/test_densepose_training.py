@@ -5,9 +5,9 @@ import logging
 
 import pytest
 from detectron2.data import MetadataCatalog
+
 from moco_densepose import add_densepose_config, register_densepose_datasets
 from moco_densepose.datasets import COCO_SYMMETRY, COCO_TABLES, TABLES
-
 from moco_det.config import get_cfg
 from moco_det.finetune.datasets import check_datasets
 from moco_det.finetune.evaluators import check_evaluator
@@ -15,7 +15,16 @@ from moco_det.finetune.trainer import make_parser, run
 from moco_det.tasks import get_task
 
 SMALL = (
-    *("SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "SOLVER.STEPS", "()", "TEST.PRECISE_BN.NUM_ITER", "1"),
+    *(
+        "SOLVER.MAX_ITER",
+        "2",
+        "SOLVER.IMS_PER_BATCH",
+        "2",
+        "SOLVER.STEPS",
+        "()",
+        "TEST.PRECISE_BN.NUM_ITER",
+        "1",
+    ),
     *("INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "SEED", "1"),
 )
 
@@ -33,13 +42,20 @@ def loggers_as_before():
 
 def test_training_and_evaluation_run(toy_root, tmp_path):
     args = ["--config-file", get_task("coco-densepose").toy, "--init", "random", "--num-gpus", "0"]
-    run(make_parser().parse_args([*args, *SMALL, "OUTPUT_DIR", str(tmp_path)]), add_configs=[add_densepose_config])
+    run(
+        make_parser().parse_args([*args, *SMALL, "OUTPUT_DIR", str(tmp_path)]),
+        add_configs=[add_densepose_config],
+    )
     record = json.loads((tmp_path / "run.json").read_text())
-    assert {"bbox/AP", "densepose_gps/AP", "densepose_gps/AP50", "densepose_gps/APm"} <= set(record["metrics"])
+    assert {"bbox/AP", "densepose_gps/AP", "densepose_gps/AP50", "densepose_gps/APm"} <= set(
+        record["metrics"]
+    )
     assert set(get_task("coco-densepose").metrics) <= set(record["metrics"])
     assert record["task"] == "toy/densepose_rcnn_R_18_FPN"
     lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
-    assert any(f"loss_densepose_{name}" in lines[-1] or f"loss_densepose_{name}" in lines[0] for name in "UVIS")
+    assert any(
+        f"loss_densepose_{name}" in lines[-1] or f"loss_densepose_{name}" in lines[0] for name in "UVIS"
+    )
 
 
 def test_missing_files_are_named_with_where_they_come_from(tmp_path):
@@ -52,7 +68,9 @@ def test_missing_files_are_named_with_where_they_come_from(tmp_path):
         pytest.importorskip("scipy")
         name = "moco_densepose_coco_2014_minival"
         metadata = MetadataCatalog.get(name)
-        with pytest.raises(ValueError, match="fetch it from https://.*/annotations/coco/densepose_minival2014.json"):
+        with pytest.raises(
+            ValueError, match="fetch it from https://.*/annotations/coco/densepose_minival2014.json"
+        ):
             check_datasets(cfg, (name,))
         (tmp_path / "coco/annotations").mkdir(parents=True)
         (tmp_path / "coco/val2014").mkdir()
