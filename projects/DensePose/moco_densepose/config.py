@@ -1,7 +1,7 @@
 """Every config key of this project.
 
-Names and defaults are those of detectron2's projects/DensePose where it has the key, so that configs can be compared
-line by line.
+Names and defaults are those of detectron2's projects/DensePose where it has the key, so that configs can be
+compared line by line.
 """
 
 from detectron2.config import CfgNode as CN

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators
-from detectron2.structures import BoxMode
+from detectron2.structures import BoxMode, Instances
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 from pycocotools import mask as rle
@@ -17,6 +17,16 @@ from moco_densepose.body_tables import BodyTables, read_body_tables
 from moco_densepose.gps import Detection, read_person, similarity
 
 logger = logging.getLogger(__name__)
+
+
+def detections_of(instances: Instances, image_id: int) -> list[Detection]:
+    """A model's ``instances`` with ``pred_densepose``, in the form in which the metric reads them."""
+    boxes = BoxMode.convert(instances.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).tolist()
+    scores = instances.scores.tolist()
+    return [
+        Detection(image_id, score, tuple(box), instances.pred_densepose.resampled(index, box).cpu().numpy())
+        for index, (box, score) in enumerate(zip(boxes, scores, strict=True))
+    ]
 
 
 class GpsEvaluator(DatasetEvaluator):
@@ -40,12 +50,7 @@ class GpsEvaluator(DatasetEvaluator):
         for image, output in zip(inputs, outputs, strict=True):
             instances = output["instances"]
             best = torch.argsort(instances.scores, descending=True, stable=True)[:MAX_DETECTIONS]
-            instances = instances[best]
-            boxes = BoxMode.convert(instances.pred_boxes.tensor, BoxMode.XYXY_ABS, BoxMode.XYWH_ABS).tolist()
-            scores = instances.scores.tolist()
-            for index, (box, score) in enumerate(zip(boxes, scores, strict=True)):
-                iuv = instances.pred_densepose.resampled(index, box).cpu().numpy()
-                self._detections.append(Detection(image["image_id"], score, tuple(box), iuv))
+            self._detections += detections_of(instances[best], image["image_id"])
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """``{"densepose_gps": {"AP": 48.3, …}}`` in percent. None on processes other than the main one."""

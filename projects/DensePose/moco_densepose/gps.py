@@ -1,7 +1,7 @@
 """Geodesic point similarity (GPS) between an annotated person and a detection, as the COCO protocol defines it.
 
 ``GPS = mean over annotated points of exp(-d^2 / (2 k^2))``: d is the geodesic distance between the annotated and
-the predicted surface point, k the mean distance on the annotated point's body part. It is GPS, not the masked GPSm.
+the predicted surface point, k the mean distance on the annotated point's body part. It is GPS, not GPSm.
 """
 
 from dataclasses import dataclass

@@ -53,6 +53,8 @@ class DensePoseMapper:
         people = [a for a in record.pop("annotations") if a.get("iscrowd", 0) == 0]
         targets = [read_target(person, transforms, self.symmetry) for person in people]
         for person in people:
+            # detectron2 moves boxes of whole numbers in whole numbers, and cuts off what does not fit.
+            person["bbox"] = [float(value) for value in person["bbox"]]
             for key in (*KEYS, "keypoints", *(() if self.mask_on else ("segmentation",))):
                 person.pop(key, None)
         people = [utils.transform_instance_annotations(person, transforms, shape) for person in people]

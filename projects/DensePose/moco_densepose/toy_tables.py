@@ -1,8 +1,8 @@
 """The toy body's tables, computed from its shape: surface points, geodesic distances, symmetry.
 
 Distances are shortest paths over a net of vertices in the rest pose. Neighbours on a side, the two sides at the
-rim and parts at their joints are connected. A finer net of surface points stands for the vertices next to it, as the human
-model's subdivided surface does.
+rim and parts at their joints are connected. A finer net of surface points stands for the vertices
+next to it, as the human model's subdivided surface does.
 """
 
 import pickle
