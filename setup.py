@@ -63,6 +63,7 @@ setup(
         "cityscapes": ["shapely", "pyquaternion"],
         # One package under two names, each for what a user wants: TEST.COCO_EVALUATOR faster_coco_eval, or LVIS.
         "fast-eval": ["faster-coco-eval"],
+        "densepose": ["scipy"],  # projects/DensePose reads the human body's .mat files with it
         "lvis": ["faster-coco-eval"],  # the LVIS metric; LVIS's own package runs with no current numpy
     },
     entry_points={

@@ -35,6 +35,9 @@ def _names() -> list[str]:
 def get_config_file(name: str) -> str:
     """The path of a recipe's YAML; ``name`` may also be the path of any YAML file.
 
+    In a checkout, the recipes of ``projects/*/configs`` are found too; they are not listed, since only their
+    project's own script knows their keys and data sets.
+
     Raises:
         ValueError: no file and no recipe has this name; the nearest recipe is named.
     """
@@ -58,6 +61,9 @@ def _find(name: str, known: list[str], kind: str, folder: str = "") -> str:
     plain = name.removesuffix(".yaml").removeprefix("configs/")
     if plain in known:
         return str(CONFIGS / folder / f"{plain}.yaml")
+    of_projects = sorted(_PACKAGE.parent.glob(f"projects/*/configs/{plain}.yaml"))
+    if kind == "recipe" and len(of_projects) == 1:
+        return str(of_projects[0])
     near = difflib.get_close_matches(plain, known, n=1, cutoff=0)
     raise ValueError(
         f"{name!r} is neither a YAML file (looked in {os.getcwd()!r}) nor a registered {kind}; "

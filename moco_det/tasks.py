@@ -154,12 +154,13 @@ TASKS = (
     Task(
         name="coco-densepose",
         title="COCO dense pose, R50-FPN",
-        recipes=(paper.DENSEPOSE_S1X,),
-        toy="",
-        train=("densepose_coco_2014_train", "densepose_coco_2014_valminusminival"),
-        test=("densepose_coco_2014_minival",),
-        evaluator="coco",
+        recipes=(paper.DENSEPOSE_S1X,),  # in projects/DensePose
+        toy="toy/densepose_rcnn_R_18_FPN",
+        train=("moco_densepose_coco_2014_train", "moco_densepose_coco_2014_valminusminival"),
+        test=("moco_densepose_coco_2014_minival",),
+        evaluator="densepose",
         metrics=paper.DENSEPOSE_COLUMNS,
+        tool="projects/DensePose/train_net.py",
     ),
     Task(
         name="cityscapes-semantic",

@@ -9,7 +9,7 @@ from moco_det.paper_results import MOCO, MOCO_IG, PAPER_RESULTS, RANDOM, SUPERVI
 from moco_det.tasks import METRICS, TASKS, get_task, main_metric, task_name
 
 # Recipes that are a project of their own.
-ELSEWHERE = {"COCO-DensePose/densepose_rcnn_R_50_FPN_s1x"}
+ELSEWHERE = {"COCO-DensePose/densepose_rcnn_R_50_FPN_s1x_legacy", "toy/densepose_rcnn_R_18_FPN"}
 HERE = [(task, recipe) for task in TASKS for recipe in task.recipes if recipe not in ELSEWHERE]
 
 
@@ -84,7 +84,7 @@ GAPS = {
         *(1.1, 0.8, 1.7, 0.9, 0.9, 1.2),
     ),
     "COCO-Keypoints/keypoint_rcnn_R_50_FPN_2x": (1.0, 0.5, 0.6, 1.1, 0.9, 1.1),
-    "COCO-DensePose/densepose_rcnn_R_50_FPN_s1x": (1.8, 1.2, 3.3, 2.3, 1.4, 3.7),
+    "COCO-DensePose/densepose_rcnn_R_50_FPN_s1x_legacy": (1.8, 1.2, 3.3, 2.3, 1.4, 3.7),
     "Cityscapes/fcn_R_50_dilated_90k": (0.7, 0.9),
     "Cityscapes/mask_rcnn_R_50_FPN": (-0.6, -0.3, 0.0, 0.7),
     "PascalVOC-SemanticSegmentation/fcn_R_50_dilated_30k": (-1.9, -0.8),

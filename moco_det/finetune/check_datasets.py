@@ -24,7 +24,7 @@ from moco_det.finetune.lvis import check_reader
 from moco_det.tasks import TASKS, get_task
 
 ALL = "all"
-DENSEPOSE = "densepose_"
+DENSEPOSE = "moco_densepose_"
 # Of each kind of data set (metadata evaluator_type), what is looked at when its files and folders are there.
 _CHECKS = {
     "pascal_voc": check_voc,
@@ -83,9 +83,9 @@ def _check(findings: Findings, files: Files) -> None:
 
 def _why_unknown(name: str) -> str:
     """Why a data set cannot be checked; empty where it can."""
+    if name.startswith(DENSEPOSE):
+        return "comes with projects/DensePose, whose train_net.py checks it"
     if name not in DatasetCatalog:
-        if name.startswith(DENSEPOSE):
-            return "not registered (comes with projects/DensePose)"
         near = difflib.get_close_matches(name, DatasetCatalog.list(), n=1, cutoff=0)
         return f"not registered; the nearest registered one is {near[0]!r}"
     try:

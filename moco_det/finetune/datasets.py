@@ -3,9 +3,10 @@
 import difflib
 import json
 import os
+from collections.abc import Callable, Sequence
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances, register_pascal_voc
 
 from moco_det.files import datasets_root
@@ -32,6 +33,17 @@ _NEEDED = {
     "lvis": lambda meta: [meta.json_file, *meta.image_folders],
     **segmentation.NEEDED,
 }
+
+
+def register_needed_files(kind: str, needed: Callable[[Metadata], Sequence[str]]) -> None:
+    """Say what the reader and the metric of a kind of data set open; it is looked for before a run starts.
+
+    Args:
+        kind: the metadata's ``evaluator_type``.
+        needed: gives files and folders by a data set's metadata, whose ``where_from`` (optional) says by path how
+            to get what is missing. It may raise ValueError for a package that reading them takes.
+    """
+    _NEEDED[kind] = needed
 
 
 def register_toy_datasets(root: str | None = None) -> None:
@@ -111,13 +123,15 @@ def needed_files(name: str) -> list[str]:
 
 
 def _check_files(name: str) -> None:
+    where_from = MetadataCatalog.get(name).get("where_from", {})
     for path in needed_files(name):
         if not os.path.exists(path):
             raise ValueError(
                 f"data set {name!r} is missing: {path!r} does not exist. It was looked for in "
                 f"{os.path.abspath(datasets_root())!r} "
                 f"(DETECTRON2_DATASETS={os.getenv('DETECTRON2_DATASETS')!r}); "
-                f"{how_to_get(name, path)}, or set DETECTRON2_DATASETS to the folder that holds it"
+                f"{where_from.get(path) or how_to_get(name, path)}, or set DETECTRON2_DATASETS to the folder that "
+                "holds it"
             )
 
 

@@ -1,9 +1,10 @@
 """Which metric a data set is measured by: its metadata says so, not its name."""
 
 import os
+from collections.abc import Callable, Sequence
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import Metadata, MetadataCatalog
 from detectron2.evaluation import (
     CityscapesSemSegEvaluator,
     DatasetEvaluator,
@@ -13,6 +14,7 @@ from detectron2.evaluation import (
 
 from moco_det.finetune.cityscapes_evaluator import TidyCityscapesInstanceEvaluator
 from moco_det.finetune.coco_evaluator import build_coco_evaluator
+from moco_det.finetune.datasets import register_needed_files
 from moco_det.finetune.lvis_evaluator import LvisEvaluator, check_lvis_package
 from moco_det.finetune.segmentation_mapper import read_labels
 
@@ -41,6 +43,22 @@ _EVALUATORS = {
     "cityscapes_sem_seg": lambda cfg, name: CityscapesSemSegEvaluator(name),
     "cityscapes_instance": lambda cfg, name: TidyCityscapesInstanceEvaluator(name),
 }
+
+
+def register_evaluator(
+    kind: str,
+    build: Callable[[CfgNode, str], DatasetEvaluator],
+    needed_files: Callable[[Metadata], Sequence[str]] = lambda _: (),
+) -> None:
+    """Add a kind of data set, measured by an evaluator from outside; again does no harm.
+
+    Args:
+        kind: the metadata's ``evaluator_type``.
+        build: makes the evaluator, of a config and a data set's name.
+        needed_files: see :func:`moco_det.finetune.datasets.register_needed_files`.
+    """
+    _EVALUATORS[kind] = build
+    register_needed_files(kind, needed_files)
 
 
 def check_evaluator(name: str, machines: int = 1) -> None:

@@ -43,9 +43,9 @@ from moco_det.finetune.hooks import (
 )
 from moco_det.finetune.inits import Init, check_init, read_init
 from moco_det.finetune.labels import check_label_fraction, take_labels
+from moco_det.finetune.mappers import build_mapper
 from moco_det.finetune.sampler import ResumableSampler, repeat_factors
 from moco_det.finetune.samples import write_sample_detections
-from moco_det.finetune.segmentation_mapper import build_mapper
 from moco_det.finetune.weights_check import (
     check_backbone,
     check_detector,

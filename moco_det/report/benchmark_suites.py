@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moco_det.model_zoo import get_config_file
-from moco_det.steps import REPOSITORY, schedule_options
+from moco_det.steps import schedule_options
 from moco_det.tasks import TASKS
 
 
@@ -28,9 +28,7 @@ class Entry:
 
     @property
     def file(self) -> Path:
-        """The recipe's YAML; a project has its own ``configs/``, with names of the same form."""
-        if self.tool.startswith("projects/"):
-            return REPOSITORY / Path(self.tool).parent / "configs" / f"{self.recipe}.yaml"
+        """The recipe's YAML."""
         return Path(get_config_file(self.recipe))
 
 

@@ -325,8 +325,8 @@ def test_nothing_of_the_official_sets_is_there(official, check):
     code, text, report = check("--tasks", "all")
     assert code == 1 and set(report) == {name for task in TASKS for name in (*task.train, *task.test)}
     states = {name: entry["state"] for name, entry in report.items()}
-    assert {s for n, s in states.items() if not n.startswith("densepose")} == {"missing"}
-    assert text.count("not registered (comes with projects/DensePose)") == 3
+    assert {s for n, s in states.items() if not n.startswith("moco_densepose")} == {"missing"}
+    assert text.count("comes with projects/DensePose, whose train_net.py checks it") == 3
     for line in (
         "fetch VOCtrainval_06-Nov-2007.tar from host.robots.ox.ac.uk/pascal/VOC",
         "fetch VOCtest_06-Nov-2007.tar from host.robots.ox.ac.uk/pascal/VOC",
@@ -345,9 +345,7 @@ def test_nothing_of_the_official_sets_is_there(official, check):
 
 def test_dense_pose_counts_only_when_it_is_asked_for(check):
     code, text, report = check("--tasks", "coco-densepose", "--datasets", VOC)
-    assert (
-        code == 1 and report[VOC]["state"] == "complete" and "not registered (comes with projects/D" in text
-    )
+    assert code == 1 and report[VOC]["state"] == "complete" and "comes with projects/D" in text
 
 
 def test_official_voc_with_one_file_each(official, check):

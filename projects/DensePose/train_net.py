@@ -1,0 +1,15 @@
+#!/usr/bin/env python
+"""Fine-tune DensePose R-CNN: as tools/train_net.py, with this project's keys and recipes."""
+
+from moco_densepose import add_densepose_config
+from moco_det.cli import user_errors
+from moco_det.finetune.trainer import make_parser, run
+
+
+@user_errors
+def main() -> None:
+    run(make_parser().parse_args(), add_configs=[add_densepose_config])
+
+
+if __name__ == "__main__":
+    main()
