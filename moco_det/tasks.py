@@ -42,6 +42,8 @@ class Task:
         evaluator: the metadata's ``evaluator_type`` of the test set, which chooses the metric.
         metrics: what the paper compares, by the names in run.json; the first is the main one.
         tool: the script that trains it, below the repository's root; that of a project where the core lacks it.
+        toy_maker: the script that makes the toy recipe's data, and their folder among the data sets; None where
+            they are in the toy world.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Task:
     evaluator: str
     metrics: tuple[str, ...]
     tool: str = "tools/train_net.py"
+    toy_maker: tuple[str, str] | None = None
 
     @property
     def metric(self) -> str:
@@ -161,6 +164,7 @@ TASKS = (
         evaluator="densepose",
         metrics=paper.DENSEPOSE_COLUMNS,
         tool="projects/DensePose/train_net.py",
+        toy_maker=("projects/DensePose/make_toy_bodies.py", "toy_bodies"),
     ),
     Task(
         name="cityscapes-semantic",

@@ -41,7 +41,8 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
     world = datasets / "toyworld/toyworld.json" if suite.world else None
 
     if not args.dry_run and suite.world:
-        run_step(_render(args, world), "scenes:", output / "logs")
+        for step in _renderings(args, world, entries):
+            run_step(step, "scenes:", output / "logs")
     elif not args.dry_run:
         _check_data(entries, datasets)
     planned = make_plan(entries, starts, args.seeds, args.label_fraction, output, flags, args.options, world)
@@ -99,7 +100,8 @@ def _places(args: argparse.Namespace) -> tuple[tuple[str, ...], int]:
     return gpus, len(gpus)
 
 
-def _render(args: argparse.Namespace, world: Path) -> Step:
+def _renderings(args: argparse.Namespace, world: Path, entries: Sequence[Entry]) -> list[Step]:
+    """The toy world, and what projects have of their own."""
     art = [
         word
         for flag, folder in (("--cutouts", args.cutouts), ("--backgrounds", args.backgrounds))
@@ -113,7 +115,11 @@ def _render(args: argparse.Namespace, world: Path) -> Step:
         )
     tool = str(REPOSITORY / "tools/make_toyworld.py")
     command = (tool, "--output", str(world.parent), *SUITES[args.suite].world, *art)
-    return Step("render the scenes", command, world)
+    steps = [Step("render the scenes", command, world)]
+    for script, name in dict.fromkeys(entry.maker for entry in entries if entry.maker):
+        folder = world.parent.parent / name
+        steps.append(Step(f"make {name}", (str(REPOSITORY / script), str(folder)), folder / "annotations"))
+    return steps
 
 
 def _check_data(entries: Sequence[Entry], datasets: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moco_det.model_zoo import get_config_file
 from moco_det.steps import schedule_options
-from moco_det.tasks import TASKS
+from moco_det.tasks import TASKS, Task
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,14 @@ class Entry:
         recipe: its name.
         tool: the script that trains it.
         options: KEY VALUE pairs of the suite.
+        maker: see :class:`moco_det.tasks.Task`'s ``toy_maker``.
     """
 
     tasks: tuple[str, ...]
     recipe: str
     tool: str
     options: tuple[str, ...] = ()
+    maker: tuple[str, str] | None = None
 
     @property
     def file(self) -> Path:
@@ -47,13 +49,18 @@ class Suite:
 
 def _toy_entries() -> tuple[Entry, ...]:
     """Each toy recipe once: tasks that differ in their data alone share one."""
-    sharing: dict[tuple[str, str], list[str]] = {}
+    sharing: dict[str, list[Task]] = {}
     for task in TASKS:
-        if task.toy:
-            sharing.setdefault((task.toy, task.tool), []).append(task.name)
+        sharing.setdefault(task.toy, []).append(task)
     return tuple(
-        Entry(tuple(names), recipe, tool, (*_toy_schedule(recipe), "TEST.EVAL_AT_START", "True"))
-        for (recipe, tool), names in sharing.items()
+        Entry(
+            tuple(task.name for task in tasks),
+            recipe,
+            tasks[0].tool,
+            (*_toy_schedule(recipe), "TEST.EVAL_AT_START", "True"),
+            tasks[0].toy_maker,
+        )
+        for recipe, tasks in sharing.items()
     )
 
 
