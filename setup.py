@@ -61,7 +61,7 @@ setup(
         # Cityscapes alone needs them. It also needs cityscapesscripts, which no extra can name: it must come with
         # --no-deps, since it drags in a "typing" that hides Python's own module (INSTALL.md).
         "cityscapes": ["shapely", "pyquaternion"],
-        "densepose": ["scipy"],  # reads the .mat files of the human body (projects/DensePose); toy bodies need none
+        "densepose": ["scipy"],  # reads the .mat files of the human body (projects/DensePose)
         "lvis": ["faster-coco-eval"],  # the LVIS metric; LVIS's own package runs with no current numpy
     },
     entry_points={

@@ -14,7 +14,9 @@ def own_data(monkeypatch, tmp_path):
     monkeypatch.setattr(datasets, "_NEEDED", dict(datasets._NEEDED))
     DatasetCatalog.register("own_data", list)
     wanted = str(tmp_path / "labels.json")
-    MetadataCatalog.get("own_data").set(evaluator_type="own", wanted=wanted, where_from={wanted: "ask for it"})
+    MetadataCatalog.get("own_data").set(
+        evaluator_type="own", wanted=wanted, where_from={wanted: "ask for it"}
+    )
     yield wanted
     DatasetCatalog.remove("own_data")
     MetadataCatalog.remove("own_data")

@@ -64,8 +64,9 @@ def draw_detections(image: np.ndarray, detections: Sequence[Detection]) -> np.nd
         inside = (0 <= rows + top) & (rows + top < len(image)) & (0 <= columns + left)
         inside &= columns + left < image.shape[1]
         rows, columns = rows[inside], columns[inside]
-        colours = chart_colours()[label[rows, columns]], *(
-            _coordinate_colours(values[rows, columns] / LEVELS) for values in (u, v)
+        colours = (
+            chart_colours()[label[rows, columns]],
+            *(_coordinate_colours(values[rows, columns] / LEVELS) for values in (u, v)),
         )
         for panel, of_pixels in zip(panels, colours, strict=True):
             place = rows + top, columns + left

@@ -2,18 +2,25 @@
 
 import numpy as np
 import pytest
+from PIL import Image
+
+from moco_densepose import draw
 from moco_densepose.charts import NUM_CHARTS
 from moco_densepose.drawing import chart_colours, draw_detections, draw_points
 from moco_densepose.gps import Detection
-from PIL import Image
-
-import draw
 
 IMAGE = np.full((20, 30, 3), 100, dtype=np.uint8)
 
 
 def test_points_are_squares_of_their_colour():
-    person = {"bbox": [10, 5, 8, 10], "dp_x": [255 / 2], "dp_y": [0], "dp_I": [7], "dp_U": [1.0], "dp_V": [0.0]}
+    person = {
+        "bbox": [10, 5, 8, 10],
+        "dp_x": [255 / 2],
+        "dp_y": [0],
+        "dp_I": [7],
+        "dp_U": [1.0],
+        "dp_V": [0.0],
+    }
     panels = draw_points(IMAGE, [person, {"bbox": [0, 0, 5, 5]}], radius=1)
     assert panels.shape == (20, 90, 3)
     charts, u, v = np.split(panels, 3, axis=1)
@@ -29,7 +36,8 @@ def test_people_are_cut_at_the_border_and_the_best_is_in_front():
     whole = np.stack([np.full((6, 6), chart) for chart in (5, 0, 255)]).astype(np.uint8)
     other = whole.copy()
     other[0], other[0, 0, 0] = 9, 0
-    panels = draw_detections(IMAGE, [Detection(0, 0.9, (26.7, -2.0, 6, 6), whole), Detection(0, 0.3, (24, 2, 6, 6), other)])
+    people = [Detection(0, 0.9, (26.7, -2.0, 6, 6), whole), Detection(0, 0.3, (24, 2, 6, 6), other)]
+    panels = draw_detections(IMAGE, people)
     charts = panels[:, :30]
     expected = (25 + 0.75 * chart_colours()[[5, 9]]).round()
     assert charts[2, 27].tolist() == expected[0].tolist() and charts[5, 25].tolist() == expected[1].tolist()
