@@ -1,4 +1,5 @@
 #!/usr/bin/env python
+<<<<<<< HEAD
 """Draw I, U and V on a picture: of a data set's annotations, or of what a trained model sees.
 
 draw.py --dataset moco_densepose_toy_val --index 0 --output truth.png
@@ -61,7 +62,11 @@ def main(argv=None) -> None:
         raise ValueError("give either --dataset, or --config-file and --image")
     panels = Image.fromarray(annotated(args) if args.dataset else predict(args))
     panels.resize((panels.width * SCALE, panels.height * SCALE), Image.Resampling.NEAREST).save(args.output)
+=======
+"""Draw I, U and V on a picture: draw.py --help."""
+>>>>>>> i5-densepose
 
+from moco_densepose.draw import main
 
 if __name__ == "__main__":
     main()

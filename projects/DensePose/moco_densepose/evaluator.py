@@ -14,6 +14,7 @@ from pycocotools import mask as rle
 
 from moco_densepose.average_precision import MAX_DETECTIONS, ImagePair, average_precisions
 from moco_densepose.body_tables import BodyTables, read_body_tables
+from moco_densepose.charts import NUM_GROUPS
 from moco_densepose.gps import Detection, read_person, similarity
 
 logger = logging.getLogger(__name__)
@@ -35,9 +36,17 @@ class GpsEvaluator(DatasetEvaluator):
     Args:
         name: a registered data set; its metadata have ``json_file`` and ``body_tables``.
         mean_distances: NUM_GROUPS + 1, used in place of the tables' own; empty: the tables'.
+
+    Raises:
+        ValueError: another number of mean distances.
     """
 
     def __init__(self, name: str, mean_distances: tuple[float, ...] = ()):
+        if len(mean_distances) not in (0, NUM_GROUPS + 1):
+            raise ValueError(
+                f"TEST.DENSEPOSE_MEAN_DISTANCES has {len(mean_distances)} numbers; give {NUM_GROUPS + 1} (a 0, then "
+                "one a group of charts), or none"
+            )
         self._metadata = MetadataCatalog.get(name)
         self._mean_distances = mean_distances
         self.reset()

@@ -8,7 +8,7 @@ import pytest
 
 from moco_densepose.average_precision import AREAS, THRESHOLDS, ImagePair, average_precisions
 from moco_densepose.charts import COARSE_OF_CHART, GROUP_OF_CHART, MIRRORED_CHART
-from moco_densepose.evaluator import gps_average_precision
+from moco_densepose.evaluator import GpsEvaluator, gps_average_precision
 from moco_densepose.gps import Detection, read_person, similarity
 from moco_densepose.toy_bodies import annotate
 from moco_densepose.toy_figure import Pose, render
@@ -151,6 +151,11 @@ def test_a_covered_person_without_dense_pose_costs_nothing(bodies):
     content = truth(entry, bare)
     assert gps_average_precision(content, [detection, there], toy_body())["AP"] == 100
     assert gps_average_precision(content, [detection, elsewhere], toy_body())["AP"] == pytest.approx(50)
+
+
+def test_mean_distances_of_the_config_are_as_many_as_groups(toy_root):
+    with pytest.raises(ValueError, match="DENSEPOSE_MEAN_DISTANCES has 8 numbers; give 9"):
+        GpsEvaluator("moco_densepose_toy_val", (0.1,) * 8)
 
 
 def test_annotations_have_one_category(bodies):

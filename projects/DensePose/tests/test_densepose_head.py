@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, Instances
 from torch import nn
 
 from moco_densepose.config import add_densepose_config
-from moco_densepose.head import Decoder
+from moco_densepose.head import ChartPredictor, Decoder
 from moco_densepose.output import ChartOutput
 from moco_det.config import get_cfg, merge_config
 from moco_det.model_zoo import get_config_file
@@ -128,6 +128,17 @@ def test_the_decoder_joins_the_levels():
     for name in features:
         changed = features | {name: features[name] + 1}
         assert not torch.allclose(decoder(changed), both)
+
+
+def test_each_map_comes_from_the_layer_of_its_name():
+    predictor = ChartPredictor(3, 2, 4, up_scale=2)
+    names = ("ann_index_lowres", "index_uv_lowres", "u_lowres", "v_lowres")
+    for value, name in enumerate(names):
+        nn.init.zeros_(getattr(predictor, name).weight)
+        nn.init.constant_(getattr(predictor, name).bias, value)
+    output = predictor(torch.rand(1, 3, 5, 5))
+    for value, maps in enumerate((output.coarse, output.fine, output.u, output.v)):
+        assert maps.shape[-2:] == (20, 20) and (maps == value).all()
 
 
 def test_pixels_are_read_off_the_maps():

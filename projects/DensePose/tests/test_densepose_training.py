@@ -51,7 +51,7 @@ def test_training_and_evaluation_run(toy_root, tmp_path):
         record["metrics"]
     )
     assert set(get_task("coco-densepose").metrics) <= set(record["metrics"])
-    assert record["task"] == "toy/densepose_rcnn_R_18_FPN"
+    assert record["extra"]["task"] == "toy/densepose_rcnn_R_18_FPN"
     lines = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
     assert any(
         f"loss_densepose_{name}" in lines[-1] or f"loss_densepose_{name}" in lines[0] for name in "UVIS"
