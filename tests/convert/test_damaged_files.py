@@ -79,7 +79,7 @@ def other_architectures(rng):
     detectors = ("fcn_resnet50", "deeplabv3_resnet50", "fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
     mobile = ("mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_0")
     older = ("alexnet", "vgg11", "vgg16_bn", "googlenet", "inception_v3", "densenet121")
-    newer = ("convnext_tiny", "efficientnet_b0", "efficientnet_v2_s", "regnet_x_400mf", "regnet_y_400mf")
+    newer = ("convnext_tiny", "efficientnet_b0", "efficientnet_v2_s", "efficientnet_b1", "convnext_small")
     attention = ("swin_t", "swin_v2_t", "vit_b_32", "maxvit_t", "mvit_v1_b")
     for name in (*detectors, *mobile, *older, *newer, *attention, "r3d_18"):
         options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
