@@ -58,6 +58,7 @@ setup(
         "setuptools<81",  # detectron2.model_zoo imports pkg_resources
     ],
     extras_require={
+        "convert": ["safetensors"],  # to read and write .safetensors; all else of convert needs no more
         # Cityscapes alone needs them. It also needs cityscapesscripts, which no extra can name: it must come with
         # --no-deps, since it drags in a "typing" that hides Python's own module (INSTALL.md).
         "cityscapes": ["shapely", "pyquaternion"],
@@ -69,7 +70,8 @@ setup(
     entry_points={
         "console_scripts": [
             "moco-det-pretrain=moco_det.pretrain.command:main",
-            "moco-det-convert=moco_det.convert.convert:main",
+            "moco-det-convert=moco_det.convert.command:main",
+            "moco-det-inspect=moco_det.convert.inspect_weights:main",
             "moco-det-train=moco_det.finetune.trainer:main",
             "moco-det-check-datasets=moco_det.finetune.check_datasets:main",
             "moco-det-report=moco_det.report.report:main",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from moco_det.files import appears_whole
 
@@ -40,6 +41,14 @@ class Preprocessing:
             "pixel_std": list(self.pixel_std),
             "stride_in_1x1": self.stride_in_1x1,
         }
+
+    def in_words(self) -> str:
+        """The record in one line."""
+        mean, std = (
+            " ".join(f"{value:g}" for value in values) for values in (self.pixel_mean, self.pixel_std)
+        )
+        stride = "first 1x1" if self.stride_in_1x1 else "3x3"
+        return f"{self.format}, mean {mean}, std {std}; stride in the {stride}"
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Preprocessing":
@@ -124,7 +133,7 @@ def write_backbone(
 
 
 def read_backbone(path: str | os.PathLike) -> BackboneFile:
-    """Read backbone.pkl, or another detectron2 or Caffe2 weight file, without running code from it.
+    """Read backbone.pkl or .pth, or another detectron2 or Caffe2 weight file, without running code from it.
 
     Returns:
         The file's tensors. A file that moco_det did not write has ``preprocessing`` None and no provenance;
@@ -134,7 +143,7 @@ def read_backbone(path: str | os.PathLike) -> BackboneFile:
         ValueError: not a pickle, no weights in it, or a damaged record.
         UnsafePickleError: it holds more than arrays and plain values.
     """
-    content = restricted_load(path)
+    content = _content(path)
     if not isinstance(content, Mapping):
         raise ValueError(
             f"{path}: holds a {type(content).__name__}; expected backbone.pkl's dict with 'model'"
@@ -160,6 +169,23 @@ def read_backbone(path: str | os.PathLike) -> BackboneFile:
         raise ValueError(
             f"{path}: the 'moco_det' record is damaged ({error}); convert the source again"
         ) from error
+
+
+def _content(path: str | os.PathLike) -> Any:
+    """What a pickle, or the zip file of torch, holds; the tensors of the latter as arrays."""
+    with open(path, "rb") as file:
+        if file.read(2) != b"PK":
+            return restricted_load(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        states = content["model"].items()
+        return {
+            **content,
+            "model": {n: value.numpy() if isinstance(value, torch.Tensor) else value for n, value in states},
+        }
+    except Exception as error:  # torch raises nearly anything on a damaged file
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: no weight file of detectron2, or a damaged one ({reason})") from error
 
 
 def _caffe2_blobs(content: Mapping) -> dict[str, Any] | None:

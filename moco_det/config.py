@@ -125,8 +125,10 @@ def known_keys(cfg: CN, prefix: str = "") -> list[str]:
     return keys
 
 
-def merge_config(cfg: CN, config_file: str, opts: list[str], overlays: tuple[str, ...] = ()) -> list[str]:
-    """Merge recipe < overlays < KEY VALUE pairs into ``cfg``.
+def merge_config(
+    cfg: CN, config_file: str, opts: list[str], overlays: tuple[str | CN, ...] = ()
+) -> list[str]:
+    """Merge recipe < overlays (YAML files, or nodes) < KEY VALUE pairs into ``cfg``.
 
     YAML tags never run code here (``allow_unsafe=False``).
 
@@ -141,9 +143,9 @@ def merge_config(cfg: CN, config_file: str, opts: list[str], overlays: tuple[str
     names = known_keys(cfg)
     set_keys = []
     for path in filter(None, (config_file, *overlays)):
-        if not os.path.isfile(path):
+        if not isinstance(path, CN) and not os.path.isfile(path):
             raise ValueError(f"config file {path!r} does not exist (looked in {os.getcwd()!r})")
-        loaded = CN.load_yaml_with_base(path, allow_unsafe=False)
+        loaded = path if isinstance(path, CN) else CN.load_yaml_with_base(path, allow_unsafe=False)
         keys = known_keys(CN(loaded))
         _refuse_unknown(keys, names, path)
         set_keys += keys

@@ -1,18 +1,26 @@
-"""``tools/convert_to_d2.py IN OUT``: a checkpoint becomes backbone.pkl and its overlay, proven or not written."""
+"""``tools/convert_to_d2.py IN OUT``: a checkpoint becomes a weight file and its overlay, proven or not written."""
 
-import argparse
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
-from moco_det.backbone_file import Preprocessing, file_sha256, write_backbone
+from moco_det.backbone_file import Preprocessing, file_sha256
 from moco_det.backbone_tensors import check_backbone
-from moco_det.cli import user_errors
-from moco_det.convert.rename import to_detectron2
+from moco_det.convert.official import OFFICIAL, fetch
+from moco_det.convert.targets import TARGETS, check_target, write_target
 from moco_det.convert.verify import TOLERANCE, prove_equal_features
 from moco_det.files import appears_whole
 from moco_det.overlay_file import PREPROCESSING_KEYS, check_replaceable, overlay_text
-from moco_det.sources import agreed_arch, locate_backbone, read_checkpoint
+from moco_det.sources import (
+    agreed_arch,
+    agreed_preprocessing,
+    locate_backbone,
+    read_checkpoint,
+    weight_file,
+)
+from moco_det.tensor_names import to_detectron2
 
 TITLE = "Init overlay written by tools/convert_to_d2.py"
 
@@ -22,71 +30,102 @@ class Conversion:
     """What was done.
 
     Attributes:
-        kept: torchvision's names -> detectron2's names.
+        kept: torchvision's names -> the written names.
+        renamed: names in the source (without wrappers) -> the written names.
         dropped: reason -> names in the source.
         bookkeeping: the source's entries that are no tensors.
         notes: what else a reader should know.
         differences: stage -> largest relative difference of its features.
+        target: the library that the file is for.
         output: where the weights went.
-        overlay: where their init overlay went.
+        overlay: where their init overlay went; None where the target is not detectron2.
         provenance: as written into the file.
+        preprocessing: how the weights want their input.
     """
 
     kept: dict[str, str]
+    renamed: dict[str, str]
     dropped: dict[str, list[str]]
     bookkeeping: list[str]
     notes: list[str]
     differences: dict[str, float]
+    target: str
     output: Path
-    overlay: Path
+    overlay: Path | None
     provenance: dict[str, str]
+    preprocessing: Preprocessing
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values, for ``--json``."""
+        values = dataclasses.asdict(self)
+        values["preprocessing"] = self.preprocessing.to_dict()
+        values["output"], values["overlay"] = str(self.output), self.overlay and str(self.overlay)
+        return {**values, "tolerance": TOLERANCE, "output_sha256": file_sha256(self.output)}
 
     def summary(self) -> str:
         """The table for the terminal."""
         origin = self.provenance
         which = f", {origin['encoder']} encoder" if origin["encoder"] else ""
         rows = [("source", f"{origin['file']} ({origin['source']}{which}, {origin['arch']})")]
-        rows.append(("kept", f"{len(self.kept)} tensors, renamed for detectron2"))
+        rows.append(("kept", f"{len(self.kept)} tensors, renamed for {self.target}"))
         rows += [
             ("dropped", f"{len(names)} {reason}: {_few(names)}") for reason, names in self.dropped.items()
         ]
         if self.bookkeeping:
             rows.append(("dropped", f"entries that are no weights: {', '.join(self.bookkeeping)}"))
+        rows.append(("input", self.preprocessing.in_words()))
         rows += [("note", note) for note in self.notes]
         largest = ", ".join(f"{stage} {value:.1e}" for stage, value in self.differences.items())
         rows.append(("proof", f"features differ by {largest} (float64, relative; limit {TOLERANCE:.0e})"))
         rows.append(("written", f"{self.output} ({self.output.stat().st_size / 1e6:.1f} MB)"))
-        rows.append(
-            ("", f"{self.overlay}; next: tools/train_net.py --config-file RECIPE --init {self.overlay}")
-        )
+        if self.overlay:
+            rows.append(
+                ("", f"{self.overlay}; next: tools/train_net.py --config-file RECIPE --init {self.overlay}")
+            )
         return "\n".join(f"{label:8} {text}" for label, text in rows)
 
 
 def convert(
-    source: str | os.PathLike, output: str | os.PathLike, encoder: str = "query", trust_pickle: bool = False
+    source: str | os.PathLike,
+    output: str | os.PathLike,
+    encoder: str | None = None,
+    trust_pickle: bool = False,
+    *,
+    family: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    target: str = "detectron2",
+    overlay: str | os.PathLike | None = None,
 ) -> Conversion:
-    """Convert a checkpoint to backbone.pkl, and write the init overlay backbone.yaml beside it.
+    """Convert a checkpoint to a weight file; for detectron2, write the init overlay beside it.
 
     Neither appears unless every check passed.
 
     Args:
-        source: a checkpoint of a family in ``sources.py``.
-        output: where to, ending in ``.pkl``, in a folder that exists.
-        encoder: ``"query"`` or ``"key"``, where the source has both.
+        source: a checkpoint of a family in ``moco_det/sources/table.py``, a folder with one, or a name of
+            official weights.
+        output: where to, in a folder that exists; its ending says the format.
+        encoder: ``"query"`` or ``"key"``, where the source has both; None takes the family's own choice.
         trust_pickle: allow the source to run code while it is read.
+        family: the source's family, where its content is ambiguous.
+        preprocessing: how the weights want their input, in place of what the file or its family says.
+        target: one of ``TARGETS``.
+        overlay: where the overlay goes; None: beside ``output``, as ``.yaml``.
 
     Raises:
         ValueError: a path, the source or one of its tensors is not as it must be.
         OSError: a file cannot be read or written.
     """
-    source, output = Path(source), Path(output)
-    _check_paths(source, output)
-    overlay = output.with_suffix(".yaml")
-    check_replaceable(overlay, TITLE)
-    found = locate_backbone(read_checkpoint(source, trust_pickle), encoder)
+    if str(source) in OFFICIAL and not Path(source).exists():
+        source = fetch(str(source))
+    source, output = weight_file(source), Path(output)
+    overlay = _check_paths(source, output, target, overlay)
+    found = locate_backbone(read_checkpoint(source, trust_pickle), encoder, family)
+    preprocessing = agreed_preprocessing(found, preprocessing)
+    check_target(target, output, preprocessing)
     arch = agreed_arch(found)
     tensors, notes = check_backbone(found.backbone, arch)
-    kept = {name: to_detectron2(name) for name in tensors}
+    rename = to_detectron2 if TARGETS[target].detectron2_names else str
+    kept = {name: rename(name) for name in tensors}
     provenance = {
         "source": found.family,
         "file": source.name,
@@ -96,63 +135,67 @@ def convert(
         "config": found.record.config,
     }
     differences = {}
-    with appears_whole(overlay) as temporary:
-        temporary.write_text(_overlay_of(output, found.record.preprocessing), encoding="utf-8")
-        write_backbone(
-            output,
-            {kept[name]: tensor.numpy() for name, tensor in tensors.items()},
-            found.record.preprocessing,
-            provenance,
-            check=lambda written: differences.update(prove_equal_features(written, tensors, arch)),
-        )
-    return Conversion(kept, found.dropped, found.bookkeeping, notes, differences, output, overlay, provenance)
+
+    def prove(written: Path) -> None:
+        differences.update(prove_equal_features(written, tensors, arch, preprocessing.stride_in_1x1))
+
+    named = {kept[name]: tensor for name, tensor in tensors.items()}
+    with _overlay_appears(overlay, output, preprocessing):
+        write_target(output, target, named, preprocessing, provenance, prove)
+    renamed = {found.renamed[name]: kept[name] for name in tensors if name in found.renamed}
+    return Conversion(
+        kept=kept,
+        renamed=renamed,
+        dropped=found.dropped,
+        bookkeeping=found.bookkeeping,
+        notes=[*found.notes, *notes],
+        differences=differences,
+        target=target,
+        output=output,
+        overlay=overlay,
+        provenance=provenance,
+        preprocessing=preprocessing,
+    )
 
 
-def _overlay_of(output: Path, preprocessing: Preprocessing) -> str:
-    """The init overlay's text: the weights by their name alone, so that the two files can move together."""
+@contextlib.contextmanager
+def _overlay_appears(overlay: Path | None, output: Path, preprocessing: Preprocessing):
+    """The overlay takes its name after the weights took theirs, and not at all when they fail."""
+    if overlay is None:
+        yield
+        return
+    weights = os.path.relpath(output.absolute(), overlay.absolute().parent)
     values = {PREPROCESSING_KEYS[field]: value for field, value in preprocessing.to_dict().items()}
-    use = f"Use: tools/train_net.py --config-file RECIPE --init {output.stem}.yaml. Keep it beside {output.name}."
-    return overlay_text(TITLE, (use,), {"MODEL.WEIGHTS": output.name, **values})
+    use = f"Use: tools/train_net.py --config-file RECIPE --init {overlay.stem}.yaml. Keep it beside {output.name}."
+    with appears_whole(overlay) as temporary:
+        text = overlay_text(TITLE, (use,), {"MODEL.WEIGHTS": weights, **values})
+        temporary.write_text(text, encoding="utf-8")
+        yield
 
 
-def _check_paths(source: Path, output: Path) -> None:
-    if not source.is_file():
-        raise ValueError(f"source {str(source)!r} is no file (looked in {os.getcwd()!r})")
-    if output.suffix != ".pkl":
-        raise ValueError(
-            f"output {str(output)!r} must end in '.pkl': detectron2 takes the ending for the kind of file"
-        )
+def _check_paths(source: Path, output: Path, target: str, overlay: str | os.PathLike | None) -> Path | None:
+    """Refuse paths that cannot work; gives the overlay's, None where there will be none."""
+    check_target(target, output)
     if not output.parent.is_dir():
         raise ValueError(f"the folder of output {str(output)!r} does not exist; make it first")
     if output.exists() and output.samefile(source):
         raise ValueError(
             f"source and output are the same file, {str(source)!r}; give the output another name"
         )
+    loadable = target == "detectron2" and output.suffix in (".pkl", ".pth")
+    if overlay is None and not loadable:
+        return None
+    if not loadable:
+        raise ValueError(
+            f"--emit-init is for weights that tools/train_net.py loads (.pkl, .pth), not for --to {target} "
+            f"{output.name}; leave it out"
+        )
+    overlay = Path(overlay) if overlay is not None else output.with_suffix(".yaml")
+    if overlay.suffix != ".yaml" or not overlay.parent.is_dir():
+        raise ValueError(f"--emit-init is {str(overlay)!r}; expected a .yaml in a folder that exists")
+    check_replaceable(overlay, TITLE)
+    return overlay
 
 
 def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-@user_errors
-def main(argv: list[str] | None = None) -> None:
-    """Entry of ``tools/convert_to_d2.py``."""
-    parser = argparse.ArgumentParser(
-        description="Convert a checkpoint to detectron2's backbone.pkl and its init overlay, with proof."
-    )
-    parser.add_argument("source", metavar="IN", help="moco_det, official MoCo or torchvision checkpoint")
-    parser.add_argument(
-        "output",
-        metavar="OUT",
-        help="where to write, ending in .pkl, in a folder that exists; the overlay goes beside it, as .yaml",
-    )
-    parser.add_argument(
-        "--encoder", choices=("query", "key"), default="query", help="which one (default: query)"
-    )
-    parser.add_argument(
-        "--trust-pickle",
-        action="store_true",
-        help="let IN run code while it is read; only for files whose origin you trust",
-    )
-    args = parser.parse_args(argv)
-    print(convert(args.source, args.output, args.encoder, args.trust_pickle).summary())

@@ -1,36 +1,40 @@
-"""The proof of a converted file: detectron2's ResNet gives the features of the source."""
+"""The proof of a converted file: the network that will load it gives the features of the source.
+
+A file under detectron2's names is loaded into detectron2's ResNet and compared with torchvision's on the source's
+tensors; a file under torchvision's names the other way round. So each proof has two implementations in it.
+"""
 
 import os
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone.resnet import ResNet, build_resnet_backbone
 from torch import nn
 
-from moco_det.backbone_file import read_backbone
 from moco_det.backbone_tensors import STEP_COUNTER, listed
-from moco_det.convert.rename import to_detectron2
 from moco_det.encoder import build_resnet, parse_arch
+from moco_det.sources import read_checkpoint
+from moco_det.tensor_names import to_detectron2
 
 # Largest difference of features, relative to the largest feature, that rounding in float64 can explain.
 TOLERANCE = 1e-10
 
 
 def prove_equal_features(
-    written: str | os.PathLike, tensors: Mapping[str, torch.Tensor], arch: str
+    written: str | os.PathLike, tensors: Mapping[str, torch.Tensor], arch: str, stride_in_1x1: bool = False
 ) -> dict[str, float]:
-    """Compare detectron2's ResNet on the written file with torchvision's on the source tensors, in float64.
+    """Compare the networks of the written file and of the source, in float64.
 
     The values are compared too, bit by bit: a branch that batch norm scales by zero leaves no trace in the
     features.
 
     Args:
-        written: backbone.pkl as it lies on disk.
-        tensors: torchvision's names and float32 tensors.
+        written: the converted file as it lies on disk.
+        tensors: the source's tensors, float32, under torchvision's names.
         arch: the architecture's name.
+        stride_in_1x1: whether the source's bottlenecks have their stride in the first 1x1 (MSRA).
 
     Returns:
         Stage -> largest difference of its features, relative to its largest feature.
@@ -38,23 +42,39 @@ def prove_equal_features(
     Raises:
         ValueError: names, values or features differ.
     """
-    file = read_backbone(written)
-    before = _torchvision_resnet(tensors, arch)
-    after = detectron2_resnet(arch, file.preprocessing.stride_in_1x1)
-    _load_exactly(after, {name: torch.from_numpy(array) for name, array in file.tensors.items()})
-    # Two images, so that nothing can depend on the batch; 64 pixels leave 2x2 positions in res5.
-    images = torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        reference, features = _torchvision_features(before, images), after(images)
+    found, stride_of_file = _read_written(written)
+    theirs = {to_detectron2(name): tensor for name, tensor in tensors.items()}
+    for_detectron2 = any(name.startswith("stem.") for name in found)
+    if for_detectron2:
+        reference = _torchvision_features(tensors, arch, stride_in_1x1)
+        features = _detectron2_features(found, arch, stride_of_file)
+    else:
+        reference = _detectron2_features(theirs, arch, stride_in_1x1)
+        features = _torchvision_features(found, arch, stride_of_file)
     differences = {stage: _difference(features[stage], reference[stage]) for stage in reference}
     wrong = {stage: f"{value:.1e}" for stage, value in differences.items() if not value <= TOLERANCE}
     if wrong:
+        owner = "detectron2" if for_detectron2 else "torchvision"
         raise ValueError(
-            f"detectron2's features differ from the source's: {wrong}, relative; at most {TOLERANCE:.0e} is "
+            f"{owner}'s features differ from the source's: {wrong}, relative; at most {TOLERANCE:.0e} is "
             "rounding. Nothing was written: the names, the stride convention or the values do not fit"
         )
-    _refuse_changed_values(tensors, file.tensors)
+    expected = theirs if for_detectron2 else tensors
+    changed = [name for name, value in expected.items() if not torch.equal(value, found[name])]
+    if changed:
+        plain = {there: here for here, there in zip(tensors, expected, strict=True)}
+        names = [plain[name] for name in changed]
+        raise ValueError(f"the written values are not the source's: {listed('differ', names)}")
     return differences
+
+
+def _read_written(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], bool]:
+    """Its tensors without step counters, and where it says that the stride is."""
+    content = read_checkpoint(path)
+    states = content.get("model", content.get("state_dict", content))
+    record = content.get("moco_det", {}).get("preprocessing", content.get("meta", {}))
+    tensors = {n: torch.as_tensor(value) for n, value in states.items() if not n.endswith(STEP_COUNTER)}
+    return tensors, bool(record.get("stride_in_1x1", False))
 
 
 def detectron2_resnet(arch: str, stride_in_1x1: bool) -> ResNet:
@@ -73,11 +93,19 @@ def detectron2_resnet(arch: str, stride_in_1x1: bool) -> ResNet:
         return build_resnet_backbone(cfg, ShapeSpec(channels=3))
 
 
-def _torchvision_resnet(tensors: Mapping[str, torch.Tensor], arch: str) -> nn.Module:
+def torchvision_resnet(arch: str, stride_in_1x1: bool) -> nn.Module:
+    """torchvision's ResNet without classifier, on the meta device.
+
+    torchvision has no network with the stride in the 1x1: as the reference for one, the strides of a bottleneck's
+    first two convolutions change places, and nothing else (Detectron's ``bottleneck_transformation``).
+    """
     with torch.device("meta"):
         model = build_resnet(arch)
     model.fc = nn.Identity()
-    _load_exactly(model, tensors)
+    if stride_in_1x1 and parse_arch(arch).has_bottlenecks:
+        for stage in (model.layer2, model.layer3, model.layer4):
+            one, three = stage[0].conv1, stage[0].conv2
+            one.stride, three.stride = three.stride, one.stride
     return model
 
 
@@ -95,16 +123,23 @@ def _load_exactly(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None
     model.eval()
 
 
-def _refuse_changed_values(tensors: Mapping[str, torch.Tensor], written: Mapping[str, np.ndarray]) -> None:
-    changed = [
-        name for name, value in tensors.items() if not np.array_equal(value, written[to_detectron2(name)])
-    ]
-    if changed:
-        raise ValueError(f"the written values are not the source's: {listed('differ', changed)}")
+def _images() -> torch.Tensor:
+    """Two, so that nothing can depend on the batch; 64 pixels leave 2x2 positions in res5."""
+    return torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
-def _torchvision_features(model: nn.Module, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    x = model.maxpool(model.relu(model.bn1(model.conv1(images))))  # N x 64 x 16 x 16
+@torch.no_grad()
+def _detectron2_features(tensors: Mapping, arch: str, stride_in_1x1: bool) -> dict[str, torch.Tensor]:
+    model = detectron2_resnet(arch, stride_in_1x1)
+    _load_exactly(model, tensors)
+    return model(_images())
+
+
+@torch.no_grad()
+def _torchvision_features(tensors: Mapping, arch: str, stride_in_1x1: bool) -> dict[str, torch.Tensor]:
+    model = torchvision_resnet(arch, stride_in_1x1)
+    _load_exactly(model, tensors)
+    x = model.maxpool(model.relu(model.bn1(model.conv1(_images()))))  # N x 64 x 16 x 16
     features = {}
     for stage in range(1, 5):
         x = getattr(model, f"layer{stage}")(x)

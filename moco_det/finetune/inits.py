@@ -3,12 +3,13 @@
 import dataclasses
 import os
 
+import yaml
 from detectron2.config import CfgNode
 
-from moco_det.backbone_file import Preprocessing
+from moco_det.backbone_file import Preprocessing, read_backbone
 from moco_det.config import known_keys
 from moco_det.model_zoo import get_init_file
-from moco_det.overlay_file import NOT_GIVEN, PREPROCESSING_KEYS, resolve_weights
+from moco_det.overlay_file import NOT_GIVEN, PREPROCESSING_KEYS, overlay_text, resolve_weights
 
 OVERLAY_KEYS = ("MODEL.WEIGHTS", *PREPROCESSING_KEYS.values())
 
@@ -19,23 +20,26 @@ class Init:
 
     Attributes:
         name: ``"moco"``, ``"random"``, …, or the file name of a user's own overlay.
-        path: its YAML file.
+        overlay: its YAML file, or what such a file would hold.
         weights: its MODEL.WEIGHTS, a relative path counted from the file's folder; empty for a random start.
         preprocessing: how its weights want their input.
     """
 
     name: str
-    path: str
+    overlay: str | CfgNode
     weights: str
     preprocessing: Preprocessing
 
 
 def read_init(name: str) -> Init:
-    """Read an overlay by its name in configs/init or by its path.
+    """Read an overlay by its name in configs/init or by its path, or take a backbone file as its own overlay.
 
     Raises:
-        ValueError: there is none of this name, or it does not hold exactly OVERLAY_KEYS.
+        ValueError: there is none of this name, it does not hold exactly OVERLAY_KEYS, or the backbone file does
+            not say how it wants its input.
     """
+    if name.endswith((".pkl", ".pth")):
+        return _init_of_backbone(name)
     path = get_init_file(name)
     values = CfgNode(CfgNode.load_yaml_with_base(path, allow_unsafe=False))
     found = known_keys(values)
@@ -45,6 +49,21 @@ def read_init(name: str) -> Init:
         )
     short = os.path.splitext(os.path.basename(path))[0]
     return Init(short, path, resolve_weights(values.MODEL.WEIGHTS, path), preprocessing_of(values))
+
+
+def _init_of_backbone(path: str) -> Init:
+    if not os.path.isfile(path):
+        raise ValueError(f"--init {path!r} does not exist (looked in {os.getcwd()!r})")
+    preprocessing = read_backbone(path).preprocessing
+    if preprocessing is None:
+        raise ValueError(
+            f"--init {path!r} is a weight file that does not say how it wants its input; write it with "
+            "tools/convert_to_d2.py, or give an overlay (--init FILE.yaml)"
+        )
+    record = preprocessing.to_dict()
+    values = {"MODEL.WEIGHTS": path} | {key: record[field] for field, key in PREPROCESSING_KEYS.items()}
+    overlay = CfgNode(yaml.safe_load(overlay_text("", (), values)))
+    return Init(os.path.splitext(os.path.basename(path))[0], overlay, path, preprocessing)
 
 
 def preprocessing_of(cfg: CfgNode) -> Preprocessing:

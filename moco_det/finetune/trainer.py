@@ -180,7 +180,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--init",
         metavar="NAME|FILE",
         help="how the backbone starts: an overlay of configs/init (random, supervised_msra, "
-        "supervised_torchvision, moco) or a YAML file; merged over the recipe, below the KEY VALUE pairs",
+        "supervised_torchvision, moco), a YAML file, or the backbone.pkl that convert wrote; merged over the "
+        "recipe, below the KEY VALUE pairs",
     )
     parser.set_defaults(num_gpus=None)
     return parser
@@ -204,7 +205,7 @@ def run(args: argparse.Namespace, add_configs: Sequence[Callable[[CfgNode], None
     cfg = get_cfg()
     for add_config in add_configs:
         add_config(cfg)
-    merge_config(cfg, args.config_file, args.opts, (init.path,) if init else ())
+    merge_config(cfg, args.config_file, args.opts, (init.overlay,) if init else ())
     if init and "MODEL.WEIGHTS" not in args.opts[0::2]:
         cfg.MODEL.WEIGHTS = init.weights
     _settle_device(cfg, args)

@@ -27,6 +27,7 @@ from torch import nn
 from moco_det.backbone_file import Preprocessing, file_sha256, read_backbone
 from moco_det.finetune.inits import PREPROCESSING_KEYS, Init, preprocessing_of, read_init
 from moco_det.model_zoo import list_inits
+from moco_det.sources.layouts import IDENTITY_VAR
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def read_weights(location: str) -> Weights:
         content = read_backbone(path)
         tensors, preprocessing = content.tensors, content.preprocessing
     else:
-        tensors = _read_torch(path)
+        tensors, preprocessing = _read_torch(path)
     tensors = {name: torch.as_tensor(value) for name, value in tensors.items()}
     if "conv1_w" in tensors:
         tensors = _from_caffe2(location, tensors)
@@ -93,18 +94,22 @@ def _local_path(location: str) -> str:
     return path
 
 
-def _read_torch(path: str) -> dict[str, torch.Tensor]:
+def _read_torch(path: str) -> tuple[dict[str, torch.Tensor], Preprocessing | None]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(f"MODEL.WEIGHTS {path!r} is no torch file of plain tensors: {error}") from error
-    content = content.get("model", content) if isinstance(content, dict) else {}
-    tensors = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    content = content if isinstance(content, dict) else {}
+    states = content.get("model", content)
+    tensors = {name: value for name, value in states.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise ValueError(
             f"MODEL.WEIGHTS {path!r} holds no tensors; expected backbone.pkl or a detector's .pth"
         )
-    return tensors
+    record = content.get("moco_det", {})
+    if "provenance" not in record:  # which backbone.pth has, and a checkpoint of pre-training has not
+        return tensors, None
+    return tensors, Preprocessing.from_dict(record["preprocessing"])
 
 
 def _from_caffe2(location: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -184,6 +189,7 @@ def check_backbone(cfg: CfgNode, model: nn.Module, weights: Weights) -> None:
         ValueError: a tensor of the model is not in the file or differs from it, or the file has tensors of
             the model's stages that the model has no place for; names them.
     """
+    _refuse_training_fused_norms(cfg, weights)
     model_tensors = {
         match[1]: value for name, value in model.state_dict().items() if (match := _IN_MODEL.fullmatch(name))
     }
@@ -215,6 +221,17 @@ def check_backbone(cfg: CfgNode, model: nn.Module, weights: Weights) -> None:
     if unused:
         logger.info(
             f"{len(unused)} tensors of the file have no place in this model: {', '.join(sorted(unused))}"
+        )
+
+
+def _refuse_training_fused_norms(cfg: CfgNode, weights: Weights) -> None:
+    """convert gives a Caffe2 file without statistics those of an identity; batch norm cannot go on from them."""
+    variances = [value for name, value in weights.tensors.items() if name.endswith(".norm.running_var")]
+    fused = variances and all(torch.equal(value, torch.full_like(value, IDENTITY_VAR)) for value in variances)
+    if fused and cfg.MODEL.RESNETS.NORM != "FrozenBN":
+        raise ValueError(
+            f"the norms of MODEL.WEIGHTS {weights.location!r} have their statistics multiplied into their scale; "
+            f"MODEL.RESNETS.NORM must be FrozenBN, not {cfg.MODEL.RESNETS.NORM}"
         )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from moco_det.backbone_file import Preprocessing, file_sha256
 from moco_det.backbone_tensors import STEP_COUNTER, check_backbone
-from moco_det.sources import agreed_arch, locate_backbone, read_checkpoint
+from moco_det.sources import agreed_arch, agreed_preprocessing, locate_backbone, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -45,18 +45,24 @@ def read_start(cfg) -> Start:
         found = locate_backbone(read_checkpoint(path))
         arch = agreed_arch(found)
         tensors, _ = check_backbone(found.backbone, arch)
+        preprocessing = agreed_preprocessing(found)
     except ValueError as error:
         raise ValueError(f"MODEL.WEIGHTS {path!r}: {error}") from error
     if arch != cfg.MODEL.MOCO.ARCH:
         raise ValueError(
             f"MODEL.WEIGHTS {path!r} is a {arch}; MODEL.MOCO.ARCH is {cfg.MODEL.MOCO.ARCH}: make them agree"
         )
-    _check_preprocessing(cfg, found.record.preprocessing)
+    _check_preprocessing(cfg, preprocessing)
     which = f", {found.encoder} encoder" if found.encoder else ""
     return Start(path, file_sha256(path), f"{found.family}{which}", tensors)
 
 
 def _check_preprocessing(cfg, wanted: Preprocessing) -> None:
+    if wanted.format != "RGB" or wanted.stride_in_1x1:
+        raise ValueError(
+            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} want {wanted.format} images and have stride_in_1x1 "
+            f"{wanted.stride_in_1x1}; pre-training has RGB and the stride in the 3x3: take other weights"
+        )
     for key, is_now, was in (
         ("MODEL.PIXEL_MEAN", cfg.MODEL.PIXEL_MEAN, wanted.pixel_mean),
         ("MODEL.PIXEL_STD", cfg.MODEL.PIXEL_STD, wanted.pixel_std),

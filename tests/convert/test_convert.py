@@ -18,9 +18,10 @@ from detectron2.modeling import build_model
 
 from moco_det.backbone_file import TORCHVISION_PREPROCESSING, read_backbone
 from moco_det.convert import convert as convert_module
-from moco_det.convert.convert import convert, main
-from moco_det.convert.rename import to_detectron2, to_torchvision
+from moco_det.convert.command import main
+from moco_det.convert.convert import convert
 from moco_det.convert.verify import TOLERANCE
+from moco_det.tensor_names import to_detectron2, to_torchvision
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -236,7 +237,7 @@ def test_recorded_arch_must_agree(tmp_path, output, resnet18):
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("backbone.pth", "must end in '.pkl'"),
+        ("backbone.txt", "must end in '.pkl' or '.pth' or '.safetensors' for --to detectron2"),
         ("absent/backbone.pkl", "folder of output .* does not exist"),
     ],
 )

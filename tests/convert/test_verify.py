@@ -3,8 +3,8 @@ from checkpoint_examples import random_states
 
 from moco_det.backbone_file import TORCHVISION_PREPROCESSING, Preprocessing, write_backbone
 from moco_det.backbone_tensors import expected_shapes
-from moco_det.convert.rename import to_detectron2
 from moco_det.convert.verify import TOLERANCE, prove_equal_features
+from moco_det.tensor_names import to_detectron2
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,9 @@
+import dataclasses
 import os
 import shutil
 
 import pytest
+import torch
 
 from moco_det.backbone_file import TORCHVISION_PREPROCESSING
 from moco_det.finetune import trainer
@@ -74,8 +76,8 @@ def test_weights_of_an_overlay_lie_beside_it(pair, monkeypatch, where):
     folder = {"absolute": f"{pair}/", "relative": "moved/", "here": ""}[where]
     init = read_init(f"{folder}satellite.yaml")
     assert (init.name, init.weights) == ("satellite", f"{folder}satellite.pkl")
-    assert get_config(TOY, init.path).MODEL.WEIGHTS == init.weights
-    assert get_config(TOY, init.path, "other.pkl").MODEL.WEIGHTS == "other.pkl"
+    assert get_config(TOY, init.overlay).MODEL.WEIGHTS == init.weights
+    assert get_config(TOY, init.overlay, "other.pkl").MODEL.WEIGHTS == "other.pkl"
 
 
 @pytest.mark.parametrize("weights", ["", NOT_GIVEN, "detectron2://some/file.pkl", "/elsewhere/file.pkl"])
@@ -94,6 +96,36 @@ def test_training_takes_the_overlay_alone_and_pairs_win(pair, train, monkeypatch
     train("--init", str(pair / "satellite.yaml"), "MODEL.WEIGHTS", str(pair / "other.pkl"), output="out2")
     assert [cfg.MODEL.WEIGHTS for cfg, _ in started] == [str(pair / "satellite.pkl"), str(pair / "other.pkl")]
     assert [init.name for _, init in started] == ["satellite", "satellite"]  # what run.json names
+
+
+def test_a_backbone_file_is_its_own_overlay(backbone, backbone_tensors, tmp_path, train, monkeypatch):
+    """As .pkl and as .pth; with the preprocessing that the file records, below the KEY VALUE pairs."""
+    started = []
+    monkeypatch.setattr(
+        trainer, "run_in_processes", lambda work, args, cfg, *others: started.append((cfg, others[-1]))
+    )
+    unusual = dataclasses.replace(TORCHVISION_PREPROCESSING, pixel_std=(50.0, 51.0, 52.0))
+    record = {"preprocessing": unusual.to_dict(), "provenance": {"source": "test"}}
+    states = {name: torch.from_numpy(array) for name, array in backbone_tensors.items()}
+    torch.save({"model": states, "moco_det": record}, tmp_path / "unusual.pth")
+    train("--init", backbone)
+    train("--init", str(tmp_path / "unusual.pth"), "SEED", "7", output="out2")
+    (first, init), (second, _) = started
+    assert first.MODEL.WEIGHTS == backbone and init.name == "backbone" and init.weights == backbone
+    assert second.MODEL.PIXEL_STD == [50.0, 51.0, 52.0] and second.SEED == 7
+    with pytest.raises(ValueError, match="MODEL.PIXEL_STD is .*1.0, 1.0, 1.0.*, expected .*50.0"):
+        train("--init", str(tmp_path / "unusual.pth"), "MODEL.PIXEL_STD", "[1.0, 1.0, 1.0]", output="out3")
+
+
+def test_weight_files_that_cannot_be_their_own_overlay(tmp_path):
+    with pytest.raises(ValueError, match="--init 'absent.pkl' does not exist"):
+        read_init("absent.pkl")
+    torch.save({"model": {"stem.conv1.weight": torch.ones(1)}}, tmp_path / "detector.pth")
+    with pytest.raises(ValueError, match="does not say how it wants its input; write it with tools/convert"):
+        read_init(str(tmp_path / "detector.pth"))
+    (tmp_path / "cut.pth").write_bytes(b"PK" + bytes(50))
+    with pytest.raises(ValueError, match="cut.pth: no weight file of detectron2, or a damaged one"):
+        read_init(str(tmp_path / "cut.pth"))
 
 
 def test_weights_that_stayed_behind_are_named(pair, train):

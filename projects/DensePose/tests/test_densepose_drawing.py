@@ -4,11 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-<<<<<<< HEAD
-import draw
-=======
 from moco_densepose import draw
->>>>>>> i5-densepose
 from moco_densepose.charts import NUM_CHARTS
 from moco_densepose.drawing import chart_colours, draw_detections, draw_points
 from moco_densepose.gps import Detection
@@ -40,14 +36,8 @@ def test_people_are_cut_at_the_border_and_the_best_is_in_front():
     whole = np.stack([np.full((6, 6), chart) for chart in (5, 0, 255)]).astype(np.uint8)
     other = whole.copy()
     other[0], other[0, 0, 0] = 9, 0
-<<<<<<< HEAD
-    panels = draw_detections(
-        IMAGE, [Detection(0, 0.9, (26.7, -2.0, 6, 6), whole), Detection(0, 0.3, (24, 2, 6, 6), other)]
-    )
-=======
     people = [Detection(0, 0.9, (26.7, -2.0, 6, 6), whole), Detection(0, 0.3, (24, 2, 6, 6), other)]
     panels = draw_detections(IMAGE, people)
->>>>>>> i5-densepose
     charts = panels[:, :30]
     expected = (25 + 0.75 * chart_colours()[[5, 9]]).round()
     assert charts[2, 27].tolist() == expected[0].tolist() and charts[5, 25].tolist() == expected[1].tolist()

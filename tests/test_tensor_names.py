@@ -1,8 +1,8 @@
 import pytest
 
 from moco_det.backbone_tensors import expected_shapes
-from moco_det.convert.rename import to_detectron2, to_torchvision
 from moco_det.convert.verify import detectron2_resnet
+from moco_det.tensor_names import to_detectron2, to_torchvision
 
 
 @pytest.mark.parametrize(

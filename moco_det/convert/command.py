@@ -1,0 +1,81 @@
+"""The command line of ``tools/convert_to_d2.py``."""
+
+import argparse
+import json
+
+from moco_det.cli import user_errors
+from moco_det.convert.convert import convert
+from moco_det.convert.official import OFFICIAL
+from moco_det.convert.targets import TARGETS
+from moco_det.files import appears_whole
+from moco_det.sources import FAMILIES
+from moco_det.sources.families import PREPROCESSINGS
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Convert a checkpoint to detectron2's backbone.pkl and its init overlay, or to another "
+        "library's weights, with proof. docs/CONVERTING.md lists what is read.",
+    )
+    parser.add_argument(
+        "source", metavar="IN", help=f"a checkpoint, a folder with one, or a name: {', '.join(OFFICIAL)}"
+    )
+    endings = "; ".join(f"{name}: {' '.join(kind.endings)}" for name, kind in TARGETS.items())
+    parser.add_argument(
+        "output",
+        metavar="OUT",
+        help=f"where to write, in a folder that exists; its ending by --to: {endings}",
+    )
+    parser.add_argument(
+        "--to", choices=TARGETS, default="detectron2", help="who will load it (default: detectron2)"
+    )
+    parser.add_argument(
+        "--encoder",
+        choices=("query", "key"),
+        help="which of two: query, the trained one, or key, its moving average (target, teacher); default: query, "
+        "for DINO key",
+    )
+    parser.add_argument(
+        "--family",
+        choices=[family.name for family in FAMILIES],
+        metavar="NAME",
+        help="what IN is, where its content could be of several families",
+    )
+    parser.add_argument(
+        "--preprocessing",
+        choices=PREPROCESSINGS,
+        help="how the weights want their input, in place of what IN or its family says",
+    )
+    parser.add_argument(
+        "--emit-init", metavar="YAML", help="where the init overlay goes (default: beside OUT)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write what was done to FILE, for scripts")
+    parser.add_argument("--names", action="store_true", help="print each tensor's old and new name too")
+    parser.add_argument(
+        "--trust-pickle",
+        action="store_true",
+        help="let IN run code while it is read; only for files whose origin you trust",
+    )
+    return parser
+
+
+@user_errors
+def main(argv: list[str] | None = None) -> None:
+    """Entry of ``tools/convert_to_d2.py``."""
+    args = make_parser().parse_args(argv)
+    conversion = convert(
+        args.source,
+        args.output,
+        args.encoder,
+        args.trust_pickle,
+        family=args.family,
+        preprocessing=PREPROCESSINGS.get(args.preprocessing),
+        target=args.to,
+        overlay=args.emit_init,
+    )
+    if args.json:
+        with appears_whole(args.json) as temporary:
+            temporary.write_text(json.dumps(conversion.to_dict(), indent=1), encoding="utf-8")
+    if args.names:
+        print("\n".join(f"{old} -> {new}" for old, new in conversion.renamed.items()))
+    print(conversion.summary())

@@ -1,0 +1,134 @@
+"""``tools/inspect_weights.py FILE``: what a weight file is, whether it can be converted, and why not."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moco_det.backbone_file import file_sha256
+from moco_det.backbone_tensors import check_backbone
+from moco_det.cli import user_errors
+from moco_det.files import appears_whole
+from moco_det.sources import (
+    FAMILIES,
+    agreed_arch,
+    agreed_preprocessing,
+    locate_backbone,
+    read_checkpoint,
+    weight_file,
+)
+
+
+def inspect_weights(
+    path: str, encoder: str | None = None, family: str | None = None, trust_pickle: bool = False
+) -> dict[str, Any]:
+    """The facts about a weight file, as plain values.
+
+    ``problems`` says what stands in the way of a conversion; it is empty for a file that can be converted.
+
+    Raises:
+        ValueError: it cannot be read, or is of no known family.
+    """
+    file = weight_file(path)
+    content = read_checkpoint(file, trust_pickle)
+    found = locate_backbone(content, encoder, family)
+    known = next(entry for entry in FAMILIES if entry.name == found.family)
+    facts: dict[str, Any] = {
+        "file": str(file),
+        "sha256": file_sha256(file),
+        "bytes": file.stat().st_size,
+        "family": found.family,
+        "layout_from": known.checked,
+        "encoders": list(known.prefixes) if len(known.prefixes) > 1 else [],
+        "encoder": found.encoder,
+        "tensors": {
+            found.renamed.get(name, name): _described(value) for name, value in found.backbone.items()
+        },
+        "parameters": sum(torch.as_tensor(v).numel() for v in found.backbone.values() if hasattr(v, "shape")),
+        "dropped": found.dropped,
+        "bookkeeping": found.bookkeeping,
+        "notes": list(found.notes),
+        "provenance": _provenance(content),
+        "problems": [],
+    }
+    for key, step in (
+        ("arch", lambda: agreed_arch(found)),
+        ("preprocessing", lambda: agreed_preprocessing(found).to_dict()),
+        ("whole", lambda: bool(check_backbone(found.backbone, facts["arch"]))),
+    ):
+        try:
+            facts[key] = step() if key != "whole" or facts["arch"] else False
+        except ValueError as error:
+            facts[key] = None
+            facts["problems"].append(str(error))
+    return facts
+
+
+def _described(value: Any) -> str:
+    if not hasattr(value, "shape"):
+        return type(value).__name__
+    dtype = str(value.dtype).removeprefix("torch.")
+    return f"{dtype} {'x'.join(map(str, value.shape)) or 'scalar'}"
+
+
+def _provenance(content: Mapping) -> dict[str, Any]:
+    record = content.get("moco_det", {})
+    return dict(record.get("provenance", {})) if isinstance(record, Mapping) else {}
+
+
+def in_words(facts: dict[str, Any], with_tensors: bool) -> str:
+    """The table for the terminal."""
+    choice = (
+        f", has {' and '.join(facts['encoders'])}, shown: {facts['encoder']}" if facts["encoders"] else ""
+    )
+    rows = [
+        ("file", f"{facts['file']} ({facts['bytes'] / 1e6:.1f} MB)"),
+        ("sha256", facts["sha256"]),
+        ("family", f"{facts['family']}{choice}; layout from {facts['layout_from']}"),
+        (
+            "network",
+            f"{facts['arch'] or 'unknown'}, {len(facts['tensors'])} tensors, {facts['parameters']:,} numbers",
+        ),
+    ]
+    if facts["preprocessing"]:
+        rows.append(("input", ", ".join(f"{key} {value}" for key, value in facts["preprocessing"].items())))
+    rows += [("beside", f"{len(names)} {reason}") for reason, names in facts["dropped"].items()]
+    if facts["bookkeeping"]:
+        rows.append(("beside", f"entries: {', '.join(facts['bookkeeping'])}"))
+    rows += [
+        ("origin", f"{key}: {value}")
+        for key, value in facts["provenance"].items()
+        if value and key != "config"
+    ]
+    rows += [("note", note) for note in facts["notes"]]
+    if with_tensors:
+        rows += [("tensor", f"{name} {what}") for name, what in facts["tensors"].items()]
+    rows += [("problem", problem) for problem in facts["problems"]]
+    if not facts["problems"]:
+        rows.append(("next", f"tools/convert_to_d2.py {facts['file']} backbone.pkl"))
+    return "\n".join(f"{label:8} {text}" for label, text in rows)
+
+
+@user_errors
+def main(argv: list[str] | None = None) -> None:
+    """Entry of ``tools/inspect_weights.py``; exit code 1 for a file that is known and cannot be converted."""
+    parser = argparse.ArgumentParser(
+        description="Say what a weight file is, and whether it can be converted."
+    )
+    parser.add_argument("file", metavar="FILE", help="a checkpoint, or a folder with one")
+    parser.add_argument("--encoder", choices=("query", "key"), help="which of two to look at")
+    parser.add_argument("--family", choices=[f.name for f in FAMILIES], metavar="NAME", help="what FILE is")
+    parser.add_argument("--tensors", action="store_true", help="list every tensor")
+    parser.add_argument("--json", metavar="OUT", help="write the facts to OUT too")
+    parser.add_argument("--trust-pickle", action="store_true", help="let FILE run code while it is read")
+    args = parser.parse_args(argv)
+    facts = inspect_weights(args.file, args.encoder, args.family, args.trust_pickle)
+    if args.json:
+        with appears_whole(Path(args.json)) as temporary:
+            temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    print(in_words(facts, args.tensors))
+    if facts["problems"]:
+        raise SystemExit(1)

@@ -1,0 +1,49 @@
+import json
+
+import pytest
+import torch
+from family_examples import EXAMPLES
+
+from moco_det.convert.convert import convert
+from moco_det.convert.inspect_weights import main
+
+
+def test_a_checkpoint(tmp_path, official, capsys):
+    torch.save(official, tmp_path / "a.pth.tar")
+    main([str(tmp_path / "a.pth.tar"), "--tensors", "--json", str(tmp_path / "facts.json")])
+    out = capsys.readouterr().out
+    for part in (
+        "family   moco, has query and key, shown: query; layout from facebookresearch/moco@7397dfe",
+        "network  resnet18, 100 tensors, 11,186,112 numbers",
+        "input    format RGB, pixel_mean [123.675, 116.28, 103.53]",
+        "beside   2 dictionary",
+        "tensor   encoder_q.conv1.weight float32 64x3x7x7",
+        "next     tools/convert_to_d2.py",
+    ):
+        assert part in out
+    assert json.loads((tmp_path / "facts.json").read_text())["arch"] == "resnet18"
+
+
+def test_a_converted_file_tells_its_provenance(tmp_path, official, capsys):
+    torch.save(official, tmp_path / "a.pth.tar")
+    convert(tmp_path / "a.pth.tar", tmp_path / "b.pkl")
+    main([str(tmp_path / "b.pkl")])
+    out = capsys.readouterr().out
+    assert "family   backbone" in out and "origin   source: moco" in out and "origin   file: a.pth.tar" in out
+
+
+def test_what_stands_in_the_way_is_said_with_exit_code_1(tmp_path, resnet18, capsys):
+    content = EXAMPLES["detectron2"](resnet18, None) | {"__author__": "x"}
+    del content["model"]["res2.0.conv1.weight"]
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(SystemExit, match="1"):
+        main([str(tmp_path / "a.pth")])
+    out = capsys.readouterr().out
+    assert "problem  a detectron2 file does not say" in out and "1 missing: layer1.0.conv1.weight" in out
+
+
+def test_an_unknown_file_has_exit_code_2(tmp_path, capsys):
+    torch.save({"features.0.weight": torch.ones(1)}, tmp_path / "a.pth")
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path / "a.pth")])
+    assert "error: the checkpoint is of no known family" in capsys.readouterr().err
