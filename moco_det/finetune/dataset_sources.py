@@ -4,7 +4,7 @@ import os
 import re
 
 from moco_det.files import datasets_root
-from moco_det.finetune.segmentation_datasets import MAKE_TRAIN_IDS
+from moco_det.finetune.segmentation_datasets import MAKE_TRAIN_IDS, TRAIN_IDS
 
 _VOC = "host.robots.ox.ac.uk/pascal/VOC"
 _CITYSCAPES = "www.cityscapes-dataset.com (needs an account)"
@@ -21,7 +21,6 @@ _SBD = (
 _SOURCES = tuple(
     (re.compile(pattern), text)
     for pattern, text in (
-        (r"labelTrainIds", MAKE_TRAIN_IDS),
         (r"VOC2012/(SegmentationClassAug|.*train_aug\.txt)", _SBD),
         (r"VOC2012/", f"fetch VOCtrainval_11-May-2012.tar from {_VOC}, {_UNPACK.format('VOC2012')}"),
         (r"test:.*VOC2007/", f"fetch VOCtest_06-Nov-2007.tar from {_VOC}, {_UNPACK.format('VOC2007')}"),
@@ -62,6 +61,8 @@ OFFICIAL_COUNTS = {
 
 def how_to_get(name: str, path: str) -> str:
     """What to do about a file or folder of a data set that is not there: an archive and its site, or a command."""
+    if path.endswith(TRAIN_IDS):  # no archive holds them
+        return MAKE_TRAIN_IDS
     if name.startswith("toy_"):
         world = os.path.join(datasets_root(), "toyworld")
         return f"make it with tools/make_toyworld.py --output {world}"

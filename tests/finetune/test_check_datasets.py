@@ -21,6 +21,7 @@ SEGMENTATION = tuple(
     for kind in ("voc_sem_seg", "cityscapes_sem_seg", "cityscapes_instance")
     for split in ("train", "val")
 )
+CITYSCAPES_SCRIPTS = "python -m cityscapesscripts.preparation."
 GT_FINE = "cityscapes/gtFine/val/*/*"
 VOC, COCO, LVIS = "toy_voc_2007_test", "toy_coco_val", "toy_lvis_val"
 
@@ -301,7 +302,8 @@ def test_a_file_that_is_gone(broken, check, name, pattern, kind):
     finding = found(report, name)[kind]
     assert code == 1 and report[name]["state"] == "incomplete"
     assert finding["count"] == 1 and os.path.basename(finding["examples"][0]) == paths[1].name
-    assert paths[1].name in text and "- make it with tools/make_toyworld.py" in text
+    maker = "createTrainIdLabelImgs" if "labelTrainIds" in pattern else "tools/make_toyworld.py"
+    assert paths[1].name in text and f"- make it with {maker}" in text.replace(CITYSCAPES_SCRIPTS, "")
 
 
 def test_a_folder_that_is_gone_and_a_world_that_is_gone(broken, check):
