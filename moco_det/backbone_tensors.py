@@ -77,7 +77,7 @@ def check_backbone(values: Mapping[str, Any], arch: str) -> tuple[dict[str, torc
     """
     expected = expected_shapes(arch)
     common = [name for name in expected if name in values]
-    strange = [name for name in common if not _is_real(values[name])]
+    strange = [name for name in common if not is_real(values[name])]
     real = {name: torch.as_tensor(values[name]).detach() for name in common if name not in strange}
     fitting = {name: tensor for name, tensor in real.items() if tensor.shape == expected[name]}
     tensors = {name: tensor.float().contiguous() for name, tensor in fitting.items()}
@@ -103,7 +103,8 @@ def check_backbone(values: Mapping[str, Any], arch: str) -> tuple[dict[str, torc
     return tensors, _dtype_notes(fitting)
 
 
-def _is_real(value: Any) -> bool:
+def is_real(value: Any) -> bool:
+    """Is it a tensor or array of real floating-point numbers that torch can take?"""
     if isinstance(value, np.ndarray):
         return value.dtype in (np.float16, np.float32, np.float64)  # native byte order, as torch needs it
     return isinstance(value, torch.Tensor) and value.is_floating_point()

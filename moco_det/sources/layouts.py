@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
 
+from moco_det.backbone_tensors import is_real
 from moco_det.tensor_names import to_torchvision
 
 STATISTICS = ("running_mean", "running_var")
@@ -74,7 +75,7 @@ _FEATURES = (
     (r"layer\d\.\d+\.downsample\.2\.", "average pooling in the shortcut (ResNet-D)"),
     (r"(.*\.)?(filt|blurpool.*)$", "anti-aliasing (blur pooling)"),
     (r"layer\d\.\d+\.(se|se_module|eca|cbam|attn|bam|gc)\.", "squeeze-and-excitation or other attention"),
-    (r"layer\d\.\d+\.conv2\.(fc\d|bn\d|conv|attn|paths|radix)", "split attention or selective kernels"),
+    (r"layer\d\.\d+\.conv\d\.(fc\d|bn\d|conv|attn|paths|radix)", "split attention or selective kernels"),
     (r"layer\d\.\d+\.(convs|bns)\.\d", "the scales of a Res2Net"),
     (r"layer\d\.\d+\.bn\d\.(IN|BN)\.", "instance normalisation (IBN-Net)"),
     (r"layer\d\.\d+\.conv2_offset\.", "deformable convolutions"),
@@ -134,23 +135,20 @@ def fold_split_statistics(backbone: dict[str, Any]) -> tuple[dict[str, Any], lis
     lightly's SplitBatchNorm keeps C * splits means and variances. Only where every norm has the same number of
     splits; else the lengths are damage, and left for the check to name.
     """
-    ratios = set()
-    for name, value in backbone.items():
-        if name.endswith(STATISTICS):
-            weight = backbone.get(f"{name.rpartition('.')[0]}.weight")
-            channels, length = (
-                getattr(t, "shape", (0,))[0] if getattr(t, "ndim", 0) else 0 for t in (weight, value)
-            )
-            ratios.add(length / channels if channels else 0)
-    if len(ratios) != 1 or ratios == {1.0} or not (splits := ratios.pop()).is_integer() or splits < 2:
-        return backbone, []
-    splits = int(splits)
-    folded = {
-        name: torch.as_tensor(value).double().reshape(splits, -1).mean(0).to(torch.as_tensor(value).dtype)
-        if name.endswith(STATISTICS)
-        else value
+    statistics = {
+        name: torch.as_tensor(value)
         for name, value in backbone.items()
+        if name.endswith(STATISTICS) and is_real(value) and value.ndim == 1
     }
+    ratios = set()
+    for name, value in statistics.items():
+        channels = getattr(backbone.get(f"{name.rpartition('.')[0]}.weight"), "shape", ())[:1]
+        ratios.add(len(value) / channels[0] if channels and channels[0] else 0.0)
+    splits = int(ratios.pop()) if len(ratios) == 1 and max(ratios).is_integer() else 1
+    if splits < 2:
+        return backbone, []
+    # In the dtype of the file, as lightly does it: float64 would round otherwise in the last place.
+    folded = backbone | {name: value.reshape(splits, -1).mean(0) for name, value in statistics.items()}
     return folded, [f"the statistics of split batch norm were averaged over its {splits} splits"]
 
 
