@@ -90,6 +90,7 @@ def test_similarity_by_loops(bodies):
         ]
         iuv = detection.iuv[:, cells[0][:, None], cells[1]].astype(int)
         iuv[1:] = np.minimum(iuv[1:] + noise, 255)
+        iuv[:, 0, 0] = 1, 90, 90  # which points outside of the box must not meet
         shown = Detection(2, 0.5, box, iuv.astype(np.uint8))
         expected = gps_oracle.gps(entry, shown, tables, means, GROUP_OF_CHART)
         assert similarity(read_person(entry, tables), shown, tables) == pytest.approx(expected, rel=1e-6)
