@@ -24,12 +24,28 @@ def add_moco_config(cfg: CN) -> None:
     cfg.MODEL.MOCO.DIM = 128
     # Head: False = one linear layer (v1); True = linear, ReLU, linear with the encoder's width hidden (v2).
     cfg.MODEL.MOCO.MLP = False
-    # Where negatives come from: "queue" (the paper's).
+    # Who makes the keys and where negatives come from (MoCo v1, Figures 2 and 3):
+    # "queue": a moving-average encoder; the keys of the last batches (the paper's own).
+    # "memory_bank": a bank over the whole data set; entries of it, drawn for each step (InstDisc, Wu et al. 2018).
+    # "end_to_end": an encoder that is trained too; the other SOLVER.IMS_PER_BATCH - 1 keys of the global batch.
     cfg.MODEL.MOCO.DICTIONARY = "queue"
-    # Number of keys in the queue (K), from SOLVER.IMS_PER_BATCH to the number of images.
+    # Negatives of a query (K), for "queue" and "memory_bank". Of the queue: the keys that it holds, from
+    # SOLVER.IMS_PER_BATCH to the number of images. Of the bank: the entries drawn, from 1 to the number of images.
     cfg.MODEL.MOCO.QUEUE_SIZE = 65536
-    # Momentum m of the key encoder, in [0, 1): k <- m k + (1 - m) q after each step.
+    # "queue": momentum m of the key encoder, in [0, 1): k <- m k + (1 - m) q after each step. 0: keys by the query
+    # encoder's own weights, which does not train (MoCo v1, section 4.1).
     cfg.MODEL.MOCO.MOMENTUM = 0.999
+    # "end_to_end": True = one encoder for queries and keys; False = two, as Figure 2a draws it (the text does not
+    # say).
+    cfg.MODEL.MOCO.SHARED_ENCODER = False
+    # "memory_bank": momentum t of its entries, in [0, 1): entry <- normalise(t entry + (1 - t) q) after each step.
+    # InstDisc's code: 0.5.
+    cfg.MODEL.MOCO.BANK_MOMENTUM = 0.5
+    # "infonce" (MoCo v1, equation 1), or for "memory_bank" "nce": is an entry the query's own or drawn (InstDisc,
+    # equations 2 to 8)? Its normalising constant Z is estimated from the first batch and then kept.
+    cfg.MODEL.MOCO.LOSS = "infonce"
+    # "memory_bank": weight lambda >= 0 of |q - entry|^2, the proximal term of InstDisc (section 3.3); 0: without.
+    cfg.MODEL.MOCO.PROXIMAL = 0.0
     # Softmax temperature (tau), > 0. v1: 0.07; v2: 0.2.
     cfg.MODEL.MOCO.TEMPERATURE = 0.07
     # Batch norm of the encoders: "BN" normalises groups of BN_GROUP_SIZE images, which is what the official
@@ -64,6 +80,9 @@ def add_moco_config(cfg: CN) -> None:
     cfg.DATASETS.IMAGES = ""
     # Stop when more than this share of the images met so far cannot be read, in [0, 1].
     cfg.DATASETS.MAX_UNREADABLE = 0.01
+
+    # Number of unlabelled images: not to be set, the trainer counts them and tells the model (for a memory bank).
+    cfg.DATASETS.NUM_IMAGES = 0
 
     # Fine-tuning: train on this share of the labelled images, in (0, 1]. Drawn by SEED; a smaller share is part of
     # a larger one. The schedule stays the recipe's: with few labels consider a shorter one.

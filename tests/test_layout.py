@@ -66,6 +66,7 @@ def test_recipes_of_pretraining_build_and_hold_only_what_applies(name):
     cfg = get_cfg()
     set_keys = merge_config(cfg, model_zoo.get_config_file(name), [])
     cfg.MODEL.DEVICE = "cpu"
+    cfg.DATASETS.NUM_IMAGES = 100  # which the trainer counts
     build_model(cfg)
     assert cfg.MODEL.META_ARCHITECTURE == "MoCo"
     for key in set_keys:

@@ -159,6 +159,25 @@ def shuffle(images: Tensor, permutation: Tensor) -> Tensor:
     return gather(images)[local_block(permutation)]
 
 
+class _GatherWithGradient(torch.autograd.Function):
+    """:func:`gather`; a rank's tensor gets the gradients of what all ranks made of it."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return gather(x)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(gradient)  # gloo has no reduce_scatter
+        return local_block(gradient)
+
+
 def unshuffle(embeddings: Tensor, permutation: Tensor) -> Tensor:
-    """Undo :func:`shuffle`: this rank's (n, C) -> the whole global batch (N, C) in its own order."""
-    return gather(embeddings)[permutation.argsort()]
+    """Undo :func:`shuffle`: this rank's (n, C) -> the whole global batch (N, C) in its own order.
+
+    Gradients flow back through it. They are summed over the ranks: where each rank's loss is the mean over its own
+    images and gradients of the weights are averaged, that is the gradient of the mean over all images.
+    """
+    everywhere = embeddings if comm.get_world_size() == 1 else _GatherWithGradient.apply(embeddings)
+    return everywhere[permutation.argsort()]

@@ -126,10 +126,15 @@ def describe_step(latest: dict, done: int, max_iter: int, epochs: int) -> str:
         parts.append(f"(K+1)-way accuracy {latest['accuracy']:.1%}")
     if "similarity_positive" in latest:
         own, others = latest["similarity_positive"], latest["similarity_negative"]
-        parts.append(f"similarity {own:.2f} own, {latest['similarity_batch']:.2f} batch, {others:.2f} queue")
-    if "queue_real" in latest:
-        filling = " (the loss rises until it is full)" if latest["queue_real"] < 0.99 else ""
-        parts.append(f"queue {latest['queue_real']:.0%} real{filling}")
+        where = next((name for name in ("queue", "bank") if f"{name}_real" in latest), "negatives")
+        parts.append(
+            f"similarity {own:.2f} own, {latest['similarity_batch']:.2f} batch, {others:.2f} {where}"
+        )
+    for name in ("queue", "bank"):
+        real = latest.get(f"{name}_real")
+        if real is not None:
+            filling = " (the loss rises until it is full)" if real < 0.99 else ""
+            parts.append(f"{name} {real:.0%} real{filling}")
     parts += [
         f"lr {latest['lr']:.5g}",
         f"{latest['images_per_second']:.0f} images/s, {latest['data_wait']:.0%} waiting for data",

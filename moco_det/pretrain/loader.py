@@ -109,25 +109,26 @@ class TwoViews(Dataset):
 
     def __getitem__(self, slot: Slot) -> dict:
         """One item of a batch; without its views if neither the image nor a replacement can be read."""
-        image, unreadable = self._read(slot)
-        item = {"epoch": slot[0], "unreadable": unreadable}
+        image, index, unreadable = self._read(slot)
+        item = {"epoch": slot[0], "index": index, "unreadable": unreadable}
         if image is not None:
             item["query"], item["key"] = (self._view(image, slot, view) for view in range(2))
         return item
 
-    def _read(self, slot: Slot) -> tuple[Image.Image | None, list[Unreadable]]:
+    def _read(self, slot: Slot) -> tuple[Image.Image | None, int, list[Unreadable]]:
+        """The slot's image or its replacement, which one it is, and what could not be read before."""
         unreadable: list[Unreadable] = []
-        for path in self._candidates(slot):
+        for index in self._candidates(slot):
             try:
-                return decode_rgb(path), unreadable
+                return decode_rgb(self.paths[index]), index, unreadable
             except UnreadableImage as error:
                 unreadable.append((error.path, error.reason))
-        return None, unreadable
+        return None, slot[1], unreadable
 
-    def _candidates(self, slot: Slot) -> Iterator[str]:
-        yield self.paths[slot[1]]
+    def _candidates(self, slot: Slot) -> Iterator[int]:
+        yield slot[1]
         for attempt in range(MAX_REPLACEMENTS):
-            yield self.paths[numpy_generator(self.seed, "replacement", *slot, attempt).integers(len(self))]
+            yield int(numpy_generator(self.seed, "replacement", *slot, attempt).integers(len(self)))
 
     def _view(self, image: Image.Image, slot: Slot, view: int) -> Tensor:
         rng = numpy_generator(self.seed, "view", *slot, view)
@@ -157,8 +158,9 @@ def build_loader(
         start_iteration: iterations (global batches) that were done before.
 
     Returns:
-        iterator over ``{"query": uint8 (n, 3, S, S), "key": uint8 (n, 3, S, S), "epoch": int,
-        "unreadable": [(path, reason), ...]}``; the last are the files that this rank met and replaced.
+        iterator over ``{"query": uint8 (n, 3, S, S), "key": uint8 (n, 3, S, S), "index": int64 (n,),
+        "epoch": int, "unreadable": [(path, reason), ...]}``: which images these are (a replacement by its own
+        index), and the files that this rank met and replaced.
 
     Raises:
         ValueError: a setting is out of range, or batch, ranks and images do not fit together; while
@@ -199,6 +201,7 @@ def _collate(items: list[dict]) -> dict:
     return {
         "query": torch.stack([item["query"] for item in items]),  # nx3xSxS
         "key": torch.stack([item["key"] for item in items]),  # nx3xSxS
+        "index": torch.tensor([item["index"] for item in items]),  # n
         "epoch": items[0]["epoch"],
         "unreadable": list(itertools.chain.from_iterable(item["unreadable"] for item in items)),
     }

@@ -3,8 +3,11 @@
 N: queries, C: embedding length, K: negatives.
 """
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def info_nce(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
@@ -22,3 +25,28 @@ def info_nce(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
     negatives = negatives / temperature  # NxK
     # log(e^p + sum_j e^nj) - p: cross-entropy with label 0, without building the Nx(1+K) logits.
     return (torch.logaddexp(positive, negatives.logsumexp(dim=1)) - positive).mean()
+
+
+def nce(
+    positive: Tensor, negatives: Tensor, temperature: float, normaliser: Tensor, num_images: int
+) -> Tensor:
+    """Noise-contrastive estimation: is a bank's entry the query's own, or drawn? (InstDisc, equations 5 to 7).
+
+    P(i|v) = exp(v.f_i / tau) / Z is the probability that query v is image i, 1/n that of drawing its entry, and
+    h = P / (P + K/n) that an entry of the 1 + K is the query's own.
+
+    Args:
+        positive: (N,) similarity of each query with the entry of its image.
+        negatives: (N, K) similarities of each query with K entries drawn uniformly.
+        temperature: tau > 0.
+        normaliser: Z, a scalar.
+        num_images: n, entries in the bank.
+
+    Returns:
+        -log h(positive) - sum over the negatives of log(1 - h(negative)), the mean over the queries, a scalar.
+    """
+    # h is the sigmoid of log P - log(K/n).
+    shift = normaliser.log() + math.log(negatives.shape[1] / num_images)
+    own = F.logsigmoid(positive / temperature - shift)  # N
+    drawn = F.logsigmoid(shift - negatives / temperature)  # NxK, log(1 - h)
+    return -(own + drawn.sum(dim=1)).mean()

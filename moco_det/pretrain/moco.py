@@ -1,10 +1,11 @@
 """MoCo as a detectron2 meta-architecture: ``forward`` is Algorithm 1 of the paper.
 
-n: images on this rank, N: images in the global batch, S: side of a view, C: embedding length, K: queue.
+n: images on this rank, N: images in the global batch, S: side of a view, C: embedding length, K: negatives of a
+query. Who makes the keys, where negatives come from and where gradients go is the dictionary's part: the queue of
+the paper, or one of the two mechanisms that the paper compares it with.
 """
 
 import functools
-import math
 
 import torch
 from detectron2.config import configurable
@@ -13,8 +14,8 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moco_det.encoder import build_resnet, parse_arch, pooled_features
-from moco_det.pretrain.dictionaries import Queue
+from moco_det.encoder import build_resnet, pooled_features
+from moco_det.pretrain.dictionaries import Dictionary, build_dictionary
 from moco_det.pretrain.grouped_batch_norm import (
     GroupedBatchNorm2d,
     local_block,
@@ -22,8 +23,7 @@ from moco_det.pretrain.grouped_batch_norm import (
     unshuffle,
     update_running_statistics,
 )
-from moco_det.pretrain.losses import info_nce
-from moco_det.pretrain.momentum import make_key_encoder, momentum_update
+from moco_det.pretrain.moco_checks import check_moco_config
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
 from moco_det.seeding import torch_generator
 
@@ -54,14 +54,17 @@ def build_encoder(
 
 @META_ARCH_REGISTRY.register()
 class MoCo(nn.Module):
-    """Momentum Contrast with a queue (v1: He et al. 2019; v2: Chen et al. 2020)."""
+    """Momentum Contrast (v1: He et al. 2019; v2: Chen et al. 2020) with any of the dictionaries.
+
+    ``encoder_k`` is None where the dictionary needs none: a memory bank, or end-to-end with a shared encoder.
+    """
 
     @configurable
     def __init__(
         self,
         *,
         encoder: nn.Module,
-        dictionary: nn.Module,
+        dictionary: Dictionary,
         momentum: float,
         temperature: float,
         shuffle_bn: bool,
@@ -70,12 +73,13 @@ class MoCo(nn.Module):
         precision: torch.dtype = torch.float32,
         channels_last: bool = True,
         accumulate: int = 1,
+        proximal: float = 0.0,
         seed: int = 0,
     ):
         """
         Args:
             encoder: the query encoder; images to embeddings.
-            dictionary: gives negatives and takes the keys, see :mod:`moco_det.pretrain.dictionaries`.
+            dictionary: gives keys and negatives, see :mod:`moco_det.pretrain.dictionaries`.
             momentum: m of the key encoder.
             temperature: tau of the loss.
             shuffle_bn: deal the keys anew over the global batch before the key encoder's batch norm.
@@ -85,18 +89,20 @@ class MoCo(nn.Module):
             channels_last: keep images and weights in the memory format that convolutions in reduced precision
                 are fastest in.
             accumulate: micro-batches in which a rank takes its images, see :meth:`forward`.
+            proximal: weight of the squared distance between a query and its positive, added to the loss.
             seed: the run's seed, from which the shuffles are drawn.
         """
         super().__init__()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.encoder_q = encoder.to(memory_format=self.memory_format)
-        self.encoder_k = make_key_encoder(self.encoder_q)
+        self.encoder_k = dictionary.key_encoder(self.encoder_q)
         self.dictionary = dictionary
         self.momentum = momentum
         self.temperature = temperature
         self.shuffle_bn = shuffle_bn
         self.precision = precision
         self.accumulate = accumulate
+        self.proximal = proximal
         self.seed = seed
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
@@ -111,7 +117,7 @@ class MoCo(nn.Module):
             "encoder": build_encoder(
                 moco.ARCH, moco.DIM, moco.MLP, group, cfg.SOLVER.ACTIVATION_CHECKPOINTING
             ),
-            "dictionary": Queue(moco.DIM, moco.QUEUE_SIZE, cfg.SEED),
+            "dictionary": build_dictionary(cfg),
             "momentum": moco.MOMENTUM,
             "temperature": moco.TEMPERATURE,
             "shuffle_bn": moco.SHUFFLE_BN,
@@ -120,6 +126,7 @@ class MoCo(nn.Module):
             "precision": getattr(torch, cfg.SOLVER.PRECISION),
             "channels_last": cfg.SOLVER.CHANNELS_LAST,
             "accumulate": cfg.SOLVER.ACCUMULATE,
+            "proximal": moco.PROXIMAL,
             "seed": cfg.SEED,
         }
 
@@ -129,36 +136,40 @@ class MoCo(nn.Module):
         The momentum update stands before the keys, as in the official code; the paper's listing has it after
         the optimizer's step, which is the same update of the same weights one line earlier. With accumulation
         a step is as many calls as there are micro-batches: the first one makes all keys, each compares its
-        part of the queries with the same dictionary, the last one enqueues.
+        part of the queries with the same dictionary, the last one updates it.
 
         Args:
-            batch: ``query`` and ``key``, two views of the same images, uint8 (n, 3, S, S) in RGB; ``iteration``,
+            batch: ``query`` and ``key``, two views of the same images, uint8 (n, 3, S, S) in RGB; ``index``, int64
+                (n,), which images of the data set they are (a memory bank reads these, and no key); ``iteration``,
                 the number of the step; ``micro_batch``, from 0 on (default: 0).
 
         Returns:
-            ``loss_contrastive``, and detached statistics of the micro-batch.
+            ``loss_contrastive`` (and ``loss_proximal``), and detached statistics of the micro-batch.
         """
         part = batch.get("micro_batch", 0)
         if part == 0:
-            with torch.no_grad():
-                momentum_update(self.encoder_k, self.encoder_q, self.momentum)
-                self.keys = self.embed_keys(batch["key"], batch["iteration"])  # NxC, the whole global batch
+            self.keys, self.queries = self.dictionary.encode(self, batch), []  # NxC, the whole global batch
         keys = self.keys
-        k = local_block(keys).chunk(self.accumulate)[part]  # nxC
+        places = local_block(torch.arange(len(keys), device=keys.device))  # of this rank in the batch
+        own = places.chunk(self.accumulate)[part]  # n
+        k = keys[own]  # nxC
 
         x_q = self.normalized(batch["query"].chunk(self.accumulate)[part])  # nx3xSxS
         q = self.embed(self.encoder_q, x_q)  # nxC
 
         positive = torch.einsum("nc,nc->n", q, k)  # n
-        negatives = q @ self.dictionary.negatives()  # nxK
-        loss = info_nce(positive, negatives, self.temperature)
+        negatives = self.dictionary.compare(q, keys, own)  # nxK
+        losses = {"loss_contrastive": self.dictionary.loss(positive, negatives, self.temperature)}
+        if self.proximal:
+            losses["loss_proximal"] = self.proximal * (q - k).square().sum(dim=1).mean()
 
-        report = {"queue_real": self.dictionary.share_real, **statistics(q, keys, positive, negatives)}
+        report = {**self.dictionary.report(), **statistics(q, keys, positive, negatives)}
+        self.queries.append(q.detach())
         if part == self.accumulate - 1:
-            self.dictionary.update(keys)
-            update_running_statistics(self.encoder_q)
-            del self.keys
-        return {"loss_contrastive": loss, **report}
+            self.dictionary.update(keys.detach(), torch.cat(self.queries))
+            update_running_statistics(self)  # of both encoders
+            del self.keys, self.queries
+        return {**losses, **report}
 
     def normalized(self, images: Tensor) -> Tensor:
         """uint8 images (n, 3, S, S) on any device -> float input of the encoders on the model's."""
@@ -176,6 +187,7 @@ class MoCo(nn.Module):
 
     def embed_keys(self, images: Tensor, iteration: int) -> Tensor:
         """Keys of the whole global batch: this rank's uint8 (n, 3, S, S) -> (N, C)."""
+        encoder = self.encoder_q if self.encoder_k is None else self.encoder_k
         images = images.to(self.pixel_mean.device, non_blocking=True)
         global_batch = images.shape[0] * comm.get_world_size()
         permutation = torch.arange(global_batch)
@@ -185,8 +197,7 @@ class MoCo(nn.Module):
         permutation = permutation.to(images.device)
         shuffled = shuffle(images, permutation)  # nx3xSxS
         parts = shuffled.chunk(self.accumulate)
-        keys = torch.cat([self.embed(self.encoder_k, self.normalized(part)) for part in parts])  # nxC
-        update_running_statistics(self.encoder_k)
+        keys = torch.cat([self.embed(encoder, self.normalized(part)) for part in parts])  # nxC
         return unshuffle(keys, permutation)
 
     def features(self, images: Tensor) -> Tensor:
@@ -217,72 +228,3 @@ def statistics(q: Tensor, keys: Tensor, positive: Tensor, negatives: Tensor) -> 
         "similarity_negative": negatives.mean(),
         "similarity_negative_std": negatives.std(),
     }
-
-
-def check_moco_config(cfg, ranks: int) -> None:
-    """Refuse settings that the method cannot have.
-
-    Args:
-        ranks: processes of the run.
-
-    Raises:
-        ValueError: with the key, the value found, what was expected and the mend.
-    """
-    moco, batch = cfg.MODEL.MOCO, cfg.SOLVER.IMS_PER_BATCH
-    parse_arch(moco.ARCH)
-    for key, value, choices in (
-        ("MODEL.MOCO.DICTIONARY", moco.DICTIONARY, ("queue",)),
-        ("MODEL.MOCO.NORM", moco.NORM, ("BN", "SyncBN")),
-        ("SOLVER.PRECISION", cfg.SOLVER.PRECISION, ("float32", "bfloat16", "float16")),
-        ("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB",)),
-    ):
-        if value not in choices:
-            raise ValueError(f"{key} is {value!r}; expected one of {', '.join(choices)}")
-    if not 0 <= moco.MOMENTUM < 1:
-        raise ValueError(f"MODEL.MOCO.MOMENTUM is {moco.MOMENTUM}; expected 0 <= m < 1 (the paper: 0.999)")
-    if moco.TEMPERATURE <= 0:
-        raise ValueError(f"MODEL.MOCO.TEMPERATURE is {moco.TEMPERATURE}; expected > 0 (v1: 0.07, v2: 0.2)")
-    if batch < 1 or batch % ranks:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {batch}; expected a multiple of the {ranks} processes, since it counts "
-            f"the images of all of them: for example {max(batch // ranks, 1) * ranks}"
-        )
-    check_groups(cfg, batch // ranks, ranks)
-    if moco.QUEUE_SIZE < batch:
-        raise ValueError(
-            f"MODEL.MOCO.QUEUE_SIZE is {moco.QUEUE_SIZE}, smaller than SOLVER.IMS_PER_BATCH {batch}: a batch "
-            f"of keys does not fit; set it to {batch} or more"
-        )
-
-
-def check_groups(cfg, local: int, ranks: int) -> None:
-    """Refuse batch-norm groups and micro-batches that do not divide the images of a rank, or these them.
-
-    Args:
-        local: images on each rank.
-
-    Raises:
-        ValueError: with the numbers and what would fit.
-    """
-    moco, parts = cfg.MODEL.MOCO, cfg.SOLVER.ACCUMULATE
-    group = local * ranks if moco.NORM == "SyncBN" else moco.BN_GROUP_SIZE
-    found = (
-        f"SOLVER.IMS_PER_BATCH is {local * ranks}, that is {local} images on each of {ranks} processes, "
-        f"in SOLVER.ACCUMULATE {parts} micro-batches"
-    )
-    if parts < 1 or local % parts:
-        raise ValueError(
-            f"{found}; expected a divisor of {local}, for example {math.gcd(local, max(parts, 1))}"
-        )
-    if group < 1 or (local // parts) % group and (group % local or (local * ranks) % group):
-        raise ValueError(
-            f"{found}, and MODEL.MOCO.BN_GROUP_SIZE is {group}; expected a divisor of the {local // parts} images "
-            f"of a micro-batch, for example {math.gcd(local // parts, max(group, 1))}, or a multiple of {local} "
-            f"that divides {local * ranks}"
-        )
-    if group > local and parts > 1:
-        raise ValueError(
-            f"{found}, and a batch-norm group of {group} images spans {group // local} processes: a micro-batch "
-            "would be a part of a group; set SOLVER.ACCUMULATE 1 (SOLVER.ACTIVATION_CHECKPOINTING True saves "
-            "memory as well), or MODEL.MOCO.BN_GROUP_SIZE lower"
-        )

@@ -1,4 +1,4 @@
-"""The moving-average key encoder."""
+"""The key encoder and its moving average."""
 
 import copy
 
@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 
-def make_key_encoder(encoder: nn.Module) -> nn.Module:
-    """A copy of the query encoder that never receives gradients."""
+def make_key_encoder(encoder: nn.Module, trained: bool = False) -> nn.Module:
+    """A copy of the query encoder that never receives gradients, unless it is to be trained."""
     key_encoder = copy.deepcopy(encoder)
     for parameter in key_encoder.parameters():
-        parameter.requires_grad_(False)
+        parameter.requires_grad_(trained)
     return key_encoder
 
 

@@ -107,13 +107,19 @@ def rows(facts: Facts) -> list[Row]:
 
 
 def method_rows(facts: Facts) -> list[Row]:
-    """Learning rate, queue and momentum, each against what it should fit."""
+    """Learning rate, dictionary and momentum, each against what it should fit."""
     return [
         (
             "learning rate",
             f"{facts.cfg.SOLVER.BASE_LR:g} {_schedule(facts.cfg)}; the linear rule, {LINEAR_LR} x {facts.batch} / "
             f"{LINEAR_BATCH}, gives {facts.linear_lr:.4g}",
         ),
+        *DICTIONARY_ROWS[facts.cfg.MODEL.MOCO.DICTIONARY](facts),
+    ]
+
+
+def queue_rows(facts: Facts) -> list[Row]:
+    return [
         (
             "queue",
             f"{facts.queue:,} keys: {facts.queue_batches:.4g} batches, {facts.queue / facts.images:.2%} of the "
@@ -125,6 +131,25 @@ def method_rows(facts: Facts) -> list[Row]:
             f"is {facts.queue_batches:.4g} steps old; {facts.start_left:.2%} of its start is left at the end",
         ),
     ]
+
+
+def memory_bank_rows(facts: Facts) -> list[Row]:
+    moco = facts.cfg.MODEL.MOCO
+    return [
+        (
+            "memory bank",
+            f"an entry for each of {facts.images:,} images, {gib(2 * facts.images * moco.DIM)}; {facts.queue:,} "
+            f"negatives a step, for {facts.own_entry_share:.2%} of queries their own among them; loss {moco.LOSS}",
+        )
+    ]
+
+
+def end_to_end_rows(facts: Facts) -> list[Row]:
+    who = "one encoder" if facts.cfg.MODEL.MOCO.SHARED_ENCODER else "an encoder for queries and one for keys"
+    return [("end-to-end", f"{facts.batch - 1:,} negatives, the other keys of the batch; {who}, all trained")]
+
+
+DICTIONARY_ROWS = {"queue": queue_rows, "memory_bank": memory_bank_rows, "end_to_end": end_to_end_rows}
 
 
 def _count(number: int, noun: str) -> str:

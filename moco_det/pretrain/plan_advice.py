@@ -30,7 +30,8 @@ class Advice:
 
 def advise(facts: Facts) -> list[Advice]:
     """What the rules have to say, the most important first."""
-    return [advice for rule in RULES if (advice := rule(facts))]
+    rules = RULES if facts.has_queue else [rule for rule in RULES if rule not in QUEUE_RULES]
+    return [advice for rule in rules if (advice := rule(facts))]
 
 
 def learning_rate_off(facts: Facts) -> Advice | None:
@@ -62,7 +63,7 @@ def learning_rate_never_lowered(facts: Facts) -> Advice | None:
 
 
 def one_batch_norm_group(facts: Facts) -> Advice | None:
-    if facts.group < facts.batch:
+    if facts.group < facts.batch or facts.cfg.MODEL.MOCO.DICTIONARY == "memory_bank":
         return None
     sizes = [size for size in range(2, facts.batch) if facts.micro_batch % size == 0]
     if not sizes:
@@ -242,7 +243,9 @@ def save_memory(facts: Facts) -> str:
     parts = [
         count
         for count in range(solver.ACCUMULATE + 1, facts.local + 1)
-        if facts.local % count == 0 and facts.local // count % facts.group == 0
+        if facts.local % count == 0
+        and facts.local // count % facts.group == 0
+        and facts.cfg.MODEL.MOCO.DICTIONARY != "end_to_end"  # which cannot take a batch in parts
     ]
     if parts:
         found.append(
@@ -271,3 +274,4 @@ RULES: tuple[Callable[[Facts], Advice | None], ...] = (
     more_workers_than_cores,
     memory_nearly_full,
 )
+QUEUE_RULES = (queue_too_large, key_encoder_hardly_moves, age_gives_keys_away)

@@ -108,6 +108,16 @@ class Facts:
         return self.cfg.MODEL.MOCO.QUEUE_SIZE
 
     @property
+    def has_queue(self) -> bool:
+        """Whether negatives are the keys of the last batches; what follows about them and momentum holds then."""
+        return self.cfg.MODEL.MOCO.DICTIONARY == "queue"
+
+    @property
+    def own_entry_share(self) -> float:
+        """Share of queries that draw the entry of their own image from a memory bank as a negative."""
+        return 1 - (1 - 1 / self.images) ** self.queue
+
+    @property
     def queue_batches(self) -> float:
         """Steps that the oldest key has been in the queue."""
         return self.queue / self.batch

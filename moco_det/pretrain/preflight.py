@@ -7,7 +7,7 @@ from torch import nn
 
 from moco_det.pretrain.images import find_images, registered_images
 from moco_det.pretrain.loader import UnreadableLog, steps_per_epoch
-from moco_det.pretrain.moco import check_moco_config
+from moco_det.pretrain.moco_checks import check_moco_config
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.pretrain.schedule import check_schedule
 from moco_det.pretrain.settings import check_continuation
@@ -88,7 +88,7 @@ def check_periods(cfg) -> None:
 
 
 def checkpoint_bytes(cfg, model: nn.Module) -> int:
-    """Size of a checkpoint: both encoders, the queue, and the optimizer's momentum of what is trained."""
+    """Size of a checkpoint: the encoders, the dictionary, and the optimizer's momentum of what is trained."""
     saved = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return saved + (trained if cfg.SOLVER.MOMENTUM else 0)

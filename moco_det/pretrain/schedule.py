@@ -33,7 +33,7 @@ def check_schedule(cfg, num_images: int) -> None:
         )
     if list(solver.STEP_EPOCHS) != sorted(set(solver.STEP_EPOCHS)):
         raise ValueError(f"SOLVER.STEP_EPOCHS is {solver.STEP_EPOCHS}; expected rising epochs")
-    if cfg.MODEL.MOCO.QUEUE_SIZE > num_images:
+    if cfg.MODEL.MOCO.DICTIONARY != "end_to_end" and cfg.MODEL.MOCO.QUEUE_SIZE > num_images:
         raise ValueError(
             f"MODEL.MOCO.QUEUE_SIZE is {cfg.MODEL.MOCO.QUEUE_SIZE}, but there are only {num_images} images: every "
             "query would find older keys of its own image among its negatives; set it to a quarter of the images "

@@ -46,6 +46,15 @@ APPLIES = (
     "CUDNN_BENCHMARK",
     "VERSION",
 )
+# Keys of MODEL.MOCO that only some dictionaries read.
+HAS_EFFECT = {
+    "QUEUE_SIZE": ("queue", "memory_bank"),
+    "MOMENTUM": ("queue",),
+    "SHUFFLE_BN": ("queue", "end_to_end"),
+    "SHARED_ENCODER": ("end_to_end",),
+    "BANK_MOMENTUM": ("memory_bank",),
+    "PROXIMAL": ("memory_bank",),
+}
 INSTEAD = {
     "SOLVER.MAX_ITER": "SOLVER.EPOCHS",
     "SOLVER.STEPS": "SOLVER.STEP_EPOCHS",
@@ -100,7 +109,12 @@ def _refuse_what_does_not_apply(set_keys: list[str]) -> None:
 
 def _refuse_what_has_no_effect(cfg: CfgNode, given: list[str]) -> None:
     """Of the keys given on the command line, since recipes hold defaults for every case."""
+    kind = cfg.MODEL.MOCO.DICTIONARY
     for prefix, without_effect, because in (
+        *(
+            (f"MODEL.MOCO.{name}", kind not in kinds, f"MODEL.MOCO.DICTIONARY {kind}")
+            for name, kinds in HAS_EFFECT.items()
+        ),
         ("MODEL.MOCO.BN_GROUP_SIZE", cfg.MODEL.MOCO.NORM != "BN", f"MODEL.MOCO.NORM {cfg.MODEL.MOCO.NORM}"),
         ("SOLVER.STEP_EPOCHS", cfg.SOLVER.LR_SCHEDULER_NAME == "EpochCosineLR", "EpochCosineLR"),
         ("SOLVER.GAMMA", cfg.SOLVER.LR_SCHEDULER_NAME == "EpochCosineLR", "EpochCosineLR"),
@@ -146,10 +160,13 @@ def check_continuation(cfg: CfgNode) -> list[str]:
     with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml")) as file:
         saved = yaml.safe_load(file)
     asked = yaml.safe_load(cfg.dump())  # the same way round, so that tuples compare with lists
+    # A key that is younger than the run had the effect of its default.
+    defaults = yaml.safe_load(get_cfg().dump())
+    were = {key: _get(saved, key, _get(defaults, key)) for key in known_keys(cfg)}
     differ = {
-        key: f"{key} was {_get(saved, key)!r}, is {_get(asked, key)!r}"
-        for key in known_keys(cfg)
-        if key not in MAY_CHANGE and _get(saved, key) != _get(asked, key)
+        key: f"{key} was {was!r}, is {_get(asked, key)!r}"
+        for key, was in were.items()
+        if key not in MAY_CHANGE and was != _get(asked, key)
     }
     refused = [differ[key] for key in differ if key not in MAY_CHANGE_NAMED]
     if refused:
@@ -160,7 +177,8 @@ def check_continuation(cfg: CfgNode) -> list[str]:
     return list(differ.values())
 
 
-def _get(config: dict, key: str):
-    for name in key.split("."):
-        config = config.get(name, {})
-    return config
+def _get(config: dict, key: str, default=None):
+    *parents, name = key.split(".")
+    for parent in parents:
+        config = config.get(parent, {})
+    return config.get(name, default)

@@ -84,6 +84,5 @@ def start_from(encoders: list[nn.Module], start: Start) -> None:
         result = encoder.load_state_dict(start.tensors, strict=False)
         left = [n for n in result.missing_keys if not n.startswith("fc.") and not n.endswith(STEP_COUNTER)]
         assert not left and not result.unexpected_keys, (left, result.unexpected_keys)
-    logger.info(
-        f"Both encoders start from {start.path} ({start.source}): {len(start.tensors)} tensors; heads are random"
-    )
+    who = "Both encoders start" if len(encoders) > 1 else "The encoder starts"
+    logger.info(f"{who} from {start.path} ({start.source}): {len(start.tensors)} tensors; heads are random")

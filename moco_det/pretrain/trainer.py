@@ -43,7 +43,7 @@ class PretrainTrainer(TrainerBase):
         self.max_iter = cfg.SOLVER.EPOCHS * self.steps_per_epoch
 
         torch.manual_seed(keyed_seed(cfg.SEED, "weights"))  # the same start on all ranks
-        self.moco = build_model(cfg)
+        self.moco = build_model(with_num_images(cfg, len(self.paths)))
         self.model = self._distributed(self.moco)
         self.optimizer = torch.optim.SGD(
             [p for p in self.moco.parameters() if p.requires_grad],
@@ -65,14 +65,15 @@ class PretrainTrainer(TrainerBase):
 
         if cfg.MODEL.WEIGHTS and not self.checkpointer.has_checkpoint():  # else the checkpoint replaces them
             start = read_start(cfg)
-            start_from([self.moco.encoder_q, self.moco.encoder_k], start)
+            encoders = (self.moco.encoder_q, self.moco.encoder_k)
+            start_from([encoder for encoder in encoders if encoder is not None], start)
             self.history.weights, self.history.weights_sha256 = os.path.basename(start.path), start.sha256
 
     def _distributed(self, model):
         if comm.get_world_size() == 1:
             return model
         device_ids = [comm.get_local_rank()] if self.cfg.MODEL.DEVICE == "cuda" else None
-        # Buffers are equal on all ranks already: the queue by its seed, the statistics when they are read.
+        # Buffers are equal on all ranks already: the dictionary by its seed, the statistics when they are read.
         return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
 
     def resume(self) -> None:
@@ -188,6 +189,15 @@ class PretrainTrainer(TrainerBase):
             loss = sum(value for name, value in outputs.items() if name.startswith("loss")) / count
             self.scaler.scale(loss).backward()
         return {name: value.detach() for name, value in outputs.items()}
+
+
+def with_num_images(cfg, num_images: int):
+    """A copy of the config for the model, which may need as many places as there are images."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATASETS.NUM_IMAGES = num_images
+    cfg.freeze()
+    return cfg
 
 
 def save_sample_views(batch: dict, path: str, pairs: int = 8) -> None:

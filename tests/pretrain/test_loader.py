@@ -48,7 +48,7 @@ def assert_equal_batches(ours: list[dict], theirs: list[dict]) -> None:
     assert len(ours) == len(theirs) > 0
     for a, b in zip(ours, theirs, strict=True):
         assert a["epoch"] == b["epoch"] and a["unreadable"] == b["unreadable"]
-        assert torch.equal(a["query"], b["query"]) and torch.equal(a["key"], b["key"])
+        assert all(torch.equal(a[name], b[name]) for name in ("query", "key", "index"))
 
 
 def views_of(path: str, epoch: int, index: int, seed: int = 3) -> list[torch.Tensor]:
@@ -71,6 +71,7 @@ def test_batches_follow_the_stated_keys(paths):
         assert batch["epoch"] == epoch and batch["unreadable"] == []
         assert batch["query"].shape == batch["key"].shape == (4, 3, 16, 16)
         assert batch["query"].dtype == batch["key"].dtype == torch.uint8
+        assert batch["index"].tolist() == order[4 * step : 4 * step + 4].tolist()
         for i, index in enumerate(order[4 * step : 4 * step + 4]):
             query, key = views_of(paths[index], epoch, index)
             assert torch.equal(batch["query"][i], query) and torch.equal(batch["key"][i], key)
@@ -89,6 +90,7 @@ def test_ranks_hold_contiguous_blocks_of_the_same_global_batches(paths, world_si
         {
             "query": torch.cat([batch["query"] for batch in parts]),
             "key": torch.cat([batch["key"] for batch in parts]),
+            "index": torch.cat([batch["index"] for batch in parts]),
             "epoch": parts[0]["epoch"],
             "unreadable": sum((batch["unreadable"] for batch in parts), []),
         }
@@ -183,6 +185,7 @@ def test_unreadable_images_are_replaced_with_the_slots_own_draws(some_broken):
                 tried.append(numpy_generator(3, "replacement", epoch, index, attempt).integers(11))
             query, key = views_of(some_broken[tried[-1]], epoch, index)
             assert torch.equal(item["query"], query) and torch.equal(item["key"], key)
+            assert item["index"] == tried[-1]
             assert [path for path, _ in item["unreadable"]] == [some_broken[i] for i in tried[:-1]]
             assert reason in item["unreadable"][0][1].lower()
 
