@@ -30,7 +30,7 @@ def info_nce(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
 def nce(
     positive: Tensor, negatives: Tensor, temperature: float, normaliser: Tensor, num_images: int
 ) -> Tensor:
-    """Noise-contrastive estimation: is a bank's entry the query's own, or drawn? (InstDisc, equations 5 to 7).
+    """Noise-contrastive estimation: is a bank's entry the query's own, or drawn? (InstDisc, equations 4 to 7).
 
     P(i|v) = exp(v.f_i / tau) / Z is the probability that query v is image i, 1/n that of drawing its entry, and
     h = P / (P + K/n) that an entry of the 1 + K is the query's own.

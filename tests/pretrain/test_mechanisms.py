@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from moco_det.pretrain import dictionaries, grouped_batch_norm, moco
-from moco_det.pretrain.command import argument_parser
+from moco_det.pretrain.command import argument_parser, prepare_output
 from moco_det.pretrain.dictionaries import EndToEnd, MemoryBank, random_entries
 from moco_det.pretrain.hooks import describe_step
 from moco_det.pretrain.losses import nce
@@ -25,9 +25,10 @@ from moco_det.pretrain.plan import method_rows
 from moco_det.pretrain.plan_advice import advise, save_memory
 from moco_det.pretrain.plan_facts import Facts
 from moco_det.pretrain.settings import build_config
+from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.seeding import torch_generator
 from moco_det.sources import locate_backbone
-from moco_det.testing import run_processes, tiny_pretrain_config
+from moco_det.testing import run_processes, tiny_pretrain_config, write_random_images
 
 IMAGES, TAU, T = 20, 0.2, 0.3
 SETTINGS = {
@@ -35,6 +36,11 @@ SETTINGS = {
     "shared encoder": {"DICTIONARY": "end_to_end", "SHARED_ENCODER": True},
     "bank": {"DICTIONARY": "memory_bank", "QUEUE_SIZE": 12, "BANK_MOMENTUM": T, "PROXIMAL": 0.3},
     "bank with nce": {"DICTIONARY": "memory_bank", "QUEUE_SIZE": 12, "BANK_MOMENTUM": T, "LOSS": "nce"},
+}
+BY_LOOPS = tuple(SETTINGS)
+SETTINGS |= {
+    "queue": {"DICTIONARY": "queue"},  # against Algorithm 1 in test_moco.py
+    "one group over both ranks": {"DICTIONARY": "end_to_end", "BN_GROUP_SIZE": 8},
 }
 
 
@@ -170,7 +176,7 @@ def assert_follows_the_loops(setting, steps=3, bug=contextlib.nullcontext):
         optimizer.step()
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", BY_LOOPS)
 def test_three_steps_equal_the_formulas(setting):
     """Loss, gradients of all encoders, and the bank, over steps that change the weights."""
     assert_follows_the_loops(setting)
@@ -372,6 +378,41 @@ def test_the_comparison_of_ranks_catches(two_ranks, bug):
     one = train(RANK_BUGS[bug][0])
     with pytest.raises(AssertionError):
         assert_one_algorithm(one, [rank[bug] for rank in two_ranks])
+
+
+# ---- Whole runs --------------------------------------------------------------------------------------
+
+
+def run(images, output, setting, stop=6, resume=False):
+    """Steps of the trainer up to ``stop``, 3 an epoch."""
+    cfg = tiny_pretrain_config(output)
+    for key, value in SETTINGS[setting].items():
+        cfg.MODEL.MOCO[key] = value
+    cfg.DATASETS.IMAGES = str(images)
+    prepare_output(cfg, resume)
+    with mock.patch.object(moco, "build_encoder", SmallEncoder):
+        trainer = PretrainTrainer(cfg)
+    if resume:
+        trainer.resume()
+    trainer.max_iter = stop
+    trainer.run()
+    return trainer
+
+
+@pytest.mark.parametrize("setting", ["shared encoder", "two encoders", "bank with nce"])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, setting):
+    """Bit for bit, cut in the middle of an epoch: the encoders, the optimizer, the bank and Z."""
+    write_random_images(tmp_path / "images", 24)
+    run(tmp_path / "images", tmp_path / "cut", setting, stop=4)
+    ours = run(tmp_path / "images", tmp_path / "cut", setting, resume=True)
+    theirs = run(tmp_path / "images", tmp_path / "whole", setting)
+    for name, value in theirs.moco.state_dict().items():
+        assert torch.equal(value, ours.moco.state_dict()[name]), name
+    log = (tmp_path / "cut/metrics.json").read_text()
+    assert ("bank_real" in log) == (setting == "bank with nce") and "queue_real" not in log
+    if setting == "bank with nce":
+        assert ours.moco.dictionary.entries.dtype == torch.float16
+        assert ours.moco.dictionary.seen.all() and ours.moco.dictionary.normaliser > 0
 
 
 # ---- The bank ----------------------------------------------------------------------------------------
