@@ -174,8 +174,9 @@ def read_backbone(path: str | os.PathLike) -> BackboneFile:
 def _content(path: str | os.PathLike) -> Any:
     """What a pickle, or the zip file of torch, holds; the tensors of the latter as arrays."""
     with open(path, "rb") as file:
-        if file.read(2) != b"PK":
-            return restricted_load(path)
+        is_torch = file.read(2) == b"PK"
+    if not is_torch or os.fspath(path).endswith(".pkl"):  # detectron2 takes the ending for the kind
+        return restricted_load(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         states = content["model"].items()
@@ -216,7 +217,8 @@ def restricted_load(path: str | os.PathLike) -> Any:
         except UnsafePickleError as error:
             raise UnsafePickleError(f"{path}: {error}") from error
         except Exception as error:  # a damaged pickle may raise anything
-            reason = f"{type(error).__name__}: {error}"
+            first_line = str(error).partition("\n")[0]
+            reason = f"{type(error).__name__}: {first_line}"
             raise ValueError(f"{path}: not a pickle, or a damaged one ({reason})") from error
 
 
