@@ -174,8 +174,9 @@ def read_backbone(path: str | os.PathLike) -> BackboneFile:
 def _content(path: str | os.PathLike) -> Any:
     """What a pickle, or the zip file of torch, holds; the tensors of the latter as arrays."""
     with open(path, "rb") as file:
-        if file.read(2) != b"PK":
-            return restricted_load(path)
+        is_torch = file.read(2) == b"PK"
+    if not is_torch or os.fspath(path).endswith(".pkl"):  # detectron2 takes the ending for the kind
+        return restricted_load(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         states = content["model"].items()

@@ -95,7 +95,7 @@ def test_timm(tmp_path, name):
 def test_what_timm_has_and_detectron2_has_not(tmp_path, name, feature):
     """By content where it shows, else by the recorded name."""
     timm = pytest.importorskip("timm")
-    with torch.device("meta"):
+    with torch.device("cpu" if name.startswith("resnetv2") else "meta"):  # it rewrites its own initial values
         states = timm.create_model(name).state_dict()
     states = {n: torch.zeros(()).expand(value.shape) for n, value in states.items()}
     torch.save({"state_dict": states, "arch": name}, tmp_path / "a.pth")
