@@ -24,7 +24,7 @@ from moco_det.pretrain.moco import MoCo
 from moco_det.pretrain.plan import method_rows
 from moco_det.pretrain.plan_advice import advise, save_memory
 from moco_det.pretrain.plan_facts import Facts
-from moco_det.pretrain.settings import build_config
+from moco_det.pretrain.settings import build_config, check_continuation
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.seeding import torch_generator
 from moco_det.sources import locate_backbone
@@ -413,6 +413,17 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, setting):
     if setting == "bank with nce":
         assert ours.moco.dictionary.entries.dtype == torch.float16
         assert ours.moco.dictionary.seen.all() and ours.moco.dictionary.normaliser > 0
+
+
+def test_a_run_from_before_a_key_continues_as_with_its_default(tmp_path):
+    cfg = tiny_pretrain_config(tmp_path)
+    old = cfg.clone()
+    old.MODEL.MOCO.pop("LOSS")
+    (tmp_path / "config.yaml").write_text(old.dump())
+    assert check_continuation(cfg) == []
+    cfg.MODEL.MOCO.LOSS = "nce"
+    with pytest.raises(ValueError, match="MODEL.MOCO.LOSS was 'infonce', is 'nce'"):
+        check_continuation(cfg)
 
 
 # ---- The bank ----------------------------------------------------------------------------------------
