@@ -390,7 +390,7 @@ def run(images, output, setting, stop=6, resume=False):
         cfg.MODEL.MOCO[key] = value
     cfg.DATASETS.IMAGES = str(images)
     prepare_output(cfg, resume)
-    with mock.patch.object(moco, "build_encoder", encoder):
+    with mock.patch.object(moco, "build_encoder", SmallEncoder):
         trainer = PretrainTrainer(cfg)
     if resume:
         trainer.resume()
