@@ -44,8 +44,8 @@ class GpsEvaluator(DatasetEvaluator):
     def __init__(self, name: str, mean_distances: tuple[float, ...] = ()):
         if len(mean_distances) not in (0, NUM_GROUPS + 1):
             raise ValueError(
-                f"TEST.DENSEPOSE_MEAN_DISTANCES has {len(mean_distances)} numbers; give {NUM_GROUPS + 1} (a 0, then "
-                "one a group of charts), or none"
+                f"TEST.DENSEPOSE_MEAN_DISTANCES has {len(mean_distances)} numbers; give {NUM_GROUPS + 1} (a 0, "
+                "then one a group of charts), or none"
             )
         self._metadata = MetadataCatalog.get(name)
         self._mean_distances = mean_distances
