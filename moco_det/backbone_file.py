@@ -217,8 +217,7 @@ def restricted_load(path: str | os.PathLike) -> Any:
         except UnsafePickleError as error:
             raise UnsafePickleError(f"{path}: {error}") from error
         except Exception as error:  # a damaged pickle may raise anything
-            first_line = str(error).partition("\n")[0]
-            reason = f"{type(error).__name__}: {first_line}"
+            reason = " ".join(f"{type(error).__name__}: {error}".split())  # some have two lines
             raise ValueError(f"{path}: not a pickle, or a damaged one ({reason})") from error
 
 
