@@ -14,7 +14,7 @@ from moco_det.report.benchmark_plan import make_plan, settle_plan
 from moco_det.report.benchmark_suites import SUITES, choose
 from moco_det.report.estimate import describe_plan
 from moco_det.report.report import refuse_incomplete, write_report
-from moco_det.report.rows import build_rows
+from moco_det.report.rows import build_rows, difference
 from moco_det.report.runs import find_runs
 from moco_det.steps import Step
 from moco_det.tasks import TASKS
@@ -190,6 +190,8 @@ def test_a_row_that_lacks_runs_says_so_and_is_not_tested(make_run, tmp_path):
     report = write_report([tmp_path / "runs"], tmp_path / "report")
     assert "3 of 4" in report.table and "incomplete" in report.table
     assert [entry.reason for entry in report.incomplete] == ["planned, not started"]
+    random, moco = build_rows(report.runs, report.incomplete)[0]
+    assert difference(moco, random, "bbox/AP") is None  # so no other table or file has it either
     with pytest.raises(ValueError, match="1 planned runs are not finished .*moco4"):
         refuse_incomplete(report.incomplete)
     make_run("moco4", init="moco", seed=4, ap=20)
