@@ -17,7 +17,7 @@ from moco_det.convert.command import main
 from moco_det.convert.convert import convert
 from moco_det.convert.verify import TOLERANCE
 from moco_det.sources import locate_backbone, read_checkpoint
-from moco_det.sources.families import MSRA
+from moco_det.sources.families import MSRA, SWAV
 from moco_det.tensor_names import to_detectron2
 
 
@@ -73,6 +73,19 @@ def test_detectron2_loads_the_pth(tmp_path, source, resnet18):
     states = model.state_dict()
     for name in ("conv1.weight", "layer4.1.bn2.running_var"):
         assert torch.equal(states[f"backbone.bottom_up.{to_detectron2(name)}"], resnet18[name])
+
+
+@pytest.mark.parametrize(
+    "target, name, kept",
+    [("torchvision", "b.pth", False), ("torchvision", "b.safetensors", True), ("mmdet", "b.pth", True)],
+)
+def test_a_file_without_place_for_the_preprocessing_says_so(tmp_path, resnet18, target, name, kept):
+    """SwAV's is not torchvision's, which the way back assumes of bare tensors."""
+    torch.save(EXAMPLES["swav"](resnet18, None), tmp_path / "swav.pth")
+    done = convert(tmp_path / "swav.pth", tmp_path / name, target=target)
+    assert any("no place for its preprocessing" in note for note in done.notes) != kept
+    again = convert(tmp_path / name, tmp_path / "c.pkl")
+    assert (again.preprocessing == SWAV) == kept
 
 
 # ---- The stride in the first 1x1 ---------------------------------------------------------------------------
@@ -140,6 +153,10 @@ def test_json_names_and_init(tmp_path, source, capsys):
             "--emit-init is for weights that tools/train_net.py loads",
         ),
         (["b.pkl", "--emit-init", "x.txt"], "expected a .yaml in a folder that exists"),
+        (["b.pkl", "--json", "absent/done.json"], "folder of --json 'absent/done.json' does not exist"),
+        (["b.pkl", "--json", "./b.pkl"], "is one of the other files"),
+        (["b.pkl", "--json", "b.yaml"], "is one of the other files"),
+        (["b.pkl", "--json", "moco.pth.tar"], "is one of the other files"),
     ],
 )
 def test_options_that_do_not_go_together(tmp_path, source, capsys, monkeypatch, options, message):
