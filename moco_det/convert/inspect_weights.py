@@ -51,6 +51,7 @@ def inspect_weights(
         "dropped": found.dropped,
         "bookkeeping": found.bookkeeping,
         "notes": list(found.notes),
+        "recorded": _recorded(content, found.bookkeeping),
         "provenance": _provenance(content),
         "problems": [],
     }
@@ -72,6 +73,14 @@ def _described(value: Any) -> str:
         return type(value).__name__
     dtype = str(value.dtype).removeprefix("torch.")
     return f"{dtype} {'x'.join(map(str, value.shape)) or 'scalar'}"
+
+
+def _recorded(content: Mapping, names: list[str]) -> dict[str, Any]:
+    """The plain values beside the tensors (epoch, arch, iteration, …) that fit on a line."""
+    values = {name: content[name] for name in names if type(content.get(name)) in (int, float, str)}
+    return {
+        name: value for name, value in values.items() if len(str(value)) <= 80 and str(value).isprintable()
+    }
 
 
 def _provenance(content: Mapping) -> dict[str, Any]:
@@ -100,7 +109,7 @@ def in_words(facts: dict[str, Any], with_tensors: bool) -> str:
         rows.append(("beside", f"entries: {', '.join(facts['bookkeeping'])}"))
     rows += [
         ("origin", f"{key}: {value}")
-        for key, value in facts["provenance"].items()
+        for key, value in (facts["recorded"] | facts["provenance"]).items()
         if value and key != "config"
     ]
     rows += [("note", note) for note in facts["notes"]]

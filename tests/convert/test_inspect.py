@@ -17,6 +17,8 @@ def test_a_checkpoint(tmp_path, official, capsys):
         "network  resnet18, 100 tensors, 11,186,112 numbers",
         "input    format RGB, pixel_mean [123.675, 116.28, 103.53]",
         "beside   2 dictionary",
+        "beside   entries: epoch, arch, optimizer",
+        "origin   epoch: 200\norigin   arch: resnet50\n",
         "tensor   encoder_q.conv1.weight float32 64x3x7x7",
         "next     tools/convert_to_d2.py",
     ):
