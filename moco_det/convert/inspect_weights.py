@@ -88,8 +88,12 @@ def _provenance(content: Mapping) -> dict[str, Any]:
     return dict(record.get("provenance", {})) if isinstance(record, Mapping) else {}
 
 
-def in_words(facts: dict[str, Any], with_tensors: bool) -> str:
-    """The table for the terminal."""
+def in_words(facts: dict[str, Any], with_tensors: bool, options: str = "") -> str:
+    """The table for the terminal.
+
+    Args:
+        options: with which the file was read, and a conversion must read it too.
+    """
     choice = (
         f", has {' and '.join(facts['encoders'])}, shown: {facts['encoder']}" if facts["encoders"] else ""
     )
@@ -117,8 +121,14 @@ def in_words(facts: dict[str, Any], with_tensors: bool) -> str:
         rows += [("tensor", f"{name} {what}") for name, what in facts["tensors"].items()]
     rows += [("problem", problem) for problem in facts["problems"]]
     if not facts["problems"]:
-        rows.append(("next", f"tools/convert_to_d2.py {facts['file']} backbone.pkl"))
+        rows.append(("next", _next(facts, options)))
     return "\n".join(f"{label:8} {text}" for label, text in rows)
+
+
+def _next(facts: dict[str, Any], options: str) -> str:
+    if facts["family"] == "backbone" and facts["file"].endswith((".pkl", ".pth")):
+        return f"tools/train_net.py --config-file RECIPE --init {facts['file']}"
+    return f"tools/convert_to_d2.py {facts['file']} backbone.pkl{options}"
 
 
 @user_errors
@@ -138,6 +148,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.json:
         with appears_whole(Path(args.json)) as temporary:
             temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    print(in_words(facts, args.tensors))
+    options = "".join(f" --{k} {v}" for k in ("encoder", "family") if (v := getattr(args, k)))
+    print(in_words(facts, args.tensors, options + " --trust-pickle" * args.trust_pickle))
     if facts["problems"]:
         raise SystemExit(1)

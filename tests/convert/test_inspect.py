@@ -4,6 +4,8 @@ import pytest
 import torch
 from family_examples import EXAMPLES
 
+from moco_det.backbone_file import read_backbone
+from moco_det.convert.command import main as convert_main
 from moco_det.convert.convert import convert
 from moco_det.convert.inspect_weights import main
 
@@ -31,6 +33,7 @@ def test_a_converted_file_tells_its_provenance(tmp_path, official, capsys):
     convert(tmp_path / "a.pth.tar", tmp_path / "b.pkl")
     main([str(tmp_path / "b.pkl")])
     out = capsys.readouterr().out
+    assert f"next     tools/train_net.py --config-file RECIPE --init {tmp_path / 'b.pkl'}\n" in out
     assert "family   backbone" in out and "origin   source: moco" in out and "origin   file: a.pth.tar" in out
 
 
@@ -42,6 +45,17 @@ def test_what_stands_in_the_way_is_said_with_exit_code_1(tmp_path, resnet18, cap
         main([str(tmp_path / "a.pth")])
     out = capsys.readouterr().out
     assert "problem  a detectron2 file does not say" in out and "1 missing: layer1.0.conv1.weight" in out
+
+
+def test_the_next_command_has_the_options_that_were_needed(tmp_path, resnet18, capsys):
+    torch.save({f"encoder.{name}": value for name, value in resnet18.items()}, tmp_path / "a.pth")
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path / "a.pth")])
+    main([str(tmp_path / "a.pth"), "--family", "pixpro", "--encoder", "query"])
+    command = capsys.readouterr().out.splitlines()[-1].split()
+    assert command[:2] == ["next", "tools/convert_to_d2.py"]
+    convert_main([*command[2:3], str(tmp_path / "b.pkl"), *command[4:]])
+    assert read_backbone(tmp_path / "b.pkl").provenance["source"] == "pixpro"
 
 
 def test_an_unknown_file_has_exit_code_2(tmp_path, capsys):
