@@ -1,4 +1,5 @@
 import json
+from pathlib import PurePosixPath
 
 import pytest
 import torch
@@ -26,6 +27,23 @@ def test_a_checkpoint(tmp_path, official, capsys):
     ):
         assert part in out
     assert json.loads((tmp_path / "facts.json").read_text())["arch"] == "resnet18"
+
+
+def test_the_other_encoder_and_a_folder(tmp_path, official, capsys):
+    torch.save(official, tmp_path / "a.pth.tar")
+    main([str(tmp_path), "--encoder", "key", "--tensors"])
+    out = capsys.readouterr().out
+    assert f"file     {tmp_path / 'a.pth.tar'}" in out and "shown: key" in out
+    assert "tensor   encoder_k.conv1.weight" in out and "encoder_q.conv1.weight" not in out
+
+
+def test_no_code_of_the_file_runs_unless_it_is_trusted(tmp_path, resnet18, capsys):
+    torch.save({"state_dict": resnet18, "args": PurePosixPath("somewhere")}, tmp_path / "a.pth")
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path / "a.pth")])
+    assert "pass --trust-pickle" in capsys.readouterr().err
+    main([str(tmp_path / "a.pth"), "--trust-pickle"])
+    assert capsys.readouterr().out.endswith("backbone.pkl --trust-pickle\n")
 
 
 def test_a_converted_file_tells_its_provenance(tmp_path, official, capsys):

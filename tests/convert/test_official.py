@@ -9,6 +9,7 @@ import torch
 
 from moco_det.convert import official as module
 from moco_det.convert.command import main
+from moco_det.convert.convert import convert
 from moco_det.convert.official import OFFICIAL, Official, fetch
 
 
@@ -43,6 +44,13 @@ def test_fetched_once_and_converted(tmp_path, published, capsys):
     assert "moco_v2_200ep_pretrain.pth.tar (moco, query encoder, resnet18)" in capsys.readouterr().out
     published.unlink()
     assert fetch("moco_v2_200ep").read_bytes()  # from the hub's folder: the address is dead by now
+
+
+def test_a_file_of_that_name_comes_first(tmp_path, published, monkeypatch, other_resnet18):
+    monkeypatch.chdir(tmp_path)
+    torch.save(other_resnet18, "moco_v2_200ep")
+    assert convert("moco_v2_200ep", "b.pkl").provenance["source"] == "torchvision"
+    assert cached(tmp_path) == []
 
 
 def test_another_file_is_refused_and_not_kept(tmp_path, published, capsys):

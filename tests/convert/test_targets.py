@@ -42,8 +42,10 @@ def test_there_and_back(tmp_path, source, resnet18, target, name):
 
 @pytest.mark.parametrize("target", ["detectron2", "safetensors", "torchvision"])
 def test_safetensors_there_and_back(tmp_path, source, resnet18, target):
-    pytest.importorskip("safetensors")
+    safetensors = pytest.importorskip("safetensors")
     done = convert(source, tmp_path / "b.safetensors", target=target)
+    with safetensors.safe_open(tmp_path / "b.safetensors", framework="pt") as file:
+        assert file.metadata()["format"] == "pt"  # without which Hugging Face's loaders refuse it
     assert done.overlay is None and not (tmp_path / "b.yaml").exists()
     content = read_checkpoint(tmp_path / "b.safetensors")
     assert content["moco_det"]["provenance"] == done.provenance
@@ -57,9 +59,9 @@ def test_backbone_pkl_to_torchvision_strictly(tmp_path, source, resnet18):
     convert(source, tmp_path / "b.pkl")
     done = convert(tmp_path / "b.pkl", tmp_path / "t.pth", target="torchvision")
     assert done.provenance["source"] == "backbone"
-    result = torchvision.models.resnet18().load_state_dict(
-        torch.load(tmp_path / "t.pth", weights_only=True), strict=False
-    )
+    states, theirs = torch.load(tmp_path / "t.pth", weights_only=True), torchvision.models.resnet18()
+    assert list(states) == [name for name in theirs.state_dict() if not name.startswith("fc.")]
+    result = theirs.load_state_dict(states, strict=False)
     assert result.missing_keys == ["fc.weight", "fc.bias"] and not result.unexpected_keys
 
 
@@ -101,8 +103,9 @@ def test_caffe2_is_proven_against_a_network_with_its_stride(tmp_path, resnet50):
     assert done.dropped["bias of conv1, which detectron2 does not use either"] == ["conv1_b"]
     overlay = yaml.safe_load(done.overlay.read_text())
     assert overlay["MODEL"]["RESNETS"]["STRIDE_IN_1X1"] is True and overlay["INPUT"]["FORMAT"] == "BGR"
-    with pytest.raises(ValueError, match="stride in the first 1x1, and torchvision has no such network"):
-        convert(tmp_path / "R-50.pkl", tmp_path / "t.pth", target="torchvision")
+    for target in ("torchvision", "timm"):
+        with pytest.raises(ValueError, match=f"stride in the first 1x1, and {target} has no such network"):
+            convert(tmp_path / "R-50.pkl", tmp_path / "t.pth", target=target)
     mmdet = convert(tmp_path / "R-50.pkl", tmp_path / "m.pth", target="mmdet")
     assert max(mmdet.differences.values()) <= TOLERANCE
     meta = read_checkpoint(tmp_path / "m.pth")["meta"]
