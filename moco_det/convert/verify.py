@@ -72,7 +72,7 @@ def _read_written(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], boo
     """Its tensors without step counters, and where it says that the stride is."""
     content = read_checkpoint(path)
     states = content.get("model", content.get("state_dict", content))
-    record = content.get("moco_det", {}).get("preprocessing", content.get("meta", {}))
+    record = content.get("moco_det", {}).get("preprocessing", {})
     tensors = {n: torch.as_tensor(value) for n, value in states.items() if not n.endswith(STEP_COUNTER)}
     return tensors, bool(record.get("stride_in_1x1", False))
 
