@@ -46,7 +46,7 @@ class RunCheckpointer(Checkpointer):
             pixel_std=tuple(cfg.MODEL.PIXEL_STD),
             stride_in_1x1=stride_in_1x1,
         )
-        self.num_images = num_images
+        self.num_images, self.epochs = num_images, cfg.SOLVER.EPOCHS
         self.record = {
             "config": cfg.dump(),
             "num_images": num_images,
@@ -82,6 +82,43 @@ class RunCheckpointer(Checkpointer):
                 "checkpoint, which is untouched"
             ) from error
         self.tag_last_checkpoint(os.path.basename(path))
+
+    def load_last(self) -> dict | None:
+        """Load the last checkpoint in OUTPUT_DIR; called on all ranks.
+
+        Returns:
+            what it holds beside what was loaded; None when there is none.
+
+        Raises:
+            ValueError: some machines have the checkpoint and some have not, or it is of another run.
+        """
+        found = comm.all_gather(self.has_checkpoint())
+        if any(found) and not all(found):
+            raise ValueError(
+                f"{sum(found)} of {len(found)} processes find a checkpoint in OUTPUT_DIR {self.save_dir!r}; "
+                "expected all or none: put OUTPUT_DIR on a disk that all machines share"
+            )
+        return self.load(self.get_checkpoint_file()) if all(found) else None
+
+    def next_iteration(self, saved: dict, max_iter: int) -> int:
+        """Where a run goes on from what :meth:`load_last` gave; the log names what is other than it was.
+
+        Raises:
+            ValueError: the run is beyond ``max_iter``.
+        """
+        changes = describe_changes(saved["environment"], self.record["environment"])
+        if changes:
+            self.logger.warning(
+                f"Continued on other terms ({', '.join(changes)}): the draws are the same, rounding is not, and "
+                "the numbers will part from those of an uninterrupted run"
+            )
+        iteration = saved["iteration"] + 1
+        if iteration > max_iter:
+            raise ValueError(
+                f"SOLVER.EPOCHS is {self.epochs}, which ends at step {max_iter}, but the run in "
+                f"{self.save_dir!r} is at step {iteration}; give as many epochs or more"
+            )
+        return iteration
 
     def _load_file(self, f: str) -> dict:
         return torch.load(f, map_location="cpu", weights_only=True)

@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from torch.nn.parallel import DistributedDataParallel
 
-from moco_det.checkpoint import RunCheckpointer, RunHistory, describe_changes
+from moco_det.checkpoint import RunCheckpointer, RunHistory
 from moco_det.classify.data import RandomViews, feature_batches, open_labelled_set, view_batches
 from moco_det.classify.features import cached_features
 from moco_det.classify.judge import JudgeClassifier, JudgeFeatures
@@ -60,7 +60,7 @@ class ClassifierTrainer(TrainerBase):
             momentum=cfg.SOLVER.MOMENTUM,
             weight_decay=cfg.SOLVER.WEIGHT_DECAY,  # on batch norm and biases too
         )
-        self.scaler = torch.amp.GradScaler(cfg.MODEL.DEVICE, enabled=False)
+        self.scaler = torch.amp.GradScaler(cfg.MODEL.DEVICE, enabled=False)  # StepStatistics asks for it
         self.checkpointer = RunCheckpointer(
             self.classifier.trained,
             cfg,
@@ -92,16 +92,10 @@ class ClassifierTrainer(TrainerBase):
         Raises:
             ValueError: some machines have the checkpoint and some have not, or it is of another run.
         """
-        found = comm.all_gather(self.checkpointer.has_checkpoint())
-        if any(found) and not all(found):
-            raise ValueError(
-                f"{sum(found)} of {len(found)} processes find a checkpoint in OUTPUT_DIR {self.cfg.OUTPUT_DIR!r}; "
-                "expected all or none: put OUTPUT_DIR on a disk that all machines share"
-            )
-        if not all(found):
-            return
         now = self.history.weights_sha256
-        saved = self.checkpointer.load(self.checkpointer.get_checkpoint_file())
+        saved = self.checkpointer.load_last()
+        if saved is None:
+            return
         if self.history.weights_sha256 != now:
             raise ValueError(
                 f"MODEL.WEIGHTS {self.cfg.MODEL.WEIGHTS!r} is another file than the run in "
@@ -110,15 +104,7 @@ class ClassifierTrainer(TrainerBase):
             )
         if saved["classes"] != self.train_set.classes:
             raise ValueError(f"the classes are others than those of the run in {self.cfg.OUTPUT_DIR!r}")
-        changes = describe_changes(saved["environment"], self.checkpointer.record["environment"])
-        if changes:
-            logger.warning(f"Continued on other terms ({', '.join(changes)}): rounding is not the same")
-        if saved["iteration"] + 1 > self.max_iter:
-            raise ValueError(
-                f"SOLVER.EPOCHS is {self.cfg.SOLVER.EPOCHS}, which ends at step {self.max_iter}, but the run in "
-                f"{self.cfg.OUTPUT_DIR!r} is at step {saved['iteration'] + 1}; give as many epochs or more"
-            )
-        self.start_iter = saved["iteration"] + 1
+        self.start_iter = self.checkpointer.next_iteration(saved, self.max_iter)
 
     def run(self) -> None:
         """Train from ``start_iter`` to the end of the schedule."""

@@ -13,7 +13,7 @@ from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
 
-from moco_det.checkpoint import RunCheckpointer, RunHistory, describe_changes
+from moco_det.checkpoint import RunCheckpointer, RunHistory
 from moco_det.epochs import steps_per_epoch
 from moco_det.hooks import EpochLearningRate, LogWriter, StepStatistics
 from moco_det.pretrain.hooks import UnreadableImages, describe_step
@@ -88,29 +88,9 @@ class PretrainTrainer(TrainerBase):
         Raises:
             ValueError: some machines have the checkpoint and some have not, or it is of another run.
         """
-        found = comm.all_gather(self.checkpointer.has_checkpoint())
-        if any(found) and not all(found):
-            raise ValueError(
-                f"{sum(found)} of {len(found)} processes find a checkpoint in OUTPUT_DIR {self.cfg.OUTPUT_DIR!r}; "
-                "expected all or none: put OUTPUT_DIR on a disk that all machines share"
-            )
-        if all(found):
-            saved = self.checkpointer.load(self.checkpointer.get_checkpoint_file())
-            self._continue(saved["iteration"] + 1, saved["environment"])
-
-    def _continue(self, iteration: int, environment: dict) -> None:
-        changes = describe_changes(environment, self.checkpointer.record["environment"])
-        if changes:
-            logger.warning(
-                f"Continued on other terms ({', '.join(changes)}): the draws are the same, rounding is not, and "
-                "the numbers will part from those of an uninterrupted run"
-            )
-        if iteration > self.max_iter:
-            raise ValueError(
-                f"SOLVER.EPOCHS is {self.cfg.SOLVER.EPOCHS}, which ends at step {self.max_iter}, but the run in "
-                f"{self.cfg.OUTPUT_DIR!r} is at step {iteration}; give as many epochs or more"
-            )
-        self.start_iter = iteration
+        saved = self.checkpointer.load_last()
+        if saved is not None:
+            self.start_iter = self.checkpointer.next_iteration(saved, self.max_iter)
 
     def run(self) -> None:
         """Train from ``start_iter`` to the end of the schedule."""

@@ -6,9 +6,11 @@ import shutil
 import pytest
 import torch
 from classify_runs import LINEAR, lines, make_trainer, metrics, run_tool, write_coloured_set
+from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
 
 from moco_det.classify import trainer as trainer_module
+from moco_det.classify.judge import JudgeFeatures
 from moco_det.config import get_cfg, merge_config
 from moco_det.model_zoo import get_config_file
 
@@ -141,6 +143,25 @@ def test_a_step_is_that_of_the_definition(random_set, weights, tmp_path):
             value.sub_(0.1 * velocity)
     torch.testing.assert_close(trainer.classifier.probes[0].weight.double(), weight, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(trainer.classifier.probes[0].bias.double(), bias, atol=1e-4, rtol=1e-4)
+
+
+def test_the_result_is_the_recipes_own_rate_and_not_the_best(random_set, tmp_path):
+    """Three classifiers made by hand: right for half of the images, for none, and for all."""
+    trainer = make_trainer(LINEAR, random_set, tmp_path, *RATES)
+    labels = torch.tensor(trainer.test_set.labels)
+    features = F.pad(F.one_hot(labels, 2).float(), (0, 510))
+    for probe, to_class in zip(trainer.classifier.probes, ((0, 0), (1, 0), (0, 1)), strict=True):
+        probe.weight.data.zero_()
+        for label, answer in enumerate(to_class):
+            probe.weight.data[answer, label] = 1
+    judge = JudgeFeatures(trainer.cfg, trainer.classifier, features, labels, 1)
+    judge.trainer = trainer
+    with EventStorage() as trainer.storage:
+        judge._judge()
+    found = {name: value for name, (value, _) in trainer.storage.latest().items()}
+    assert (found["linear/top1"], found["linear/top1_best"]) == (50, 100)
+    assert [found[f"linear/top1_lr_{rate}"] for rate in ("0.1", "1", "0.01")] == [50, 0, 100]
+    assert "50.00 %, top-5 100.00 % at learning rate 0.1" in (tmp_path / "log.txt").read_text()
 
 
 # ---- Frozen is frozen --------------------------------------------------------------------------------------
