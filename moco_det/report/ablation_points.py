@@ -72,7 +72,7 @@ _DICTIONARY = Ablation(
     x="K",
     points={
         "toy": (
-            *(_end_to_end(_TOY, batch, 0.015 * batch / 32, 4) for batch in (32, 64, 128)),
+            *(_end_to_end(_TOY, batch, 0.03 * batch / 32, 4) for batch in (32, 64, 128)),
             *(
                 Point("memory bank", k, _TOY, _pairs(DICTIONARY="memory_bank", QUEUE_SIZE=k))
                 for k in (32, 128, 512, 2048)
@@ -132,7 +132,7 @@ _SHUFFLE_BN = Ablation(
 )
 
 _MLP, _AUG, _COS = _pairs(MLP=True, TEMPERATURE=0.2), ("INPUT.VIEWS.RECIPE", "v2"), "SOLVER.LR_SCHEDULER_NAME"
-_TOY_LONG = ("SOLVER.EPOCHS", "24", "SOLVER.CHECKPOINT_EPOCHS", "24", "TEST.KNN.PERIOD_EPOCHS", "24")
+_TOY_LONG = ("SOLVER.EPOCHS", "28", "SOLVER.CHECKPOINT_EPOCHS", "28", "TEST.KNN.PERIOD_EPOCHS", "28")
 _V2_TABLE = Ablation(
     title="Linear accuracy of MoCo v2's parts (MoCo v2, Table 1)",
     x="case",

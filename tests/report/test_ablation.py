@@ -15,7 +15,6 @@ from moco_det.report.ablation_results import ablation_table, epoch_curves, lines
 from moco_det.report.document import markdown_table
 from moco_det.report.zoo import load_results, render
 from moco_det.steps import Step, run_chains
-from tests.report.conftest import make_record
 
 JUDGE = "toy/pretrain_moco_v2_R_18"  # any recipe; the fake tool reads none
 
@@ -140,13 +139,13 @@ metrics = {"linear/top1": 40.0 + seed, "knn/top1": 20.0 + seed}
 
 
 @pytest.fixture
-def tools(tmp_path, monkeypatch):
+def tools(tmp_path, monkeypatch, make_run):
     """tools/ in which m = 0.9 fails, and m = 0 learns nothing."""
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools/pretrain_moco.py").write_text(PRETRAIN)
     (tmp_path / "tools/train_classifier.py").write_text(JUDGEMENT)
-    record = make_record(extra={"iterations": 100, "task": "toy"}, seconds=60.0)
-    (tmp_path / "tools/record.json").write_text(json.dumps(record))
+    record = make_run("any", seconds=60.0) / "run.json"
+    record.rename(tmp_path / "tools/record.json")
     monkeypatch.setattr(ablation_plan, "REPOSITORY", tmp_path)
 
 
