@@ -5,7 +5,8 @@ from unittest import mock
 import torch
 from torch import nn
 
-from moco_det.pretrain import grouped_batch_norm, moco
+from moco_det import grouped_batch_norm
+from moco_det.pretrain import moco
 from moco_det.pretrain.moco import MoCo
 from moco_det.testing import tiny_pretrain_config
 

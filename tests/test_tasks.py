@@ -20,7 +20,9 @@ def named():
 def test_every_recipe_of_a_task_exists_and_every_recipe_has_a_task():
     known = set(list_configs())
     assert not named() - known - ELSEWHERE
-    assert {n for n in known if not n.startswith(("toy/", "Pretrain/"))} <= named()
+    assert {
+        n for n in known if not n.startswith(("toy/", "Pretrain/", "ImageNet-Classification/"))
+    } <= named()
     assert not ELSEWHERE & known
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moco_det.pretrain.grouped_batch_norm import gather, recomputing
+from moco_det.grouped_batch_norm import gather, recomputing
 from moco_det.pretrain.losses import info_nce, nce
 from moco_det.pretrain.momentum import make_key_encoder, momentum_update
 from moco_det.seeding import torch_generator
@@ -93,8 +93,12 @@ class Dictionary(nn.Module):
                 micro-batches of this rank, with both orders (2n, C).
         """
 
-    def report(self) -> dict[str, Tensor]:
-        """Named scalars for the log."""
+    def report(self, keys_per_step: int) -> dict[str, Tensor]:
+        """Named scalars for the log.
+
+        Args:
+            keys_per_step: that :meth:`update` gets.
+        """
         return {}
 
 
@@ -122,8 +126,9 @@ class Queue(Dictionary):
         """The share of the queue that holds keys of images and not its random start, 0 to 1 (a scalar)."""
         return self.num_real / self.size
 
-    def report(self) -> dict[str, Tensor]:
-        return {"queue_real": self.share_real}
+    def report(self, keys_per_step: int) -> dict[str, Tensor]:
+        """And how many steps ago the oldest key of an image was made; 0 before there is one."""
+        return {"queue_real": self.share_real, "queue_age": (self.num_real / keys_per_step).ceil()}
 
     def key_encoder(self, encoder: nn.Module) -> nn.Module:
         return make_key_encoder(encoder)
@@ -222,7 +227,7 @@ class MemoryBank(Dictionary):
         super()._load_from_state_dict(*args, **kwargs)
         self.has_normaliser = bool(self.normaliser > 0)
 
-    def report(self) -> dict[str, Tensor]:
+    def report(self, keys_per_step: int) -> dict[str, Tensor]:
         return {"bank_real": self.num_real / len(self.seen)}
 
     def key_encoder(self, encoder: nn.Module) -> None:

@@ -15,14 +15,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moco_det.encoder import build_resnet, pooled_features
-from moco_det.pretrain.dictionaries import Dictionary, build_dictionary
-from moco_det.pretrain.grouped_batch_norm import (
+from moco_det.grouped_batch_norm import (
     GroupedBatchNorm2d,
     local_block,
     shuffle,
     unshuffle,
     update_running_statistics,
 )
+from moco_det.pretrain.diagnostics import alignment, spread, uniformity
+from moco_det.pretrain.dictionaries import Dictionary, build_dictionary
 from moco_det.pretrain.moco_checks import check_moco_config
 from moco_det.pretrain.orders import CachedOrder, Order, swapped
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
@@ -183,7 +184,8 @@ class MoCo(nn.Module):
         losses = {"loss_contrastive": self.dictionary.loss(positive, negatives, self.temperature)}
         if self.proximal:
             losses["loss_proximal"] = self.proximal * (q - k).square().sum(dim=1).mean()
-        return {**losses, **self.dictionary.report(), **statistics(q, keys, positive, negatives)}
+        report = self.dictionary.report(len(keys) * (2 if self.symmetric else 1))
+        return {**losses, **report, **statistics(q, keys, positive, negatives)}
 
     def normalized(self, images: Tensor) -> Tensor:
         """uint8 images (n, 3, S, S) on any device -> float input of the encoders on the model's."""
@@ -250,6 +252,9 @@ def statistics(q: Tensor, keys: Tensor, positive: Tensor, negatives: Tensor) -> 
     """
     others = (q @ keys.T).sum() - positive.sum()
     return {
+        "alignment": alignment(positive),
+        "uniformity": uniformity(q),
+        "embedding_spread": spread(q),
         "accuracy": (positive > negatives.amax(dim=1)).float().mean(),  # (K+1)-way
         "similarity_positive": positive.mean(),
         "similarity_batch": others / (len(q) * max(len(keys) - 1, 1)),

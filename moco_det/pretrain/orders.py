@@ -8,7 +8,7 @@ n: images on this rank, N: in the global batch, C: embedding length.
 import torch
 from torch import Tensor
 
-from moco_det.pretrain.grouped_batch_norm import recomputing, unshuffle
+from moco_det.grouped_batch_norm import recomputing, unshuffle
 
 
 def swapped(batch: dict) -> dict:

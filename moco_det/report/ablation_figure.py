@@ -6,8 +6,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from moco_det.report.ablation_points import ABLATIONS
-from moco_det.report.ablation_results import LINEAR, Line
-from moco_det.report.figures import DPI, STYLE, mean_and_band, to_png
+from moco_det.report.ablation_results import LINEAR, UNTRAINED, Line
+from moco_det.report.figures import DPI, INK, STYLE, mean_and_band, to_png
 from moco_det.report.runs import Run
 
 # As Figure 3 of MoCo v1 has them: end-to-end, memory bank, MoCo; other curves take them in turn.
@@ -17,8 +17,13 @@ MARKERS = ("s", "^", "o")
 
 
 def ablation_figure(name: str, lines: Sequence[Line]) -> bytes:
-    """A PNG. Error bars are standard deviations over the seeds; a curve by epochs is a mean with its range."""
+    """A PNG. Error bars are standard deviations over the seeds; a curve by epochs is a mean with its range.
+
+    A dotted line is the linear probe of random weights.
+    """
     ablation = ABLATIONS[name]
+    measure = [line.summary(LINEAR) for line in lines if line.curve == UNTRAINED]
+    lines = [line for line in lines if line.curve != UNTRAINED]
     numbers = {curve: NAMED.get(curve, i) for i, curve in enumerate(dict.fromkeys(x.curve for x in lines))}
     with matplotlib.rc_context(STYLE):
         panels = 3 if ablation.by_epoch else 2
@@ -37,6 +42,11 @@ def ablation_figure(name: str, lines: Sequence[Line]) -> bytes:
         titles = ["ours: linear top-1, %", "the paper: linear, ImageNet-1k, %"]
         if ablation.by_epoch:
             titles = ["ours: pretext accuracy, %", "ours: kNN, %", "the paper: kNN, % (read off the plot)"]
+        for value in (v for v in measure if v and not ablation.by_epoch):
+            axes[0].axhline(value.mean, color=INK, lw=1, ls=":")
+            axes[0].annotate(
+                "untrained", (1, value.mean), xycoords=("axes fraction", "data"), ha="right", va="bottom"
+            )
         for axis, title in zip(axes, titles, strict=True):
             axis.set_title(title)
             axis.set_xlabel(ablation.x)

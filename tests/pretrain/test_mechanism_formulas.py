@@ -23,7 +23,8 @@ from mechanism_examples import (
 )
 from torch.nn import functional as F
 
-from moco_det.pretrain import dictionaries, grouped_batch_norm
+from moco_det import grouped_batch_norm
+from moco_det.pretrain import dictionaries
 from moco_det.pretrain.dictionaries import EndToEnd, MemoryBank
 from moco_det.pretrain.losses import nce
 from moco_det.pretrain.moco import MoCo

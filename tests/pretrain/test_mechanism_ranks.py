@@ -14,7 +14,8 @@ from mechanism_examples import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
-from moco_det.pretrain import dictionaries, grouped_batch_norm
+from moco_det import grouped_batch_norm
+from moco_det.pretrain import dictionaries
 from moco_det.pretrain.dictionaries import MemoryBank
 from moco_det.seeding import torch_generator
 from moco_det.testing import run_processes

@@ -13,8 +13,9 @@ from moco_det.pretrain.moco import MoCo
 from moco_det.pretrain.plan import method_rows
 from moco_det.pretrain.plan_advice import advise, save_memory
 from moco_det.pretrain.plan_facts import Facts
-from moco_det.pretrain.settings import build_config, check_continuation
+from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
+from moco_det.run_folder import check_continuation
 from moco_det.testing import tiny_pretrain_config, write_random_images
 
 # ---- Whole runs ------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def test_a_bank_is_compact_starts_from_the_seed_and_counts_real_entries():
         expected = F.normalize(keys + q, dim=1).half()
         bank.update(keys, q)
         assert torch.equal(bank.entries[index[1:]], expected[1:])  # of image 3 the last counts
-        assert bank.report()["bank_real"].item() == pytest.approx(real / 1000)
+        assert bank.report(3)["bank_real"].item() == pytest.approx(real / 1000)
 
 
 def test_state_dicts_say_which_encoders_there_are():
