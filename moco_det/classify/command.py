@@ -75,11 +75,12 @@ def train_process(args: argparse.Namespace, add_configs=()) -> None:
             seconds=trainer.history.seconds,
             extra={
                 "task": recipe_name(args.config_file),
+                "init": start.source if start else "random",
                 "iterations": trainer.max_iter,
                 "images": len(trainer.train_set),
                 "test_images": len(trainer.test_set),
                 "classes": len(trainer.train_set.classes),
-                "weights": trainer.history.weights or "random",
+                "weights": trainer.history.weights,
                 "weights_sha256": trainer.history.weights_sha256,
             },
         )

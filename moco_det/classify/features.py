@@ -72,17 +72,17 @@ def _compute(
     temporary = path.with_name(f".{path.name}.tmp")
     if comm.is_main_process():
         path.parent.mkdir(parents=True, exist_ok=True)
-        for stale in path.parent.glob(f"{part}_*.npy"):
+        for stale in (*path.parent.glob(f"{part}_*.npy"), *path.parent.glob(f".{part}_*.tmp")):
             stale.unlink()
-        dim = pooled_dim(model.encoder)
-        np.lib.format.open_memmap(temporary, "w+", dtype=np.float32, shape=(len(folder), dim)).flush()
+        shape, dtype = (len(folder), pooled_dim(model.encoder)), str(model.pixel_mean.dtype).split(".")[1]
+        np.lib.format.open_memmap(temporary, "w+", dtype=dtype, shape=shape).flush()
         logger.info(f"features of {len(folder)} images in {folder.root} are computed once, for {path}")
     comm.synchronize()
     mine = torch.arange(len(folder)).tensor_split(comm.get_world_size())[comm.get_rank()]
     slots = [part.tolist() for part in mine.split(images_per_batch)]
     rows = np.load(temporary, mmap_mode="r+")
     for slot, batch in zip(slots, view_batches(CentreViews(folder), slots, num_workers), strict=True):
-        rows[slot] = model.features(batch["image"]).float().cpu().numpy()
+        rows[slot] = model.features(batch["image"]).cpu().numpy()
     rows.flush()
     comm.synchronize()
     if comm.is_main_process():
