@@ -42,11 +42,6 @@ def ablation_figure(name: str, lines: Sequence[Line]) -> bytes:
         titles = ["ours: linear top-1, %", "the paper: linear, ImageNet-1k, %"]
         if ablation.by_epoch:
             titles = ["ours: pretext accuracy, %", "ours: kNN, %", "the paper: kNN, % (read off the plot)"]
-        for value in (v for v in measure if v and not ablation.by_epoch):
-            axes[0].axhline(value.mean, color=INK, lw=1, ls=":")
-            axes[0].annotate(
-                "untrained", (1, value.mean), xycoords=("axes fraction", "data"), ha="right", va="bottom"
-            )
         for axis, title in zip(axes, titles, strict=True):
             axis.set_title(title)
             axis.set_xlabel(ablation.x)
@@ -54,6 +49,12 @@ def ablation_figure(name: str, lines: Sequence[Line]) -> bytes:
                 _logarithmic(axis)
             elif not ablation.by_epoch:
                 axis.tick_params(axis="x", labelrotation=70)
+        # After the axes' ticks, which are the places of the points alone.
+        for value in (v for v in measure if v and not ablation.by_epoch):
+            axes[0].axhline(value.mean, color=INK, lw=1, ls=":")
+            axes[0].annotate(
+                "untrained", (1, value.mean), xycoords=("axes fraction", "data"), ha="right", va="bottom"
+            )
         axes[-1].legend()
         return to_png(figure)
 
