@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from moco_det.checkpoint import RunCheckpointer, RunHistory
 from moco_det.epochs import steps_per_epoch
 from moco_det.hooks import EpochLearningRate, LogWriter, StepStatistics
+from moco_det.pretrain.diagnostics import CollapseWatch
 from moco_det.pretrain.hooks import UnreadableImages, describe_step
 from moco_det.pretrain.loader import UnreadableLog, build_loader
 from moco_det.pretrain.moco_checks import check_queue_size
@@ -143,6 +144,7 @@ class PretrainTrainer(TrainerBase):
             StepStatistics(period, self.steps_per_epoch, batch),
             UnreadableImages(unreadable, period, batch),
             self.knn,
+            CollapseWatch(period),
             hooks.PeriodicWriter(writers, period),
             hooks.PeriodicCheckpointer(
                 self.checkpointer,
