@@ -1,6 +1,7 @@
 """What the command lines share: how they end when the user can mend it, and the processes they run in."""
 
 import argparse
+import contextlib
 import functools
 import os
 import re
@@ -11,7 +12,9 @@ import torch
 from detectron2.engine import launch
 from detectron2.utils import comm
 from torch import distributed
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+from moco_det.interruption import STOPPED, passes_signals_on
 
 
 def user_errors(function: Callable) -> Callable:
@@ -34,6 +37,10 @@ def user_errors(function: Callable) -> Callable:
             message = _message_of_child(str(error))
             if message is None:
                 raise
+        except ProcessExitedException as error:
+            if error.exit_code != STOPPED:
+                raise
+            sys.exit(STOPPED)
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
 
@@ -102,14 +109,16 @@ def run_in_processes(function: Callable, args: argparse.Namespace, *function_arg
         return
     if args.num_gpus == 0 and args.num_machines > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # detectron2 joins with NCCL wherever it sees a GPU
-    launch(
-        function,
-        max(args.num_gpus, 1),
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=function_args,
-    )
+    starts_others = num_processes(args) > 1
+    with passes_signals_on() if starts_others else contextlib.nullcontext():
+        launch(
+            function,
+            max(args.num_gpus, 1),
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=function_args,
+        )
 
 
 def _run_under_torchrun(function: Callable, args: argparse.Namespace, function_args: tuple) -> None:

@@ -8,6 +8,7 @@ from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 
 from moco_det.backbone_file import Preprocessing
+from moco_det.checkpoint_files import keep_newest, newest_first, newest_whole, read_checked
 from moco_det.files import appears_whole
 from moco_det.machine import describe_machine
 from moco_det.pretrain.grouped_batch_norm import average_running_statistics
@@ -32,6 +33,7 @@ class PretrainCheckpointer(Checkpointer):
             stride_in_1x1=False,  # torchvision's ResNets, the only encoders here
         )
         self.num_images = num_images
+        self.keep = cfg.SOLVER.CHECKPOINT_KEEP
         self.record = {
             "config": cfg.dump(),
             "num_images": num_images,
@@ -67,9 +69,29 @@ class PretrainCheckpointer(Checkpointer):
                 "checkpoint, which is untouched"
             ) from error
         self.tag_last_checkpoint(os.path.basename(path))
+        keep_newest(self.save_dir, self.keep)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        # For other programs; a resume looks at the files.
+        with appears_whole(os.path.join(self.save_dir, "last_checkpoint")) as temporary:
+            temporary.write_text(last_filename_basename)
+
+    def has_checkpoint(self) -> bool:
+        return bool(newest_first(self.save_dir))
+
+    def load_newest(self) -> dict:
+        """Load the newest checkpoint that is as it was written; newer ones that are damaged are named in the log.
+
+        Raises:
+            ValueError: all are damaged, or it is of another run.
+        """
+        chosen, damaged = comm.all_gather(newest_whole(self.save_dir) if comm.is_main_process() else None)[0]
+        for reason in damaged:
+            self.logger.warning(f"The checkpoint {reason}; going back to the one before it")
+        return self.load(str(chosen))
 
     def _load_file(self, f: str) -> dict:
-        return torch.load(f, map_location="cpu", weights_only=True)
+        return read_checked(f)
 
     def _load_model(self, checkpoint: dict) -> None:
         """All or nothing: fvcore would skip what does not fit, with a line in the log.

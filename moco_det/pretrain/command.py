@@ -10,7 +10,9 @@ from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from moco_det.checkpoint_files import remove_left_over
 from moco_det.cli import run_in_processes, settle_processes, user_errors
+from moco_det.files import appears_whole
 from moco_det.model_zoo import recipe_name
 from moco_det.pretrain import plan
 from moco_det.pretrain.preflight import check_disk_space, check_output, check_periods
@@ -116,8 +118,10 @@ def prepare_output(cfg, resume: bool) -> None:
     # Else two runs of the same config differ in their last bits on a GPU.
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
     if comm.is_main_process():
-        with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w") as file:
-            file.write(cfg.dump())
+        for name in remove_left_over(cfg.OUTPUT_DIR):
+            logger.info(f"Removed {name}, which an earlier process left half-written")
+        with appears_whole(os.path.join(cfg.OUTPUT_DIR, "config.yaml")) as temporary:
+            temporary.write_text(cfg.dump())
 
 
 @user_errors

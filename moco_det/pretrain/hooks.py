@@ -49,6 +49,11 @@ class StepStatistics(HookBase):
         self.steps += 1
         self.waited += self.trainer.data_seconds
         if is_due(self.trainer, self.period):
+            self.flush()
+
+    def flush(self) -> None:
+        """Store the mean of the steps since the last time, on all ranks at once."""
+        if self.steps:
             means = comm.reduce_dict({name: total / self.steps for name, total in self.sums.items()})
             if comm.is_main_process():
                 self._put({name: float(value) for name, value in means.items()})
@@ -88,14 +93,16 @@ class UnreadableImages(HookBase):
     def after_step(self):
         self.pending += self.trainer.batch["unreadable"]
         if is_due(self.trainer, self.period):
-            found = comm.gather(self.pending)
-            self.pending = []
-            if comm.is_main_process():
-                slots = (self.trainer.iter + 1) * self.images_per_batch
-                self.log.update(itertools.chain.from_iterable(found), slots)
-                self.trainer.storage.put_scalar(
-                    "unreadable_images", len(self.log.files), smoothing_hint=False
-                )
+            self.flush()
+
+    def flush(self) -> None:
+        """Note what is pending, on all ranks at once."""
+        found = comm.gather(self.pending)
+        self.pending = []
+        if comm.is_main_process():
+            slots = (self.trainer.iter + 1) * self.images_per_batch
+            self.log.update(itertools.chain.from_iterable(found), slots)
+            self.trainer.storage.put_scalar("unreadable_images", len(self.log.files), smoothing_hint=False)
 
 
 class LogWriter(EventWriter):

@@ -16,8 +16,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from moco_det.interruption import ignore_stop_signals
 from moco_det.pretrain.images import UnreadableImage, decode_rgb
 from moco_det.pretrain.views import BLUR_SIGMA, apply_view, check_view_settings, draw_view
+from moco_det.run_logs import cut_unfinished_line
 from moco_det.seeding import numpy_generator, torch_generator
 
 MAX_REPLACEMENTS = 20  # images tried in place of one that cannot be read
@@ -189,6 +191,7 @@ def build_loader(
         num_workers=num_workers,
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=ignore_stop_signals,
         generator=torch_generator(seed, "workers"),  # else DataLoader draws from the global one
     )
     return _refuse_hopeless(batches)
@@ -238,6 +241,7 @@ class UnreadableLog:
         self.files: set[str] = set()
         if os.path.exists(path):
             if resume:
+                cut_unfinished_line(path)
                 with open(path, encoding="utf-8", errors="surrogateescape") as lines:
                     self.files = {line.split("\t")[0] for line in lines}
             else:

@@ -5,6 +5,7 @@ import shutil
 
 from torch import nn
 
+from moco_det.checkpoint_files import newest_first
 from moco_det.pretrain.images import find_images, registered_images
 from moco_det.pretrain.loader import UnreadableLog, steps_per_epoch
 from moco_det.pretrain.moco_checks import check_moco_config
@@ -52,7 +53,7 @@ def check_output(cfg, resume: bool) -> list[str]:
         what a continuation changes, see :func:`check_continuation`.
     """
     changes = []
-    if os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")):
+    if newest_first(cfg.OUTPUT_DIR):
         if not resume:
             raise ValueError(
                 f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} already holds a run; continue it with --resume, or choose another"

@@ -13,6 +13,7 @@ from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
 
+from moco_det.interruption import StopOnSignal
 from moco_det.pretrain.checkpoint import PretrainCheckpointer, RunHistory, describe_changes
 from moco_det.pretrain.hooks import EpochLearningRate, LogWriter, StepStatistics, UnreadableImages
 from moco_det.pretrain.loader import UnreadableLog, build_loader, steps_per_epoch
@@ -21,6 +22,7 @@ from moco_det.pretrain.preflight import unlabelled_images
 from moco_det.pretrain.schedule import check_schedule
 from moco_det.pretrain.start import read_start, start_from
 from moco_det.progress import ProgressBar
+from moco_det.run_logs import cut_metrics
 from moco_det.seeding import keyed_seed
 
 logger = logging.getLogger(__name__)
@@ -89,7 +91,7 @@ class PretrainTrainer(TrainerBase):
                 "expected all or none: put OUTPUT_DIR on a disk that all machines share"
             )
         if all(found):
-            saved = self.checkpointer.load(self.checkpointer.get_checkpoint_file())
+            saved = self.checkpointer.load_newest()
             self._continue(saved["iteration"] + 1, saved["environment"])
 
     def _continue(self, iteration: int, environment: dict) -> None:
@@ -138,6 +140,8 @@ class PretrainTrainer(TrainerBase):
         cfg = self.cfg
         writers, unreadable = [], None
         if comm.is_main_process():
+            metrics = os.path.join(cfg.OUTPUT_DIR, "metrics.json")
+            cut_metrics(metrics, self.start_iter)
             unreadable = UnreadableLog(
                 os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt"),
                 max_share=cfg.DATASETS.MAX_UNREADABLE,
@@ -147,24 +151,32 @@ class PretrainTrainer(TrainerBase):
             writers = [
                 ProgressBar("pre-training", self.max_iter),
                 LogWriter(self.max_iter, cfg.SOLVER.EPOCHS),
-                JSONWriter(os.path.join(cfg.OUTPUT_DIR, "metrics.json")),
+                JSONWriter(metrics),
                 TensorboardXWriter(cfg.OUTPUT_DIR),
             ]
         self.knn = KNNMonitor(cfg, self.steps_per_epoch) if cfg.TEST.KNN.IMAGES else None
         period, batch = cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.IMS_PER_BATCH
+        self.statistics = StepStatistics(period, self.steps_per_epoch, batch)
+        self.unreadable = UnreadableImages(unreadable, period, batch)
         return [
             EpochLearningRate(cfg, self.optimizer, self.steps_per_epoch),
-            StepStatistics(period, self.steps_per_epoch, batch),
-            UnreadableImages(unreadable, period, batch),
+            self.statistics,
+            self.unreadable,
             self.knn,
             hooks.PeriodicWriter(writers, period),
-            hooks.PeriodicCheckpointer(
-                self.checkpointer,
-                cfg.SOLVER.CHECKPOINT_EPOCHS * self.steps_per_epoch,
-                # All ranks take part in a save, one deletes.
-                max_to_keep=(cfg.SOLVER.CHECKPOINT_KEEP or None) if comm.is_main_process() else None,
-            ),
+            hooks.PeriodicCheckpointer(self.checkpointer, self._checkpoint_period),
+            StopOnSignal(self._save_before_stop),
         ]
+
+    @property
+    def _checkpoint_period(self) -> int:
+        return self.cfg.SOLVER.CHECKPOINT_EPOCHS * self.steps_per_epoch
+
+    def _save_before_stop(self) -> None:
+        self.statistics.flush()
+        self.unreadable.flush()
+        if (self.iter + 1) % self._checkpoint_period:  # else it was just saved
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
 
     def run_step(self) -> None:
         start = time.perf_counter()
