@@ -15,6 +15,7 @@ from torch import distributed
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from moco_det.interruption import STOPPED, passes_signals_on
+from moco_det.lost_processes import LOST, with_roll_call
 
 
 def user_errors(function: Callable) -> Callable:
@@ -38,9 +39,16 @@ def user_errors(function: Callable) -> Callable:
             if message is None:
                 raise
         except ProcessExitedException as error:
-            if error.exit_code != STOPPED:
+            if error.exit_code in (STOPPED, LOST):  # it has said why
+                sys.exit(error.exit_code)
+            if not error.signal_name:
                 raise
-            sys.exit(STOPPED)
+            print(
+                f"error: process {error.error_index} of this machine was killed by {error.signal_name}; continue "
+                "with --resume from the last checkpoint",
+                file=sys.stderr,
+            )
+            sys.exit(LOST)
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
 
@@ -56,7 +64,7 @@ def _message_of_child(traceback: str) -> str | None:
 
 def settle_processes(args: argparse.Namespace) -> None:
     """Set ``args.num_gpus``, the GPUs used on this machine: those asked for, else one where there is one, or as
-    many as torchrun started processes; 0 is the CPU.
+    many as torchrun started processes; 0 is the CPU. A restart by torchrun sets ``args.resume``.
 
     Raises:
         ValueError: more are asked for than this machine has, or they contradict torchrun.
@@ -65,6 +73,8 @@ def settle_processes(args: argparse.Namespace) -> None:
     started = processes_of_torchrun()
     if args.num_gpus is None:
         args.num_gpus = started if started and available else min(1, available)
+    if started and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
+        args.resume = True  # after a loss, torchrun starts all processes again
     if not 0 <= args.num_gpus <= available:
         raise ValueError(
             f"--num-gpus is {args.num_gpus}, but this machine has {available} CUDA GPUs; expected 0 (the CPU) "
@@ -112,12 +122,12 @@ def run_in_processes(function: Callable, args: argparse.Namespace, *function_arg
     starts_others = num_processes(args) > 1
     with passes_signals_on() if starts_others else contextlib.nullcontext():
         launch(
-            function,
+            with_roll_call,
             max(args.num_gpus, 1),
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
-            args=function_args,
+            args=(function, *function_args),
         )
 
 
@@ -127,6 +137,6 @@ def _run_under_torchrun(function: Callable, args: argparse.Namespace, function_a
     distributed.init_process_group("nccl" if args.num_gpus else "gloo")
     try:
         comm.create_local_process_group(processes_of_torchrun())
-        function(*function_args)
+        with_roll_call(function, *function_args)
     finally:
         distributed.destroy_process_group()

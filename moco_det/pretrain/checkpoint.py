@@ -13,7 +13,10 @@ from moco_det.files import appears_whole
 from moco_det.machine import describe_machine
 from moco_det.pretrain.grouped_batch_norm import average_running_statistics
 
-CONTINUE_LOWER = "the last checkpoint is untouched: continue from it with a lower SOLVER.BASE_LR"
+CONTINUE_LOWER = (
+    "the checkpoints are untouched: start from the last one (MODEL.WEIGHTS) in another OUTPUT_DIR with a lower "
+    "SOLVER.BASE_LR, or with SOLVER.CLIP_GRADIENTS.ENABLED True"
+)
 
 
 class PretrainCheckpointer(Checkpointer):

@@ -7,7 +7,8 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from moco_det.config import get_cfg, known_keys, merge_config
+from moco_det.agreement import check_agreement, settings_and_code
+from moco_det.config import get_cfg, known_keys, load_yaml, merge_config
 from moco_det.model_zoo import get_config_file
 from moco_det.run_record import MACHINE_KEYS
 
@@ -34,6 +35,7 @@ APPLIES = (
     "SOLVER.EPOCHS",
     "SOLVER.STEP_EPOCHS",
     "SOLVER.PRECISION",
+    "SOLVER.CLIP_GRADIENTS",
     "SOLVER.ACCUMULATE",
     "SOLVER.ACTIVATION_CHECKPOINTING",
     "SOLVER.CHANNELS_LAST",
@@ -95,6 +97,7 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
         )
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
+    check_agreement(settings_and_code(cfg))
     _settle_seed(cfg, args.resume)
     cfg.freeze()
     return cfg
@@ -118,6 +121,10 @@ def _refuse_what_has_no_effect(cfg: CfgNode, given: list[str]) -> None:
         ("MODEL.MOCO.BN_GROUP_SIZE", cfg.MODEL.MOCO.NORM != "BN", f"MODEL.MOCO.NORM {cfg.MODEL.MOCO.NORM}"),
         ("SOLVER.STEP_EPOCHS", cfg.SOLVER.LR_SCHEDULER_NAME == "EpochCosineLR", "EpochCosineLR"),
         ("SOLVER.GAMMA", cfg.SOLVER.LR_SCHEDULER_NAME == "EpochCosineLR", "EpochCosineLR"),
+        *(
+            (f"SOLVER.CLIP_GRADIENTS.{name}", not cfg.SOLVER.CLIP_GRADIENTS.ENABLED, "ENABLED False")
+            for name in ("CLIP_TYPE", "CLIP_VALUE", "NORM_TYPE")
+        ),
         ("TEST.KNN.", not cfg.TEST.KNN.IMAGES, "an empty TEST.KNN.IMAGES"),
     ):
         for key in given:
@@ -131,7 +138,7 @@ def _settle_seed(cfg: CfgNode, resume: bool) -> None:
         return
     saved = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
     if resume and os.path.exists(saved):
-        cfg.SEED = CfgNode.load_yaml_with_base(saved, allow_unsafe=False)["SEED"]
+        cfg.SEED = load_yaml(saved)["SEED"]
     cfg.SEED = comm.all_gather(cfg.SEED)[0]
     if cfg.SEED < 0:
         cfg.SEED = comm.shared_random_seed() % 2**31
@@ -157,8 +164,7 @@ def check_continuation(cfg: CfgNode) -> list[str]:
     Raises:
         ValueError: names each key that differs, with both values.
     """
-    with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml")) as file:
-        saved = yaml.safe_load(file)
+    saved = load_yaml(os.path.join(cfg.OUTPUT_DIR, "config.yaml"))
     asked = yaml.safe_load(cfg.dump())  # the same way round, so that tuples compare with lists
     # A key that is younger than the run had the effect of its default.
     defaults = yaml.safe_load(get_cfg().dump())

@@ -13,11 +13,13 @@ from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
 
+from moco_det.agreement import check_agreement, names_digest
 from moco_det.interruption import StopOnSignal
 from moco_det.pretrain.checkpoint import PretrainCheckpointer, RunHistory, describe_changes
 from moco_det.pretrain.hooks import EpochLearningRate, LogWriter, StepStatistics, UnreadableImages
 from moco_det.pretrain.loader import UnreadableLog, build_loader, steps_per_epoch
 from moco_det.pretrain.monitor import KNNMonitor
+from moco_det.pretrain.numerics import CollapseWarning, LossGuard, stop_at_loss, with_clipped_gradients
 from moco_det.pretrain.preflight import unlabelled_images
 from moco_det.pretrain.schedule import check_schedule
 from moco_det.pretrain.start import read_start, start_from
@@ -40,6 +42,7 @@ class PretrainTrainer(TrainerBase):
         self.cfg = cfg
         self.history = RunHistory()
         self.paths = unlabelled_images(cfg)
+        check_agreement({"the list of images": names_digest(self.paths, cfg.DATASETS.IMAGES)})
         check_schedule(cfg, len(self.paths))
         self.steps_per_epoch = steps_per_epoch(len(self.paths), cfg.SOLVER.IMS_PER_BATCH)
         self.max_iter = cfg.SOLVER.EPOCHS * self.steps_per_epoch
@@ -53,6 +56,8 @@ class PretrainTrainer(TrainerBase):
             momentum=cfg.SOLVER.MOMENTUM,
             weight_decay=cfg.SOLVER.WEIGHT_DECAY,  # on batch norm and biases too, as in the official code
         )
+        self.optimizer = with_clipped_gradients(cfg, self.optimizer)
+        self.guard = LossGuard()
         # Small gradients would vanish in float16; in other precisions it does nothing.
         self.scaler = torch.amp.GradScaler(cfg.MODEL.DEVICE, enabled=cfg.SOLVER.PRECISION == "float16")
         self.checkpointer = PretrainCheckpointer(
@@ -161,6 +166,7 @@ class PretrainTrainer(TrainerBase):
         return [
             EpochLearningRate(cfg, self.optimizer, self.steps_per_epoch),
             self.statistics,
+            CollapseWarning(),
             self.unreadable,
             self.knn,
             hooks.PeriodicWriter(writers, period),
@@ -188,8 +194,16 @@ class PretrainTrainer(TrainerBase):
         self.optimizer.zero_grad()
         parts = [self._backward(part) for part in range(self.cfg.SOLVER.ACCUMULATE)]
         self.outputs = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
+        finite = comm.all_gather(self.guard.all_finite())
+        if not all(finite):
+            stop_at_loss(self, finite)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+    def forward_again(self) -> None:
+        """Repeat the forward passes of the step, on all ranks at once; the dictionary takes the batch twice."""
+        for part in range(self.cfg.SOLVER.ACCUMULATE):
+            self.moco({**self.batch, "iteration": self.iter, "micro_batch": part})
 
     def _backward(self, micro_batch: int) -> dict[str, torch.Tensor]:
         """Gradients of one micro-batch, added to those before it; returns what the model did, detached."""
@@ -199,6 +213,7 @@ class PretrainTrainer(TrainerBase):
         with self.model.no_sync() if distributed and not last else contextlib.nullcontext():
             outputs = self.model({**self.batch, "iteration": self.iter, "micro_batch": micro_batch})
             loss = sum(value for name, value in outputs.items() if name.startswith("loss")) / count
+            self.guard.note(loss)
             self.scaler.scale(loss).backward()
         return {name: value.detach() for name, value in outputs.items()}
 
