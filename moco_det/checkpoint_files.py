@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from moco_det.backbone_file import refused_by_torch
+
 _NAME = re.compile(r"model_(\d{7}|final)\.pth")
 _LEFT_OVER = re.compile(r"\..+\.\d+\.tmp")  # of moco_det.files.appears_whole
 
@@ -39,7 +41,7 @@ def read_checked(path: str | os.PathLike) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{str(path)!r} holds more than tensors and plain values, so it is not a checkpoint of a run: {error}"
+            f"{str(path)!r} {refused_by_torch(error)}, so it is not a checkpoint of a run; it was not read"
         ) from error
     except Exception as error:  # the table of the records has no checksum
         reason = str(error).partition("\n")[0]

@@ -7,7 +7,7 @@ import yaml
 from detectron2.config import CfgNode
 
 from moco_det.backbone_file import Preprocessing, read_backbone
-from moco_det.config import known_keys
+from moco_det.config import known_keys, load_yaml
 from moco_det.model_zoo import get_init_file
 from moco_det.overlay_file import NOT_GIVEN, PREPROCESSING_KEYS, overlay_text, resolve_weights
 
@@ -41,7 +41,7 @@ def read_init(name: str) -> Init:
     if name.endswith((".pkl", ".pth")):
         return _init_of_backbone(name)
     path = get_init_file(name)
-    values = CfgNode(CfgNode.load_yaml_with_base(path, allow_unsafe=False))
+    values = CfgNode(load_yaml(path))
     found = known_keys(values)
     if sorted(found) != sorted(OVERLAY_KEYS):
         raise ValueError(
