@@ -1,7 +1,9 @@
 """A ResNet's tensors by torchvision's names: which architecture they are, and whether they are all there."""
 
+import functools
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -55,15 +57,17 @@ def _groups_and_width(values: Mapping[str, Any]) -> tuple[int, int]:
     return shape[0] // shape[1], shape[1]
 
 
-def expected_shapes(arch: str) -> dict[str, torch.Size]:
+@functools.cache
+def expected_shapes(arch: str) -> Mapping[str, torch.Size]:
     """Names and shapes of the backbone's tensors (265 for resnet50), without head and step counters."""
     with torch.device("meta"):
         states = build_resnet(arch).state_dict()
-    return {
+    shapes = {
         name: value.shape
         for name, value in states.items()
         if not name.startswith("fc.") and not name.endswith(STEP_COUNTER)
     }
+    return MappingProxyType(shapes)  # all callers share it
 
 
 def check_backbone(values: Mapping[str, Any], arch: str) -> tuple[dict[str, torch.Tensor], list[str]]:
@@ -79,28 +83,30 @@ def check_backbone(values: Mapping[str, Any], arch: str) -> tuple[dict[str, torc
     common = [name for name in expected if name in values]
     strange = [name for name in common if not is_real(values[name])]
     real = {name: torch.as_tensor(values[name]).detach() for name in common if name not in strange}
-    fitting = {name: tensor for name, tensor in real.items() if tensor.shape == expected[name]}
-    tensors = {name: tensor.float().contiguous() for name, tensor in fitting.items()}
+    others = {name: tensor for name, tensor in real.items() if tensor.shape != expected[name]}
     problems = {
         "missing": [name for name in expected if name not in values],
         "left over": [name for name in values if name not in expected],
         "of another shape": [
             f"{name} {tuple(tensor.shape)} instead of {tuple(expected[name])}"
-            for name, tensor in real.items()
-            if name not in fitting
+            for name, tensor in others.items()
         ],
         "no floating-point tensors": strange,
-        "not finite in float32 (did the training diverge?)": [
-            name for name, tensor in tensors.items() if not tensor.isfinite().all()
-        ],
     }
+    _refuse(problems, arch)
+    tensors = {name: tensor.float().contiguous() for name, tensor in real.items()}
+    infinite = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    _refuse({"not finite in float32 (did the training diverge?)": infinite}, arch)
+    return tensors, _dtype_notes(real)
+
+
+def _refuse(problems: Mapping[str, list[str]], arch: str) -> None:
     found = [listed(problem, names) for problem, names in problems.items() if names]
     if found:
         raise ValueError(
             f"the backbone is no intact {arch}: {'; '.join(found)}. "
             "take a complete checkpoint of a plain ResNet"
         )
-    return tensors, _dtype_notes(fitting)
 
 
 def is_real(value: Any) -> bool:

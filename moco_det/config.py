@@ -5,6 +5,7 @@
 
 import difflib
 import os
+from collections.abc import Iterable, Mapping
 
 import yaml
 from detectron2.config import CfgNode as CN
@@ -61,6 +62,7 @@ def add_moco_config(cfg: CN) -> None:
     # ---- INPUT.VIEWS: the two random views (official code, main_moco.py) ---------------------------
     cfg.INPUT.VIEWS = CN()
     # "v1": crop, grayscale, colour jitter, flip. "v2" (--aug-plus): crop, jitter, grayscale, blur, flip.
+    # "crop_flip": these two alone (classifiers; official code, main_lincls.py).
     cfg.INPUT.VIEWS.RECIPE = "v1"
     # Side of a view, in pixels.
     cfg.INPUT.VIEWS.SIZE = 224
@@ -115,6 +117,26 @@ def add_moco_config(cfg: CN) -> None:
     # Write a line to the log, metrics.json and TensorBoard every so many steps.
     cfg.SOLVER.LOG_PERIOD = 20
 
+    # ---- CLASSIFY: linear probe, kNN and supervised training on labelled folders (tools/train_classifier.py) --
+    cfg.CLASSIFY = CN()
+    # The encoder, named as in MODEL.MOCO.ARCH. Empty: that of MODEL.WEIGHTS.
+    cfg.CLASSIFY.ARCH = ""
+    # True: the encoder is frozen, batch norm included, and a linear classifier is trained on its pooled features
+    # (MoCo v1, section 4.1). False: encoder and classifier are trained (supervised training, or fine-tuning).
+    cfg.CLASSIFY.FREEZE = True
+    # Features that a linear classifier is trained on: "live", of random views, as the paper does; or "cached", of
+    # the central view, computed once: seconds instead of hours, and a little less accurate.
+    cfg.CLASSIFY.FEATURES = "live"
+    # Further learning rates, > 0: for each, one more linear classifier is trained in the same pass, exactly as it
+    # would be alone. SOLVER.BASE_LR stays the recipe's own, whose accuracy is the result.
+    cfg.CLASSIFY.MORE_LRS = ()
+    # Images that batch norm normalises together where the encoder is trained, as in MODEL.MOCO.BN_GROUP_SIZE.
+    cfg.CLASSIFY.BN_GROUP_SIZE = 32
+    # Measure the accuracy every so many epochs, and after the last.
+    cfg.CLASSIFY.PERIOD_EPOCHS = 1
+    # Number of classes: not to be set, the folders are counted.
+    cfg.CLASSIFY.NUM_CLASSES = 0
+
     # ---- Fine-tuning: measure the model before its first iteration too, so that curves begin at 0 -----------
     cfg.TEST.EVAL_AT_START = False
 
@@ -122,7 +144,8 @@ def add_moco_config(cfg: CN) -> None:
     cfg.TEST.KNN = CN()
     # Folder with train/<class>/ and test/<class>/ images; empty: no kNN.
     cfg.TEST.KNN.IMAGES = ""
-    # Neighbours that vote, and the temperature of their weights exp(similarity / T).
+    # Neighbours that vote (tools/train_classifier.py: 0 = no kNN), and the temperature of their weights
+    # exp(similarity / T).
     cfg.TEST.KNN.K = 200
     cfg.TEST.KNN.TEMPERATURE = 0.07
     # Evaluate every so many epochs, and before the first.
@@ -201,6 +224,26 @@ def load_yaml(path: str) -> dict:
     if not isinstance(loaded, dict):
         raise ValueError(f"{path}: holds {loaded!r:.40}; expected keys and values")
     return loaded
+
+
+def refuse_what_does_not_apply(
+    set_keys: Iterable[str], applies: tuple[str, ...], stage: str, instead: Mapping[str, str]
+) -> None:
+    """Refuse keys that a stage does not read, which would silently do nothing.
+
+    Args:
+        set_keys: what was set, by a recipe or the command line.
+        applies: keys, or the beginnings of keys up to a dot, that the stage reads.
+        stage: its name in the message, e.g. ``"pre-training"``.
+        instead: the stage's own keys for what is meant.
+
+    Raises:
+        ValueError: names the first such key and what to do.
+    """
+    for key in set_keys:
+        if not any(key == name or key.startswith(name + ".") for name in applies):
+            mend = f"use {instead[key]}" if key in instead else "remove it"
+            raise ValueError(f"config key {key} does not apply to {stage}; {mend}")
 
 
 def _refuse_unknown(keys: list[str], names: list[str], where: str) -> None:

@@ -55,14 +55,18 @@ def build_resnet(
     norm_layer: Callable[[int], nn.Module] = nn.BatchNorm2d,
     num_classes: int = 1000,
     blocks: tuple[type[BasicBlock], type[Bottleneck]] = (BasicBlock, Bottleneck),
+    stride_in_1x1: bool = False,
 ) -> ResNet:
-    """A freshly initialised torchvision ResNet (stride in the 3x3 convolution) ending in ``fc``.
+    """A freshly initialised torchvision ResNet ending in ``fc``.
 
     Args:
         blocks: the classes of its residual blocks.
+        stride_in_1x1: torchvision has no network with the stride in the first 1x1 convolution (MSRA's, Caffe's);
+            for one, the strides of a bottleneck's first two convolutions change places, and nothing else
+            (Detectron's ``bottleneck_transformation``). Basic blocks have no such choice.
     """
     arch = parse_arch(name)
-    return ResNet(
+    model = ResNet(
         blocks[arch.has_bottlenecks],
         list(STAGE_BLOCKS[arch.depth]),
         num_classes=num_classes,
@@ -70,6 +74,11 @@ def build_resnet(
         width_per_group=arch.width_per_group,
         norm_layer=norm_layer,
     )
+    if stride_in_1x1 and arch.has_bottlenecks:
+        for stage in (model.layer2, model.layer3, model.layer4):
+            one, three = stage[0].conv1, stage[0].conv2
+            one.stride, three.stride = three.stride, one.stride
+    return model
 
 
 def pooled_features(encoder: ResNet, images: Tensor) -> Tensor:

@@ -39,6 +39,6 @@ def knn_accuracy(
         references: (R, D) features that vote; ``reference_labels``: (R,) class numbers.
     """
     similarity, index = nearest(queries, references, k)  # Mxk
-    votes = torch.zeros(len(queries), int(reference_labels.max()) + 1, device=queries.device)
+    votes = similarity.new_zeros(len(queries), int(reference_labels.max()) + 1)
     votes.scatter_add_(1, reference_labels[index], (similarity / temperature).exp())
     return 100.0 * (votes.argmax(1) == query_labels).float().mean().item()

@@ -124,7 +124,7 @@ def write_run_record(
     """Write ``output_dir/run.json``, as the last thing a finished run does (main process only).
 
     Args:
-        stage: ``"pretrain"`` or ``"finetune"``.
+        stage: ``"pretrain"``, ``"finetune"`` or ``"classify"``.
         cfg: the full config of the run.
         metrics: final numbers, flat, e.g. ``{"bbox/AP": 12.3}``; a value that is not finite becomes null.
         seconds: wall time of the whole run, over all its resumes.

@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from moco_det.machine import num_cores
 from moco_det.progress import BAR_POSITION
 
@@ -31,7 +33,7 @@ class Step:
         result: the file that says it is done.
         alongside: it may run at the same time as its neighbours that say so too.
         environment: variables and values that it is started with, beside those that are there.
-        check: what must hold afterwards; raises ValueError.
+        check: called when it is done, now or before; raises ValueError where something does not hold that must.
     """
 
     title: str
@@ -104,10 +106,43 @@ def run_steps(
     names = {step: f"[{number}/{total}]" for number, step in enumerate(steps, 1)}
     for alongside, group in itertools.groupby(steps, key=lambda step: step.alongside):
         if alongside and (jobs > 1 or gpus or keep_going):
-            _run_alongside(list(group), names, logs, _slots(jobs, gpus), keep_going)
+            _run_alongside([(step,) for step in group], names, logs, _slots(jobs, gpus), keep_going)
             continue
         for step in group:
             run_step(step, names[step], logs)
+
+
+def run_chains(chains: Sequence[Sequence[Step]], logs: Path, jobs: int = 1, gpus: Sequence[str] = ()) -> None:
+    """Run chains side by side, the steps of each one after the other; after a failure the other chains go on.
+
+    Args:
+        logs, jobs, gpus: as of :func:`run_steps`.
+
+    Raises:
+        ValueError: chains failed, after the others ran.
+    """
+    steps = list(itertools.chain.from_iterable(chains))
+    names = {step: f"[{number}/{len(steps)}]" for number, step in enumerate(steps, 1)}
+    _run_alongside(chains, names, logs, _slots(jobs, gpus), keep_going=True)
+
+
+def settle_places(num_gpus: int | None, jobs: int | None) -> tuple[int, tuple[str, ...], int]:
+    """GPUs of a run (default: one where there is one), which these are for each run at a time, and how many are.
+
+    Raises:
+        ValueError: more GPUs a run than there are.
+    """
+    there = torch.cuda.device_count()
+    num_gpus = min(1, there) if num_gpus is None else num_gpus
+    if not num_gpus:
+        return 0, (), jobs or min(4, num_cores())
+    if num_gpus > there:
+        raise ValueError(f"--num-gpus is {num_gpus} for each run, but this machine has {there} CUDA GPUs")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = visible if len(visible) == there else list(map(str, range(there)))
+    groups = [names[i : i + num_gpus] for i in range(0, there - num_gpus + 1, num_gpus)]
+    gpus = tuple(",".join(group) for group in groups[:jobs])
+    return num_gpus, gpus, len(gpus)
 
 
 def _slots(jobs: int, gpus: Sequence[str]) -> list[Slot]:
@@ -117,21 +152,24 @@ def _slots(jobs: int, gpus: Sequence[str]) -> list[Slot]:
     return [Slot(bar, threads) for bar in range(jobs)]
 
 
-def _run_alongside(steps: list[Step], names: dict, logs: Path, slots: list[Slot], keep_going: bool) -> None:
+def _run_alongside(
+    chains: Sequence[Sequence[Step]], names: dict, logs: Path, slots: list[Slot], keep_going: bool
+) -> None:
     free = queue.SimpleQueue()
     for slot in slots:
         free.put(slot)
 
-    def run(step: Step) -> None:
+    def run(chain: Sequence[Step]) -> None:
         slot = free.get()
         try:
-            run_step(step, names[step], logs, slot)
+            for step in chain:
+                run_step(step, names[step], logs, slot)
         finally:
             free.put(slot)
 
     failures = []
     with ThreadPoolExecutor(len(slots)) as pool:
-        for future in as_completed([pool.submit(run, step) for step in steps]):
+        for future in as_completed([pool.submit(run, chain) for chain in chains]):
             try:
                 future.result()
             except ValueError as error:
@@ -142,7 +180,7 @@ def _run_alongside(steps: list[Step], names: dict, logs: Path, slots: list[Slot]
                 failures.append(error)
     if failures:
         raise ValueError(
-            f"{len(failures)} of {len(steps)} runs failed, see above; start again to go on with them"
+            f"{len(failures)} of {len(chains)} runs failed, see above; start again to go on with them"
         )
 
 

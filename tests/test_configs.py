@@ -100,7 +100,11 @@ OFFICIAL = {
     "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x": COCO_1X,
     "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_2x": COCO_2X,
 }
-RECIPES = [n for n in list_configs() if get_config(n, init=None).MODEL.META_ARCHITECTURE != "MoCo"]
+RECIPES = [
+    n
+    for n in list_configs()
+    if get_config(n, init=None).MODEL.META_ARCHITECTURE not in ("MoCo", "Classifier")
+]
 INIT_KEYS = {
     *("MODEL.WEIGHTS", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "INPUT.FORMAT"),
     "MODEL.RESNETS.STRIDE_IN_1X1",

@@ -20,8 +20,8 @@ from moco_det.config import get_cfg, merge_config
 from moco_det.finetune.check_datasets import check_all
 from moco_det.finetune.datasets import names_faulty_labels
 from moco_det.finetune.lvis import register_lvis
+from moco_det.images import UnreadableImage, decode_rgb
 from moco_det.model_zoo import get_config_file
-from moco_det.pretrain.images import UnreadableImage, decode_rgb
 from moco_det.testing import write_random_images
 
 # ---- images -----------------------------------------------------------------------------------------------------

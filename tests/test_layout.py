@@ -21,6 +21,7 @@ DOCUMENTS = (
     "INSTALL.md",
     "MODEL_ZOO.md",
     "CONTRIBUTING.md",
+    "docs/ABLATIONS.md",
     "docs/BENCHMARK.md",
     "docs/REPRODUCIBILITY.md",
     "docs/ROBUSTNESS.md",

@@ -10,6 +10,8 @@ from moco_det.tasks import METRICS, TASKS, get_task, main_metric, task_name
 
 # Recipes that are a project of their own.
 ELSEWHERE = {"COCO-DensePose/densepose_rcnn_R_50_FPN_s1x_legacy", "toy/densepose_rcnn_R_18_FPN"}
+# Folders of recipes that have no task: toys, and those of the stages before and beside fine-tuning.
+OTHER_STAGES = ("toy/", "Pretrain/", "ImageNet-Classification/", "iNaturalist-Classification/")
 HERE = [(task, recipe) for task in TASKS for recipe in task.recipes if recipe not in ELSEWHERE]
 
 
@@ -20,7 +22,7 @@ def named():
 def test_every_recipe_of_a_task_exists_and_every_recipe_has_a_task():
     known = set(list_configs())
     assert not named() - known - ELSEWHERE
-    assert {n for n in known if not n.startswith(("toy/", "Pretrain/"))} <= named()
+    assert {n for n in known if not n.startswith(OTHER_STAGES)} <= named()
     assert not ELSEWHERE & known
 
 

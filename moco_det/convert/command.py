@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 from moco_det.cli import user_errors
 from moco_det.convert.convert import convert
@@ -59,10 +60,21 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check_report(path: Path, args: argparse.Namespace) -> None:
+    """Refuse, before any work, a place for ``--json`` that cannot be or that is one of the other files."""
+    if not path.parent.is_dir():
+        raise ValueError(f"the folder of --json {str(path)!r} does not exist; make it first")
+    overlay = args.emit_init or Path(args.output).with_suffix(".yaml")
+    if path.resolve() in {Path(other).resolve() for other in (args.source, args.output, overlay)}:
+        raise ValueError(f"--json {str(path)!r} is one of the other files; give it a name of its own")
+
+
 @user_errors
 def main(argv: list[str] | None = None) -> None:
     """Entry of ``tools/convert_to_d2.py``."""
     args = make_parser().parse_args(argv)
+    if args.json:
+        _check_report(Path(args.json), args)
     conversion = convert(
         args.source,
         args.output,

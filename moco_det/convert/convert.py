@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from moco_det.backbone_file import Preprocessing, file_sha256
+from moco_det.backbone_file import TORCHVISION_PREPROCESSING, Preprocessing, file_sha256
 from moco_det.backbone_tensors import check_backbone
 from moco_det.convert.official import OFFICIAL, fetch
-from moco_det.convert.targets import TARGETS, check_target, write_target
+from moco_det.convert.targets import TARGETS, check_target, records_preprocessing, write_target
 from moco_det.convert.verify import TOLERANCE, prove_equal_features
 from moco_det.files import appears_whole
 from moco_det.overlay_file import PREPROCESSING_KEYS, check_replaceable, overlay_text
@@ -124,6 +124,10 @@ def convert(
     check_target(target, output, preprocessing)
     arch = agreed_arch(found)
     tensors, notes = check_backbone(found.backbone, arch)
+    if preprocessing != TORCHVISION_PREPROCESSING and not records_preprocessing(target, output):
+        notes.append(
+            "the file has no place for its preprocessing: keep the line above, or write .safetensors"
+        )
     rename = to_detectron2 if TARGETS[target].detectron2_names else str
     kept = {name: rename(name) for name in tensors}
     provenance = {

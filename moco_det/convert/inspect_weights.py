@@ -51,6 +51,7 @@ def inspect_weights(
         "dropped": found.dropped,
         "bookkeeping": found.bookkeeping,
         "notes": list(found.notes),
+        "recorded": _recorded(content, found.bookkeeping),
         "provenance": _provenance(content),
         "problems": [],
     }
@@ -74,13 +75,25 @@ def _described(value: Any) -> str:
     return f"{dtype} {'x'.join(map(str, value.shape)) or 'scalar'}"
 
 
+def _recorded(content: Mapping, names: list[str]) -> dict[str, Any]:
+    """The plain values beside the tensors (epoch, arch, iteration, …) that fit on a line."""
+    values = {name: content[name] for name in names if type(content.get(name)) in (int, float, str)}
+    return {
+        name: value for name, value in values.items() if len(str(value)) <= 80 and str(value).isprintable()
+    }
+
+
 def _provenance(content: Mapping) -> dict[str, Any]:
     record = content.get("moco_det", {})
     return dict(record.get("provenance", {})) if isinstance(record, Mapping) else {}
 
 
-def in_words(facts: dict[str, Any], with_tensors: bool) -> str:
-    """The table for the terminal."""
+def in_words(facts: dict[str, Any], with_tensors: bool, options: str = "") -> str:
+    """The table for the terminal.
+
+    Args:
+        options: with which the file was read, and a conversion must read it too.
+    """
     choice = (
         f", has {' and '.join(facts['encoders'])}, shown: {facts['encoder']}" if facts["encoders"] else ""
     )
@@ -100,7 +113,7 @@ def in_words(facts: dict[str, Any], with_tensors: bool) -> str:
         rows.append(("beside", f"entries: {', '.join(facts['bookkeeping'])}"))
     rows += [
         ("origin", f"{key}: {value}")
-        for key, value in facts["provenance"].items()
+        for key, value in (facts["recorded"] | facts["provenance"]).items()
         if value and key != "config"
     ]
     rows += [("note", note) for note in facts["notes"]]
@@ -108,8 +121,14 @@ def in_words(facts: dict[str, Any], with_tensors: bool) -> str:
         rows += [("tensor", f"{name} {what}") for name, what in facts["tensors"].items()]
     rows += [("problem", problem) for problem in facts["problems"]]
     if not facts["problems"]:
-        rows.append(("next", f"tools/convert_to_d2.py {facts['file']} backbone.pkl"))
+        rows.append(("next", _next(facts, options)))
     return "\n".join(f"{label:8} {text}" for label, text in rows)
+
+
+def _next(facts: dict[str, Any], options: str) -> str:
+    if facts["family"] == "backbone" and facts["file"].endswith((".pkl", ".pth")):
+        return f"tools/train_net.py --config-file RECIPE --init {facts['file']}"
+    return f"tools/convert_to_d2.py {facts['file']} backbone.pkl{options}"
 
 
 @user_errors
@@ -129,6 +148,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.json:
         with appears_whole(Path(args.json)) as temporary:
             temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    print(in_words(facts, args.tensors))
+    options = "".join(f" --{k} {v}" for k in ("encoder", "family") if (v := getattr(args, k)))
+    print(in_words(facts, args.tensors, options + " --trust-pickle" * args.trust_pickle))
     if facts["problems"]:
         raise SystemExit(1)

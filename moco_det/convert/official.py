@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import http.client
 import os
 import shutil
 import urllib.request
@@ -54,7 +55,7 @@ def _download(name: str, url: str, path: Path) -> None:
     try:
         with contextlib.closing(urllib.request.urlopen(url, timeout=30)) as answer, open(path, "wb") as file:
             shutil.copyfileobj(answer, file, 1 << 20)
-    except OSError as error:  # urllib's own errors are among them
+    except (OSError, http.client.HTTPException) as error:  # urllib's own errors are OSErrors
         reason = getattr(error, "reason", None) or error
         raise ValueError(
             f"{name} could not be fetched from {url} ({reason}); is there a network? Else download it elsewhere, "

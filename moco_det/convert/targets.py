@@ -56,6 +56,11 @@ def check_target(target: str, output: Path, preprocessing: Preprocessing | None 
         )
 
 
+def records_preprocessing(target: str, output: Path) -> bool:
+    """Whether the file has a place for it; what torchvision and timm load from a ``.pth`` are tensors alone."""
+    return output.suffix != ".pth" or target in ("detectron2", "mmdet")
+
+
 def write_target(
     path: Path,
     target: str,

@@ -72,7 +72,7 @@ def _read_written(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], boo
     """Its tensors without step counters, and where it says that the stride is."""
     content = read_checkpoint(path)
     states = content.get("model", content.get("state_dict", content))
-    record = content.get("moco_det", {}).get("preprocessing", content.get("meta", {}))
+    record = content.get("moco_det", {}).get("preprocessing", {})
     tensors = {n: torch.as_tensor(value) for n, value in states.items() if not n.endswith(STEP_COUNTER)}
     return tensors, bool(record.get("stride_in_1x1", False))
 
@@ -94,18 +94,10 @@ def detectron2_resnet(arch: str, stride_in_1x1: bool) -> ResNet:
 
 
 def torchvision_resnet(arch: str, stride_in_1x1: bool) -> nn.Module:
-    """torchvision's ResNet without classifier, on the meta device.
-
-    torchvision has no network with the stride in the 1x1: as the reference for one, the strides of a bottleneck's
-    first two convolutions change places, and nothing else (Detectron's ``bottleneck_transformation``).
-    """
+    """torchvision's ResNet without classifier, on the meta device."""
     with torch.device("meta"):
-        model = build_resnet(arch)
+        model = build_resnet(arch, stride_in_1x1=stride_in_1x1)
     model.fc = nn.Identity()
-    if stride_in_1x1 and parse_arch(arch).has_bottlenecks:
-        for stage in (model.layer2, model.layer3, model.layer4):
-            one, three = stage[0].conv1, stage[0].conv2
-            one.stride, three.stride = three.stride, one.stride
     return model
 
 

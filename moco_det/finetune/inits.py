@@ -40,6 +40,11 @@ def read_init(name: str) -> Init:
     """
     if name.endswith((".pkl", ".pth")):
         return _init_of_backbone(name)
+    if name.endswith(".safetensors"):
+        raise ValueError(
+            f"--init is {name!r}, a kind of file that detectron2 does not load; "
+            f"make a .pkl of it: tools/convert_to_d2.py {name} backbone.pkl"
+        )
     path = get_init_file(name)
     values = CfgNode(load_yaml(path))
     found = known_keys(values)

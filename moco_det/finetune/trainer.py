@@ -265,10 +265,12 @@ def _resumes(cfg: CfgNode, args: argparse.Namespace) -> bool:
 
 def _check(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
     """Refuse, before any process starts, what would fail later or train on something else."""
-    if cfg.MODEL.META_ARCHITECTURE == "MoCo":
-        raise ValueError(
-            f"{args.config_file!r} is a recipe of pre-training; run it with tools/pretrain_moco.py"
-        )
+    for architecture, stage, tool in (
+        ("MoCo", "pre-training", "pretrain_moco"),
+        ("Classifier", "classification", "train_classifier"),
+    ):
+        if cfg.MODEL.META_ARCHITECTURE == architecture:
+            raise ValueError(f"{args.config_file!r} is a recipe of {stage}; run it with tools/{tool}.py")
     check_label_fraction(cfg)
     check_coco_evaluator(cfg)
     check_datasets(cfg, cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))

@@ -5,19 +5,16 @@ import json
 import logging
 import os
 
-import torch
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 
-from moco_det.checkpoint_files import remove_left_over
 from moco_det.cli import run_in_processes, settle_processes, user_errors
-from moco_det.files import appears_whole
 from moco_det.model_zoo import recipe_name
 from moco_det.pretrain import plan
-from moco_det.pretrain.preflight import check_disk_space, check_output, check_periods
+from moco_det.pretrain.preflight import check_disk_space, check_periods
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
+from moco_det.run_folder import prepare_run_folder
 from moco_det.run_record import FILE_NAME as RECORD
 from moco_det.run_record import write_run_record
 
@@ -105,23 +102,9 @@ def final_metrics(path: str) -> dict[str, float]:
 
 
 def prepare_output(cfg, resume: bool) -> None:
-    """Make OUTPUT_DIR with log and config; refuse to write over another run, or to continue it as another."""
-    changes = check_output(cfg, resume)
+    """As :func:`prepare_run_folder`, after a check of what would stop the run after its first step."""
     check_periods(cfg)
-    comm.synchronize()
-    os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="moco_det")
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="fvcore")
-    for change in changes:
-        logger.warning(f"--resume: {change}; the epochs to come follow the new schedule")
-    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
-    # Else two runs of the same config differ in their last bits on a GPU.
-    torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
-    if comm.is_main_process():
-        for name in remove_left_over(cfg.OUTPUT_DIR):
-            logger.info(f"Removed {name}, which an earlier process left half-written")
-        with appears_whole(os.path.join(cfg.OUTPUT_DIR, "config.yaml")) as temporary:
-            temporary.write_text(cfg.dump())
+    prepare_run_folder(cfg, resume)
 
 
 @user_errors

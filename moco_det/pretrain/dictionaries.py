@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moco_det.pretrain.grouped_batch_norm import gather, recomputing
+from moco_det.grouped_batch_norm import gather, recomputing
 from moco_det.pretrain.losses import info_nce, nce
 from moco_det.pretrain.momentum import make_key_encoder, momentum_update
 from moco_det.seeding import torch_generator

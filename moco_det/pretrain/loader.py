@@ -1,82 +1,30 @@
 """Batches of view pairs without end, in an order and with draws that are a function of the seed.
 
-Order of epoch e: the permutation keyed (seed, "order", e); batch t is its t-th slice, a last slice that is
-not full is dropped, and rank r takes the r-th contiguous block of a batch. A *slot* is one place in that
-order, (epoch, index of the image); its draws are keyed (seed, "view", epoch, index, view). So the number of
-workers and ranks, and where a run was stopped, change no draw. Nothing here reads a global generator.
+The order is that of :mod:`moco_det.epochs`; the draws of a slot are keyed (seed, "view", epoch, index, view).
+So the number of workers and ranks, and where a run was stopped, change no draw. Nothing here reads a global
+generator.
 """
 
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from moco_det.epochs import PackedPaths, Slot, rank_batches, steps_per_epoch
+from moco_det.images import UnreadableImage, decode_rgb
 from moco_det.interruption import ignore_stop_signals
-from moco_det.pretrain.images import UnreadableImage, decode_rgb
-from moco_det.pretrain.views import BLUR_SIGMA, apply_view, check_view_settings, draw_view
 from moco_det.run_logs import cut_unfinished_line
 from moco_det.seeding import numpy_generator, torch_generator
+from moco_det.views import BLUR_SIGMA, apply_view, check_view_settings, draw_view
 
 MAX_REPLACEMENTS = 20  # images tried in place of one that cannot be read
 GRACE_IMAGES = 100  # images met before their unreadable share is judged (fewer in a smaller data set)
 
-Slot = tuple[int, int]  # epoch, index of the image
 Unreadable = tuple[str, str]  # path, reason
-
-
-def steps_per_epoch(num_images: int, images_per_batch: int) -> int:
-    """floor(images / batch), as the official code.
-
-    Raises:
-        ValueError: there are fewer images than one batch takes.
-    """
-    if num_images < images_per_batch:
-        raise ValueError(
-            f"{num_images} images do not fill one batch: SOLVER.IMS_PER_BATCH is {images_per_batch}; "
-            f"add images or set SOLVER.IMS_PER_BATCH to at most {num_images}"
-        )
-    return num_images // images_per_batch
-
-
-def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of the images in one epoch: a permutation, int64 of shape (num_images,)."""
-    return numpy_generator(seed, "order", epoch).permutation(num_images)
-
-
-def rank_batches(
-    num_images: int, *, seed: int, images_per_batch: int, rank: int, world_size: int, start_iteration: int
-) -> Iterator[list[Slot]]:
-    """The slots of one rank's batches, without end, from iteration ``start_iteration`` on."""
-    steps, share = steps_per_epoch(num_images, images_per_batch), images_per_batch // world_size
-    first_epoch, first_step = divmod(start_iteration, steps)
-    for epoch in itertools.count(first_epoch):
-        order = epoch_order(num_images, seed, epoch)
-        for step in range(first_step if epoch == first_epoch else 0, steps):
-            start = step * images_per_batch + rank * share
-            yield [(epoch, int(index)) for index in order[start : start + share]]
-
-
-class PackedPaths(Sequence):
-    """A read-only list of paths in one buffer, which workers share.
-
-    A list of a million strings would be copied into each worker page by page, as reference counts change.
-    """
-
-    def __init__(self, paths: Iterable[str]):
-        encoded = [os.fsencode(path) for path in paths]
-        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        self._ends = np.cumsum([0, *map(len, encoded)])
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, index: int) -> str:
-        return os.fsdecode(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
 
 
 class TwoViews(Dataset):
@@ -99,7 +47,7 @@ class TwoViews(Dataset):
         """
         Args:
             paths: files of the images; a slot's index counts in it.
-            recipe, size, crop_scale, blur_sigma: as in :mod:`moco_det.pretrain.views`.
+            recipe, size, crop_scale, blur_sigma: as in :mod:`moco_det.views`.
         """
         check_view_settings(recipe, size, crop_scale, blur_sigma)
         self.paths = PackedPaths(paths)

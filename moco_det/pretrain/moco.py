@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moco_det.encoder import build_resnet, pooled_features
-from moco_det.pretrain.dictionaries import Dictionary, build_dictionary
-from moco_det.pretrain.grouped_batch_norm import (
+from moco_det.grouped_batch_norm import (
     GroupedBatchNorm2d,
     local_block,
     shuffle,
     unshuffle,
     update_running_statistics,
 )
+from moco_det.pretrain.dictionaries import Dictionary, build_dictionary
 from moco_det.pretrain.moco_checks import check_moco_config
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
 from moco_det.seeding import torch_generator

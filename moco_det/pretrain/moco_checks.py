@@ -113,3 +113,17 @@ def check_groups(cfg, local: int, ranks: int) -> None:
             "would be a part of a group; set SOLVER.ACCUMULATE 1 (SOLVER.ACTIVATION_CHECKPOINTING True saves "
             "memory as well), or MODEL.MOCO.BN_GROUP_SIZE lower"
         )
+
+
+def check_queue_size(cfg, num_images: int) -> None:
+    """Refuse a dictionary with more keys than there are images.
+
+    Raises:
+        ValueError: with the key, the value found, what was expected and the mend.
+    """
+    if cfg.MODEL.MOCO.DICTIONARY != "end_to_end" and cfg.MODEL.MOCO.QUEUE_SIZE > num_images:
+        raise ValueError(
+            f"MODEL.MOCO.QUEUE_SIZE is {cfg.MODEL.MOCO.QUEUE_SIZE}, but there are only {num_images} images: every "
+            "query would find older keys of its own image among its negatives; set it to a quarter of the images "
+            f"({max(num_images // 4, cfg.SOLVER.IMS_PER_BATCH)}) or less, or add images"
+        )

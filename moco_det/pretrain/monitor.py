@@ -10,56 +10,14 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import Tensor
 
+from moco_det.grouped_batch_norm import average_running_statistics, update_running_statistics
+from moco_det.hooks import is_due
 from moco_det.interruption import ignore_stop_signals
 from moco_det.knn import knn_accuracy, nearest
-from moco_det.pretrain.grouped_batch_norm import average_running_statistics, update_running_statistics
-from moco_det.pretrain.hooks import is_due
-from moco_det.pretrain.images import UnreadableImage, decode_rgb, find_images
-from moco_det.pretrain.views import center_view
+from moco_det.labelled_folder import LabelledFolder, check_same_classes
 from moco_det.seeding import torch_generator
 
 logger = logging.getLogger(__name__)
-
-
-class LabelledFolder(torch.utils.data.Dataset):
-    """``root/<class>/*``: the centre view of each image and its class number, classes in alphabetic order.
-
-    Raises:
-        ValueError: the folder is missing or has no class folders.
-    """
-
-    def __init__(self, root: str, size: int):
-        if not os.path.isdir(root):
-            raise ValueError(
-                f"TEST.KNN.IMAGES: the folder {root!r} does not exist; expected train/ and test/"
-            )
-        folders = (entry.name for entry in os.scandir(root) if entry.is_dir())
-        self.classes = sorted(name for name in folders if not name.startswith("."))
-        if not self.classes:
-            raise ValueError(
-                f"TEST.KNN.IMAGES: {root!r} holds no class folders; expected {root}/<class>/*.jpg"
-            )
-        found = [
-            (path, label)
-            for label, name in enumerate(self.classes)
-            for path in find_images(os.path.join(root, name))
-        ]
-        self.paths, self.labels = zip(*found, strict=True)
-        self.size = size
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """
-        Raises:
-            ValueError: the image cannot be read; a labelled set has none to spare.
-        """
-        try:
-            image = decode_rgb(self.paths[index])
-        except UnreadableImage as error:
-            raise ValueError(f"TEST.KNN.IMAGES: {error}; mend or remove the image") from error
-        return center_view(image, self.size), self.labels[index]
 
 
 class KNNMonitor(HookBase):
@@ -70,13 +28,11 @@ class KNNMonitor(HookBase):
 
     def __init__(self, cfg, steps_per_epoch: int):
         knn = cfg.TEST.KNN
-        self.train = LabelledFolder(os.path.join(knn.IMAGES, "train"), cfg.INPUT.VIEWS.SIZE)
-        self.test = LabelledFolder(os.path.join(knn.IMAGES, "test"), cfg.INPUT.VIEWS.SIZE)
-        if self.train.classes != self.test.classes:
-            raise ValueError(
-                f"TEST.KNN.IMAGES: train/ has the classes {self.train.classes}, test/ {self.test.classes}; "
-                "expected the same"
-            )
+        self.train, self.test = (
+            LabelledFolder(os.path.join(knn.IMAGES, split), cfg.INPUT.VIEWS.SIZE, "TEST.KNN.IMAGES")
+            for split in ("train", "test")
+        )
+        check_same_classes(self.train, self.test)
         self.k = min(knn.K, len(self.train))
         self.temperature = knn.TEMPERATURE
         self.period = knn.PERIOD_EPOCHS * steps_per_epoch

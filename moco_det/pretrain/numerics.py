@@ -10,8 +10,8 @@ from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from moco_det.checkpoint import CONTINUE_LOWER
 from moco_det.files import appears_whole
-from moco_det.pretrain.checkpoint import CONTINUE_LOWER
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from PIL import Image
 
-from moco_det.pretrain.images import FORMATS
-from moco_det.pretrain.loader import steps_per_epoch
+from moco_det.epochs import steps_per_epoch
+from moco_det.images import FORMATS
 
 LINEAR_LR, LINEAR_BATCH = 0.03, 256  # the recipe's (MoCo v1, section 4; official README)
 PAPER_STEPS = 1_000_800  # 200 epochs of ImageNet-1k in batches of 256

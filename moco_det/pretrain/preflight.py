@@ -1,18 +1,17 @@
 """What must hold before a run starts: the same checks for a run and for its ``--plan``. Nothing here writes."""
 
-import os
 import shutil
 
 from torch import nn
 
-from moco_det.checkpoint_files import newest_first
-from moco_det.pretrain.images import find_images, registered_images
-from moco_det.pretrain.loader import UnreadableLog, steps_per_epoch
-from moco_det.pretrain.moco_checks import check_moco_config
+from moco_det.epochs import steps_per_epoch
+from moco_det.images import find_images, registered_images
+from moco_det.pretrain.loader import UnreadableLog
+from moco_det.pretrain.moco_checks import check_moco_config, check_queue_size
 from moco_det.pretrain.monitor import KNNMonitor
-from moco_det.pretrain.schedule import check_schedule
-from moco_det.pretrain.settings import check_continuation
-from moco_det.pretrain.views import check_view_settings
+from moco_det.run_folder import check_output, existing_parent
+from moco_det.schedule import check_schedule
+from moco_det.views import check_view_settings
 
 
 def unlabelled_images(cfg) -> list[str]:
@@ -36,7 +35,8 @@ def check_run(cfg, num_images: int, ranks: int, resume: bool) -> None:
     check_output(cfg, resume)
     check_periods(cfg)
     check_moco_config(cfg, ranks)
-    check_schedule(cfg, num_images)
+    check_schedule(cfg)
+    check_queue_size(cfg, num_images)
     steps = steps_per_epoch(num_images, cfg.SOLVER.IMS_PER_BATCH)
     views = cfg.INPUT.VIEWS
     check_view_settings(views.RECIPE, views.SIZE, views.CROP_SCALE, views.BLUR_SIGMA)
@@ -44,36 +44,6 @@ def check_run(cfg, num_images: int, ranks: int, resume: bool) -> None:
     UnreadableLog("", max_share=cfg.DATASETS.MAX_UNREADABLE, num_images=num_images, resume=True)
     if cfg.TEST.KNN.IMAGES:
         KNNMonitor(cfg, steps)
-
-
-def check_output(cfg, resume: bool) -> list[str]:
-    """Refuse to write over another run, to continue it as another, or to write where that is not allowed.
-
-    Returns:
-        what a continuation changes, see :func:`check_continuation`.
-    """
-    changes = []
-    if newest_first(cfg.OUTPUT_DIR):
-        if not resume:
-            raise ValueError(
-                f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} already holds a run; continue it with --resume, or choose another"
-            )
-        changes = check_continuation(cfg)
-    there = existing_parent(cfg.OUTPUT_DIR)
-    if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be written: {there!r} is no folder, or not yours to write to; "
-            "choose another"
-        )
-    return changes
-
-
-def existing_parent(path: str) -> str:
-    """The path, or the nearest folder above it that exists."""
-    path = os.path.abspath(path)
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    return path
 
 
 def check_periods(cfg) -> None:

@@ -1,16 +1,13 @@
 """From the command line to a checked config of pre-training."""
 
 import argparse
-import os
 
-import yaml
 from detectron2.config import CfgNode
-from detectron2.utils import comm
 
 from moco_det.agreement import check_agreement, settings_and_code
-from moco_det.config import get_cfg, known_keys, load_yaml, merge_config
+from moco_det.config import get_cfg, known_keys, merge_config, refuse_what_does_not_apply
 from moco_det.model_zoo import get_config_file
-from moco_det.run_record import MACHINE_KEYS
+from moco_det.run_folder import settle_seed
 
 # What pre-training reads; a key set outside of these would silently do nothing, so it is refused.
 APPLIES = (
@@ -86,7 +83,9 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
         )
     overlays = (args.overlay,) if args.overlay else ()
     set_keys = merge_config(cfg, get_config_file(args.config_file), args.opts, overlays)
-    _refuse_what_does_not_apply([key for key in set_keys if key in core_keys])
+    refuse_what_does_not_apply(
+        [key for key in set_keys if key in core_keys], APPLIES, "pre-training", INSTEAD
+    )
     _refuse_what_has_no_effect(cfg, args.opts[0::2])
     if args.images:
         cfg.DATASETS.IMAGES = args.images
@@ -98,16 +97,9 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     check_agreement(settings_and_code(cfg))
-    _settle_seed(cfg, args.resume)
+    settle_seed(cfg, args.resume)
     cfg.freeze()
     return cfg
-
-
-def _refuse_what_does_not_apply(set_keys: list[str]) -> None:
-    for key in set_keys:
-        if not any(key == name or key.startswith(name + ".") for name in APPLIES):
-            mend = f"use {INSTEAD[key]}" if key in INSTEAD else "remove it"
-            raise ValueError(f"config key {key} does not apply to pre-training; {mend}")
 
 
 def _refuse_what_has_no_effect(cfg: CfgNode, given: list[str]) -> None:
@@ -130,61 +122,3 @@ def _refuse_what_has_no_effect(cfg: CfgNode, given: list[str]) -> None:
         for key in given:
             if without_effect and key.startswith(prefix):
                 raise ValueError(f"config key {key} has no effect with {because}; remove it, or change that")
-
-
-def _settle_seed(cfg: CfgNode, resume: bool) -> None:
-    """A run always has a seed: the config's, the resumed run's, or one drawn now and written to config.yaml."""
-    if cfg.SEED >= 0:
-        return
-    saved = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
-    if resume and os.path.exists(saved):
-        cfg.SEED = load_yaml(saved)["SEED"]
-    cfg.SEED = comm.all_gather(cfg.SEED)[0]
-    if cfg.SEED < 0:
-        cfg.SEED = comm.shared_random_seed() % 2**31
-
-
-# What may differ between a run and its continuation: where and how it is carried out and watched.
-MAY_CHANGE = {
-    *(key for key in MACHINE_KEYS if key != "SEED"),
-    *("DATASETS.MAX_UNREADABLE", "TEST.KNN.K", "TEST.KNN.TEMPERATURE", "TEST.KNN.PERIOD_EPOCHS"),
-}
-
-
-# What a continuation may change knowingly: it is named in the log. More epochs make a run longer.
-MAY_CHANGE_NAMED = {"SOLVER.EPOCHS", "SOLVER.STEP_EPOCHS"}
-
-
-def check_continuation(cfg: CfgNode) -> list[str]:
-    """Refuse to continue the run in OUTPUT_DIR as another one.
-
-    Returns:
-        a sentence for each change that is accepted and that the log should name.
-
-    Raises:
-        ValueError: names each key that differs, with both values.
-    """
-    saved = load_yaml(os.path.join(cfg.OUTPUT_DIR, "config.yaml"))
-    asked = yaml.safe_load(cfg.dump())  # the same way round, so that tuples compare with lists
-    # A key that is younger than the run had the effect of its default.
-    defaults = yaml.safe_load(get_cfg().dump())
-    were = {key: _get(saved, key, _get(defaults, key)) for key in known_keys(cfg)}
-    differ = {
-        key: f"{key} was {was!r}, is {_get(asked, key)!r}"
-        for key, was in were.items()
-        if key not in MAY_CHANGE and was != _get(asked, key)
-    }
-    refused = [differ[key] for key in differ if key not in MAY_CHANGE_NAMED]
-    if refused:
-        raise ValueError(
-            f"--resume would continue {cfg.OUTPUT_DIR!r} with other settings: {'; '.join(refused)}; give the "
-            "same, or start anew in another OUTPUT_DIR"
-        )
-    return list(differ.values())
-
-
-def _get(config: dict, key: str, default=None):
-    *parents, name = key.split(".")
-    for parent in parents:
-        config = config.get(parent, {})
-    return config.get(name, default)

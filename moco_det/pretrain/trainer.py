@@ -14,18 +14,22 @@ from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
 
 from moco_det.agreement import check_agreement, names_digest
+from moco_det.checkpoint import RunCheckpointer, RunHistory, describe_changes
+from moco_det.epochs import steps_per_epoch
+from moco_det.hooks import EpochLearningRate, LogWriter, StepStatistics
 from moco_det.interruption import StopOnSignal
-from moco_det.pretrain.checkpoint import PretrainCheckpointer, RunHistory, describe_changes
-from moco_det.pretrain.hooks import EpochLearningRate, LogWriter, StepStatistics, UnreadableImages
-from moco_det.pretrain.loader import UnreadableLog, build_loader, steps_per_epoch
+from moco_det.pretrain.hooks import UnreadableImages, describe_step
+from moco_det.pretrain.loader import UnreadableLog, build_loader
+from moco_det.pretrain.moco_checks import check_queue_size
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.pretrain.numerics import CollapseWarning, LossGuard, stop_at_loss, with_clipped_gradients
 from moco_det.pretrain.preflight import unlabelled_images
-from moco_det.pretrain.schedule import check_schedule
-from moco_det.pretrain.start import read_start, start_from
+from moco_det.pretrain.start import read_pretraining_start
 from moco_det.progress import ProgressBar
 from moco_det.run_logs import cut_metrics
+from moco_det.schedule import check_schedule
 from moco_det.seeding import keyed_seed
+from moco_det.start import start_from
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +47,8 @@ class PretrainTrainer(TrainerBase):
         self.history = RunHistory()
         self.paths = unlabelled_images(cfg)
         check_agreement({"the list of images": names_digest(self.paths, cfg.DATASETS.IMAGES)})
-        check_schedule(cfg, len(self.paths))
+        check_schedule(cfg)
+        check_queue_size(cfg, len(self.paths))
         self.steps_per_epoch = steps_per_epoch(len(self.paths), cfg.SOLVER.IMS_PER_BATCH)
         self.max_iter = cfg.SOLVER.EPOCHS * self.steps_per_epoch
 
@@ -60,9 +65,10 @@ class PretrainTrainer(TrainerBase):
         self.guard = LossGuard()
         # Small gradients would vanish in float16; in other precisions it does nothing.
         self.scaler = torch.amp.GradScaler(cfg.MODEL.DEVICE, enabled=cfg.SOLVER.PRECISION == "float16")
-        self.checkpointer = PretrainCheckpointer(
+        self.checkpointer = RunCheckpointer(
             self.moco,
             cfg,
+            arch=cfg.MODEL.MOCO.ARCH,
             save_to_disk=comm.is_main_process(),
             num_images=len(self.paths),
             optimizer=self.optimizer,
@@ -71,7 +77,7 @@ class PretrainTrainer(TrainerBase):
         )
 
         if cfg.MODEL.WEIGHTS and not self.checkpointer.has_checkpoint():  # else the checkpoint replaces them
-            start = read_start(cfg)
+            start = read_pretraining_start(cfg)
             encoders = (self.moco.encoder_q, self.moco.encoder_k)
             start_from([encoder for encoder in encoders if encoder is not None], start)
             self.history.weights, self.history.weights_sha256 = os.path.basename(start.path), start.sha256
@@ -155,7 +161,7 @@ class PretrainTrainer(TrainerBase):
             )
             writers = [
                 ProgressBar("pre-training", self.max_iter),
-                LogWriter(self.max_iter, cfg.SOLVER.EPOCHS),
+                LogWriter(lambda latest, done: describe_step(latest, done, self.max_iter, cfg.SOLVER.EPOCHS)),
                 JSONWriter(metrics),
                 TensorboardXWriter(cfg.OUTPUT_DIR),
             ]

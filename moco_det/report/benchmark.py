@@ -8,8 +8,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from moco_det.cli import user_errors
 from moco_det.files import datasets_root
 from moco_det.machine import num_cores
@@ -21,7 +19,7 @@ from moco_det.report.report import Report, write_report
 from moco_det.report.rows import build_rows
 from moco_det.report.tables import finetune_rows
 from moco_det.run_record import FILE_NAME as RECORD
-from moco_det.steps import REPOSITORY, Step, run_step, run_steps
+from moco_det.steps import REPOSITORY, Step, run_step, run_steps, settle_places
 from moco_det.tasks import METRICS
 
 DESCRIPTION = "Fine-tune tasks x inits x seeds, skip what is finished, continue what was cut, and report."
@@ -80,24 +78,11 @@ def _datasets(args: argparse.Namespace, output: Path) -> Path:
 
 
 def _places(args: argparse.Namespace) -> tuple[tuple[str, ...], int]:
-    """The GPUs of each run that is carried out at a time, and how many runs are; settles ``args.num_gpus``.
-
-    Raises:
-        ValueError: more GPUs a run than there are.
-    """
-    there = torch.cuda.device_count()
-    args.num_gpus = min(1, there) if args.num_gpus is None else args.num_gpus
-    if args.slurm or not args.num_gpus:
+    """The GPUs of each run that is carried out at a time, and how many runs are; settles ``args.num_gpus``."""
+    if args.slurm and args.num_gpus:  # of other machines
         return (), args.jobs or min(4, num_cores())
-    if args.num_gpus > there:
-        raise ValueError(
-            f"--num-gpus is {args.num_gpus} for each run, but this machine has {there} CUDA GPUs"
-        )
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-    names = visible if len(visible) == there else list(map(str, range(there)))
-    groups = [names[i : i + args.num_gpus] for i in range(0, there - args.num_gpus + 1, args.num_gpus)]
-    gpus = tuple(",".join(group) for group in groups[: args.jobs])
-    return gpus, len(gpus)
+    args.num_gpus, gpus, jobs = settle_places(args.num_gpus, args.jobs)
+    return gpus, jobs
 
 
 def _renderings(args: argparse.Namespace, world: Path, entries: Sequence[Entry]) -> list[Step]:
@@ -194,7 +179,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--recipes", nargs="+", default=["*"], metavar="PATTERN", help="only these, e.g. '*_1x' '*_24k'")
     add("--inits", nargs="+", required=True, metavar="NAME[=FILE,…]", help="e.g. random moco=backbone.pkl")
-    add("--seeds", type=_at_least_one, default=5, metavar="N", help="runs with the seeds 1 to N; default: 5")
+    add("--seeds", type=at_least_one, default=5, metavar="N", help="runs with the seeds 1 to N; default: 5")
     add("--label-fraction", nargs="+", type=float, default=[1.0], metavar="SHARE", help="e.g. 0.01 0.1 1.0")
     add("--output", required=True, help="folder of all runs and of the report")
     add(
@@ -206,7 +191,7 @@ def parser() -> argparse.ArgumentParser:
     add("--num-gpus", type=int, help="of each run, 0: the CPU; default: one where there is one")
     add(
         "--jobs",
-        type=_at_least_one,
+        type=at_least_one,
         help="runs at a time; default: as the GPUs allow, or one a core, at most 4",
     )
     add("--dry-run", action="store_true", help="print the plan, its hours as far as known, and its commands")
@@ -216,7 +201,8 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _at_least_one(word: str) -> int:
+def at_least_one(word: str) -> int:
+    """A word of the command line as a number of runs."""
     if not word.isdigit() or int(word) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {word!r}")
     return int(word)

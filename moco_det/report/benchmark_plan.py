@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,25 +127,9 @@ def _starts_of(entry: Entry, recipe: dict, starts: Sequence[Start]) -> list[Star
 def settle_plan(planned: Sequence[Planned], output: Path) -> None:
     """Write what is run into ``output``, or refuse to go on with runs as others.
 
-    Runs that are planned no longer stay in the plan: what was begun is part of the table.
-
     Raises:
         ValueError: a run that was begun there has another recipe, code, weights or scenes; both are named.
     """
-    path = output / PLAN
-    known = json.loads(path.read_text())["runs"] if path.exists() else {}
-    for run in planned:
-        old = known.get(run.folder, {}).get("fingerprint", run.fingerprint)
-        if old != run.fingerprint and (output / run.folder).exists():
-            differing = [
-                f"{key} {old.get(key)!r} then, {value!r} now"
-                for key, value in run.fingerprint.items()
-                if old.get(key) != value
-            ]
-            raise ValueError(
-                f"{output / run.folder} was begun as another run ({'; '.join(differing)}); results of different "
-                "runs are never mixed: give another --output, or remove that folder"
-            )
     entries = {
         run.folder: {
             **{name: getattr(run, name) for name in ("task", "iterations", "init", "seed", "fingerprint")},
@@ -153,5 +137,33 @@ def settle_plan(planned: Sequence[Planned], output: Path) -> None:
         }
         for run in planned
     }
-    output.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"runs": known | entries}, indent=1) + "\n")
+    settle_runs(entries, output / PLAN)
+
+
+def settle_runs(entries: Mapping[str, dict], path: Path) -> None:
+    """Write what the folders beside the file ``path`` are made of, or refuse to go on with one as another run.
+
+    Runs that are planned no longer stay in the plan: what was begun is part of the table.
+
+    Args:
+        entries: of each run's folder, what is known of it; ``"fingerprint"`` is what it is made of.
+
+    Raises:
+        ValueError: a run that was begun has another fingerprint; both are named.
+    """
+    known = json.loads(path.read_text())["runs"] if path.exists() else {}
+    for name, entry in entries.items():
+        folder, new = path.parent / name, entry["fingerprint"]
+        old = known.get(name, {}).get("fingerprint", new)
+        if old != new and folder.exists():
+            differing = [
+                f"{key} {old.get(key)!r} then, {value!r} now"
+                for key, value in new.items()
+                if old.get(key) != value
+            ]
+            raise ValueError(
+                f"{folder} was begun as another run ({'; '.join(differing)}); results of different "
+                "runs are never mixed: give another --output, or remove that folder"
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"runs": known | {**entries}}, indent=1) + "\n")

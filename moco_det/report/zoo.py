@@ -2,8 +2,8 @@
 
 A document holds a table between two markers, each alone on its line: ``<!-- results:SUITE -->`` and
 ``<!-- /results:SUITE -->`` (runs of this project, with their commands), the same with ``summary`` (without the
-commands), or ``<!-- paper:PREFIX -->`` and its closing marker (printed by the paper, for the recipes whose names
-start so).
+commands), ``<!-- ablation:NAME-SCALE -->`` (runs that tools/run_ablation.py kept), or ``<!-- paper:PREFIX -->``
+(printed by the paper, for the recipes whose names start so), each with its closing marker.
 """
 
 import hashlib
@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from moco_det.paper_results import PAPER_RESULTS
+from moco_det.report.ablation_points import ABLATIONS, SCALES
+from moco_det.report.ablation_results import ablation_table, lines_of
 from moco_det.report.document import Table, markdown_table
 from moco_det.report.rows import Row, build_rows
 from moco_det.report.runs import Run, run_from_record
@@ -29,8 +31,10 @@ from moco_det.run_record import check_record
 from moco_det.tasks import METRICS
 
 # The curves worth keeping: one value an evaluation, not one a log line.
-KEPT_CURVES = (*(name for name in METRICS if not name.endswith("75")), "knn_accuracy")
+KEPT_CURVES = (*(name for name in METRICS if not name.endswith("75")), "knn_accuracy", "pretext_accuracy")
+ABLATION_SUITE = "ablations"
 EMPTY = "Not measured yet."
+KINDS = ("results", "summary", "paper", "ablation")
 MARKER = re.compile(r"^<!-- (/?)([\w-]+):([\w-]+) -->$", re.MULTILINE)
 
 
@@ -96,8 +100,7 @@ def results_table(runs: Sequence[Run], commands: bool = True) -> str:
         parts.append(markdown_table(_pretrain_table(pretrained)))
     parts += [f"Note: {note}." for note in notes]
     if commands:
-        block = "\n\n".join("\n".join(_commands(row)) for row in rows)
-        parts.append(f"<details><summary>Commands</summary>\n\n```bash\n{block}\n```\n\n</details>")
+        parts.append(_details(rows))
     return "\n\n".join(parts)
 
 
@@ -173,6 +176,26 @@ def paper_table(suite: str) -> str:
     return markdown_table(Table(header, tuple(lines)))
 
 
+def kept_ablation_table(name: str, scale: str, runs: Sequence[Run]) -> str:
+    """Markdown of an ablation: its points with the paper's, notes, and the commands to unfold."""
+    if name not in ABLATIONS or scale not in SCALES:
+        raise ValueError(
+            f"ablation:{name}-{scale} is not known; the names are {', '.join(ABLATIONS)}, the scales "
+            f"{', '.join(SCALES)}"
+        )
+    lines, notes = lines_of(name, scale, runs)
+    rows = [line.row for line in lines if line.row]
+    if not rows:
+        return EMPTY
+    parts = [markdown_table(ablation_table(name, scale, lines)), *(f"Note: {note}." for note in notes)]
+    return "\n\n".join([*parts, _details(rows)])
+
+
+def _details(rows: Sequence[Row]) -> str:
+    block = "\n\n".join("\n".join(_commands(row)) for row in rows)
+    return f"<details><summary>Commands</summary>\n\n```bash\n{block}\n```\n\n</details>"
+
+
 def render(text: str, results: str | os.PathLike, name: str = "text") -> str:
     """``text`` with the content between each pair of markers generated anew.
 
@@ -185,13 +208,15 @@ def render(text: str, results: str | os.PathLike, name: str = "text") -> str:
     parts, end = [], 0
     for opening, closing in zip(markers[0::2], [*markers[1::2], None], strict=False):
         kind, suite = opening[2], opening[3]
-        if kind not in ("results", "summary", "paper"):
-            raise ValueError(f"{name}: unknown marker {opening[0]}; known kinds: results, summary, paper")
+        if kind not in KINDS:
+            raise ValueError(f"{name}: unknown marker {opening[0]}; known kinds: {', '.join(KINDS)}")
         if opening[1] or closing is None or closing[0] != f"<!-- /{kind}:{suite} -->":
             found = closing[0] if closing else "the end of the file"
             raise ValueError(f"{name}: after {opening[0]} expected <!-- /{kind}:{suite} -->, found {found}")
         if kind == "paper":
             table = paper_table(suite)
+        elif kind == "ablation":
+            table = kept_ablation_table(*suite.rpartition("-")[::2], load_results(results, ABLATION_SUITE))
         else:
             table = results_table(load_results(results, suite), commands=kind == "results")
         parts += [text[end : opening.end()], f"\n{table}\n"]

@@ -71,6 +71,7 @@ _FEATURES = (
         r"(.*\.)?(conv1\.\d+|stem\.\d+|stem\.conv\d_\d|stem\.conv[23])\.",
         "a deep stem of several convolutions",
     ),
+    (r"(stage[234]|transition[123])\.", "the parallel branches of an HRNet"),
     (r"(attnpool|conv2|conv3)\.", "CLIP's stem and attention pooling"),
     (r"layer\d\.\d+\.downsample\.2\.", "average pooling in the shortcut (ResNet-D)"),
     (r"(.*\.)?(filt|blurpool.*)$", "anti-aliasing (blur pooling)"),
@@ -79,7 +80,7 @@ _FEATURES = (
     (r"layer\d\.\d+\.(convs|bns)\.\d", "the scales of a Res2Net"),
     (r"layer\d\.\d+\.bn\d\.(IN|BN)\.", "instance normalisation (IBN-Net)"),
     (r"layer\d\.\d+\.conv2_offset\.", "deformable convolutions"),
-    (r"(.*\.)?(stages\.\d+\.blocks?|stem\.conv$|norm1|pre_norm)", "pre-activation blocks"),
+    (r"(.*\.)?(stages\.\d+\.blocks?|stem\.conv$|norm1|pre_norm)", "pre-activation or CSP blocks"),
     (r"(.*\.)?(patch_embed|patch_embeddings|cls_token|class_token|pos_embed)", "a vision transformer"),
     (r"(.*\.)?(conv1|downsample\.0|conv2|conv3)\.bias$", "convolutions with a bias"),
 )

@@ -24,7 +24,9 @@ _AGAIN = (r"backbone\.", "query encoder, a second time")
 _SOLO = "vturrisi/solo-learn@c980e9e solo/methods/base.py, @08e027a mocov2plus.py"
 _LIGHTLY = "lightly 1.6.0; lightly-ai/lightly@0e4125d examples/pytorch_lightning/moco.py, @03464db dino.py"
 _LIGHTLY_BENCHMARK = "lightly-ai/lightly@32c2b47 benchmarks/imagenet/resnet50/byol.py, @106fec9 dino.py"
-_OPENSELFSUP = "open-mmlab/mmselfsup@5e67129 openselfsup/models/moco.py, @04484d1 byol.py"
+_OPENSELFSUP = (
+    "open-mmlab/mmselfsup@5e67129 openselfsup/models/moco.py, byol.py, @b742b7c backbones/resnet.py"
+)
 _MMPRETRAIN = (
     "open-mmlab/mmpretrain@326bc0c mmpretrain/models/selfsup/moco.py; open-mmlab/mmselfsup@1e16016 byol.py"
 )
@@ -35,7 +37,7 @@ FAMILIES = (
            head="projection head", others=((r"dictionary\.", "dictionary"),), record=read_own),
     Family("backbone", "this project", (r"<moco_det>", r"(stem|res\d)\."), {"query": ""},
            layout="detectron2", record=read_own),
-    Family("moco", "facebookresearch/moco@7397dfe moco/builder.py, main_moco.py (v1 and v2)",
+    Family("moco", "facebookresearch/moco@7397dfe moco/builder.py, @3b42c2a main_moco.py (v1 and v2)",
            (r"encoder_q\.(?!\d)",), _TWO_ENCODERS,
            lacks=("<moco_det>",), head="projection head", others=(_QUEUE,)),
     Family("moco_v3", "facebookresearch/moco-v3@0c5d00a moco/builder.py (ResNet)",
@@ -118,7 +120,7 @@ FAMILIES = (
            others=(_HEADS, (r"student_\w*head|(online_)?(classifier|criterion)", "classifier and heads"))),
     Family("timm", "timm 1.0.20, a folder with config.json", (r"layer1\.", r"<pretrained_cfg>"), {"query": ""},
            record=read_timm),
-    Family("timm_training", "timm 1.0.20, train.py's checkpoints",
+    Family("timm_training", "timm 1.0.20, timm/utils/checkpoint_saver.py, which train.py uses",
            (r"layer1\.", r"state_dict_ema\.layer1"), {"query": "", "key": "state_dict_ema."}),
     Family("huggingface", "transformers 4.57.1 ResNetModel, ResNetForImageClassification",
            (r"(resnet\.)?embedder\.embedder\.convolution",), {"query": ""},

@@ -89,13 +89,14 @@ def test_own_layout(tmp_path, output, resnet18, other_resnet18):
 
 def test_checkpoint_of_the_pretraining_itself(tmp_path, output):
     """Through the real checkpointer, so that neither side of the contract can move alone."""
-    from moco_det.pretrain.checkpoint import PretrainCheckpointer
+    from moco_det.checkpoint import RunCheckpointer
     from moco_det.pretrain.moco import MoCo
     from moco_det.testing import tiny_pretrain_config
 
     cfg = tiny_pretrain_config(tmp_path)
     model = MoCo(cfg)
-    PretrainCheckpointer(model, cfg, save_to_disk=True, num_images=24).save("model_final", iteration=3)
+    checkpointer = RunCheckpointer(model, cfg, arch="resnet18", save_to_disk=True, num_images=24)
+    checkpointer.save("model_final", iteration=3)
     convert(tmp_path / "model_final.pth", output, encoder="key")
     assert_holds(output, model.encoder_k.state_dict())
     file = read_backbone(output)

@@ -1,6 +1,6 @@
 """Two hundred damaged or foreign files: each a clear error and exit code 2, and nothing is written.
 
-The tensors are views of one number each, so that a file of any shapes has a few kilobytes, and is refused quickly.
+The tensors are views of one number, so that a file of any shapes has a few kilobytes, and is refused quickly.
 """
 
 import os
@@ -17,9 +17,11 @@ from moco_det.backbone_tensors import expected_shapes
 from moco_det.convert.command import main
 from moco_det.encoder import build_resnet
 
+HALF = torch.full((), 0.5)
+
 
 def hollow(shapes: dict) -> dict[str, torch.Tensor]:
-    return {name: torch.full((), 0.5).expand(shape) for name, shape in shapes.items()}
+    return {name: HALF.expand(shape) for name, shape in shapes.items()}
 
 
 def states_of(arch: str) -> dict[str, torch.Tensor]:
@@ -50,7 +52,7 @@ def wrong_shapes(rng, count=40):
     for name in rng.sample([n for n in NAMES if n != "conv1.weight"], count):
         shape = list(RESNET18[name].shape)
         shape[rng.randrange(len(shape))] += rng.choice((-1, 1, 7))
-        yield f"shape of {name}", {**RESNET18, name: torch.full((), 0.5).expand(shape)}
+        yield f"shape of {name}", {**RESNET18, name: HALF.expand(shape)}
 
 
 def permuted_names(rng, count=20):
@@ -125,7 +127,7 @@ def foreign_contents(rng):
     yield "nested too deep", {"state_dict": {"model": {"net": RESNET18}}}
     yield (
         "a wider network",
-        {n: torch.full((), 0.5).expand([2 * s for s in v.shape]) for n, v in RESNET18.items()},
+        {n: HALF.expand([2 * s for s in v.shape]) for n, v in RESNET18.items()},
     )
     yield "jax", {"res_net50/~/initial_conv/w": np.ones(2)}
 

@@ -1,12 +1,15 @@
 """Official weights by name, from a file:// address in place of the network."""
 
 import hashlib
+import socket
+import threading
 
 import pytest
 import torch
 
 from moco_det.convert import official as module
 from moco_det.convert.command import main
+from moco_det.convert.convert import convert
 from moco_det.convert.official import OFFICIAL, Official, fetch
 
 
@@ -43,6 +46,13 @@ def test_fetched_once_and_converted(tmp_path, published, capsys):
     assert fetch("moco_v2_200ep").read_bytes()  # from the hub's folder: the address is dead by now
 
 
+def test_a_file_of_that_name_comes_first(tmp_path, published, monkeypatch, other_resnet18):
+    monkeypatch.chdir(tmp_path)
+    torch.save(other_resnet18, "moco_v2_200ep")
+    assert convert("moco_v2_200ep", "b.pkl").provenance["source"] == "torchvision"
+    assert cached(tmp_path) == []
+
+
 def test_another_file_is_refused_and_not_kept(tmp_path, published, capsys):
     published.write_bytes(published.read_bytes()[:-1])
     with pytest.raises(SystemExit, match="2"):
@@ -64,4 +74,41 @@ def test_no_network_is_said(tmp_path, published, capsys):
         main(["moco_v2_200ep", str(tmp_path / "b.pkl")])
     error = capsys.readouterr().err
     assert "could not be fetched from file://" in error and "is there a network?" in error
+    assert cached(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "answer, message",
+    [
+        (b"garbage\r\n\r\n", "could not be fetched from http://.*garbage"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\nabc",
+            "could not be fetched .*IncompleteRead",
+        ),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nabc",
+            "has the md5 900150983cd24fb0d6963f7d28e17f72",
+        ),
+        (b"HTTP/1.1 404 Gone\r\nContent-Length: 0\r\n\r\n", r"could not be fetched .*\(Gone\)"),
+        (b"", "could not be fetched .*closed connection"),
+    ],
+)
+def test_broken_answers_leave_no_file(tmp_path, published, monkeypatch, answer, message):
+    """From a server on this machine that hangs up after its answer."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1 << 16)
+            connection.sendall(answer)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    address = f"http://127.0.0.1:{server.getsockname()[1]}/a.pth.tar"
+    monkeypatch.setitem(module.OFFICIAL, "moco_v2_200ep", Official(address, "59fd9945"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with server, pytest.raises(ValueError, match=message):
+        fetch("moco_v2_200ep")
+    thread.join()
     assert cached(tmp_path) == []

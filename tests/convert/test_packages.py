@@ -3,15 +3,20 @@
 This closes the one gap of the proof, which takes the source's tensors under the names that our table gives them.
 """
 
+import argparse
 import json
 
 import pytest
 import torch
 import torchvision
+from detectron2 import model_zoo
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.modeling import build_model
 
 from moco_det.convert.convert import convert
 from moco_det.convert.verify import TOLERANCE, detectron2_resnet
 from moco_det.sources import read_checkpoint
+from moco_det.sources.families import PREPROCESSINGS
 
 STAGES = ("res2", "res3", "res4", "res5")
 
@@ -60,6 +65,22 @@ def test_torchvision(tmp_path, name):
     assert_same_features(tmp_path / "b.pkl", done.provenance["arch"], stages_of(model))
 
 
+def test_detectron2(tmp_path):
+    """A whole detector, saved by detectron2's own checkpointer."""
+    cfg = model_zoo.get_config("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml")
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.RESNETS.update(STRIDE_IN_1X1=False, DEPTH=18, RES2_OUT_CHANNELS=64, NORM="BN")
+    model = randomised(build_model(cfg))
+    DetectionCheckpointer(model, str(tmp_path)).save("model_final")
+    done = convert(
+        tmp_path / "model_final.pth", tmp_path / "b.pkl", preprocessing=PREPROCESSINGS["torchvision"]
+    )
+    assert done.provenance["source"] == "detectron2" and "other parts of the detector" in done.dropped
+    with torch.no_grad():
+        expected = model.backbone.bottom_up.double()(images())
+    assert_same_features(tmp_path / "b.pkl", "resnet18", [expected[stage] for stage in STAGES])
+
+
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d"])
 def test_timm(tmp_path, name):
     timm = pytest.importorskip("timm")
@@ -99,9 +120,31 @@ def test_what_timm_has_and_detectron2_has_not(tmp_path, name, feature):
         states = timm.create_model(name).state_dict()
     states = {n: torch.zeros(()).expand(value.shape) for n, value in states.items()}
     torch.save({"state_dict": states, "arch": name}, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=f"cannot represent .*({feature})|no known family"):
+    with pytest.raises(ValueError, match=f"cannot represent .*({feature})"):
         convert(tmp_path / "a.pth", tmp_path / "b.pkl")
     assert not (tmp_path / "b.pkl").exists()
+
+
+@pytest.mark.parametrize("encoder", ["query", "key"])
+def test_timm_training(tmp_path, encoder):
+    """A checkpoint of timm's own saver, as its train.py uses it: the trained network and its average."""
+    pytest.importorskip("timm")
+    import timm.utils
+
+    trained = randomised(timm.create_model("resnet18"))
+    average = timm.utils.ModelEmaV3(trained)
+    for tensor in average.parameters():
+        tensor.data.mul_(1.5)
+    optimizer = torch.optim.SGD(trained.parameters(), lr=0.1)
+    arguments = argparse.Namespace(model="resnet18", lr=0.1)
+    saver = timm.utils.CheckpointSaver(
+        trained, optimizer, arguments, average, checkpoint_dir=str(tmp_path), recovery_dir=str(tmp_path)
+    )
+    saver.save_checkpoint(3, metric=0.5)
+    done = convert(tmp_path / "last.pth.tar", tmp_path / "b.pkl", encoder)
+    assert (done.provenance["source"], done.provenance["encoder"]) == ("timm_training", encoder)
+    model = trained if encoder == "query" else average.module
+    assert_same_features(tmp_path / "b.pkl", "resnet18", stages_of(model.eval()))
 
 
 @pytest.mark.parametrize("in_1x1", [False, True])

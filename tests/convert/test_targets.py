@@ -17,7 +17,7 @@ from moco_det.convert.command import main
 from moco_det.convert.convert import convert
 from moco_det.convert.verify import TOLERANCE
 from moco_det.sources import locate_backbone, read_checkpoint
-from moco_det.sources.families import MSRA
+from moco_det.sources.families import MSRA, SWAV
 from moco_det.tensor_names import to_detectron2
 
 
@@ -42,8 +42,10 @@ def test_there_and_back(tmp_path, source, resnet18, target, name):
 
 @pytest.mark.parametrize("target", ["detectron2", "safetensors", "torchvision"])
 def test_safetensors_there_and_back(tmp_path, source, resnet18, target):
-    pytest.importorskip("safetensors")
+    safetensors = pytest.importorskip("safetensors")
     done = convert(source, tmp_path / "b.safetensors", target=target)
+    with safetensors.safe_open(tmp_path / "b.safetensors", framework="pt") as file:
+        assert file.metadata()["format"] == "pt"  # without which Hugging Face's loaders refuse it
     assert done.overlay is None and not (tmp_path / "b.yaml").exists()
     content = read_checkpoint(tmp_path / "b.safetensors")
     assert content["moco_det"]["provenance"] == done.provenance
@@ -57,9 +59,9 @@ def test_backbone_pkl_to_torchvision_strictly(tmp_path, source, resnet18):
     convert(source, tmp_path / "b.pkl")
     done = convert(tmp_path / "b.pkl", tmp_path / "t.pth", target="torchvision")
     assert done.provenance["source"] == "backbone"
-    result = torchvision.models.resnet18().load_state_dict(
-        torch.load(tmp_path / "t.pth", weights_only=True), strict=False
-    )
+    states, theirs = torch.load(tmp_path / "t.pth", weights_only=True), torchvision.models.resnet18()
+    assert list(states) == [name for name in theirs.state_dict() if not name.startswith("fc.")]
+    result = theirs.load_state_dict(states, strict=False)
     assert result.missing_keys == ["fc.weight", "fc.bias"] and not result.unexpected_keys
 
 
@@ -75,6 +77,19 @@ def test_detectron2_loads_the_pth(tmp_path, source, resnet18):
         assert torch.equal(states[f"backbone.bottom_up.{to_detectron2(name)}"], resnet18[name])
 
 
+@pytest.mark.parametrize(
+    "target, name, kept",
+    [("torchvision", "b.pth", False), ("torchvision", "b.safetensors", True), ("mmdet", "b.pth", True)],
+)
+def test_a_file_without_place_for_the_preprocessing_says_so(tmp_path, resnet18, target, name, kept):
+    """SwAV's is not torchvision's, which the way back assumes of bare tensors."""
+    torch.save(EXAMPLES["swav"](resnet18, None), tmp_path / "swav.pth")
+    done = convert(tmp_path / "swav.pth", tmp_path / name, target=target)
+    assert any("no place for its preprocessing" in note for note in done.notes) != kept
+    again = convert(tmp_path / name, tmp_path / "c.pkl")
+    assert (again.preprocessing == SWAV) == kept
+
+
 # ---- The stride in the first 1x1 ---------------------------------------------------------------------------
 
 
@@ -88,8 +103,9 @@ def test_caffe2_is_proven_against_a_network_with_its_stride(tmp_path, resnet50):
     assert done.dropped["bias of conv1, which detectron2 does not use either"] == ["conv1_b"]
     overlay = yaml.safe_load(done.overlay.read_text())
     assert overlay["MODEL"]["RESNETS"]["STRIDE_IN_1X1"] is True and overlay["INPUT"]["FORMAT"] == "BGR"
-    with pytest.raises(ValueError, match="stride in the first 1x1, and torchvision has no such network"):
-        convert(tmp_path / "R-50.pkl", tmp_path / "t.pth", target="torchvision")
+    for target in ("torchvision", "timm"):
+        with pytest.raises(ValueError, match=f"stride in the first 1x1, and {target} has no such network"):
+            convert(tmp_path / "R-50.pkl", tmp_path / "t.pth", target=target)
     mmdet = convert(tmp_path / "R-50.pkl", tmp_path / "m.pth", target="mmdet")
     assert max(mmdet.differences.values()) <= TOLERANCE
     meta = read_checkpoint(tmp_path / "m.pth")["meta"]
@@ -140,6 +156,10 @@ def test_json_names_and_init(tmp_path, source, capsys):
             "--emit-init is for weights that tools/train_net.py loads",
         ),
         (["b.pkl", "--emit-init", "x.txt"], "expected a .yaml in a folder that exists"),
+        (["b.pkl", "--json", "absent/done.json"], "folder of --json 'absent/done.json' does not exist"),
+        (["b.pkl", "--json", "./b.pkl"], "is one of the other files"),
+        (["b.pkl", "--json", "b.yaml"], "is one of the other files"),
+        (["b.pkl", "--json", "moco.pth.tar"], "is one of the other files"),
     ],
 )
 def test_options_that_do_not_go_together(tmp_path, source, capsys, monkeypatch, options, message):

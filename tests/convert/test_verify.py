@@ -60,6 +60,13 @@ def test_smallest_change_fails_the_proof(tmp_path, backbone18):
         prove_equal_features(written(tmp_path, changed), backbone18, "resnet18")
 
 
+def test_features_without_numbers_fail_the_proof(tmp_path, backbone18):
+    """Weights may be finite and their features not: nothing can then be said of them."""
+    huge = {name: value * 1e30 if value.ndim == 4 else value for name, value in backbone18.items()}
+    with pytest.raises(ValueError, match="features differ from the source's: .*'res5': 'nan'"):
+        prove_equal_features(written(tmp_path, huge), huge, "resnet18")
+
+
 def test_other_stride_convention_fails_the_proof(tmp_path, backbone50):
     wrong = Preprocessing("RGB", (0.0,) * 3, (1.0,) * 3, stride_in_1x1=True)
     with pytest.raises(ValueError, match="features differ .*'res3'") as error:

@@ -123,6 +123,10 @@ def test_weight_files_that_cannot_be_their_own_overlay(tmp_path):
     torch.save({"model": {"stem.conv1.weight": torch.ones(1)}}, tmp_path / "detector.pth")
     with pytest.raises(ValueError, match="does not say how it wants its input; write it with tools/convert"):
         read_init(str(tmp_path / "detector.pth"))
+    with pytest.raises(
+        ValueError, match="detectron2 does not load; make a .pkl of it: tools/convert_to_d2.py b"
+    ):
+        read_init("b.safetensors")
     (tmp_path / "cut.pth").write_bytes(b"PK" + bytes(50))
     with pytest.raises(ValueError, match="cut.pth: no weight file of detectron2, or a damaged one"):
         read_init(str(tmp_path / "cut.pth"))

@@ -249,6 +249,7 @@ def test_a_stop_comes_within_a_step_although_workers_are_signalled_too(server, i
 
 def train_in_group(images, folder, started) -> None:
     os.setpgid(0, 0)
+    multiprocessing.set_start_method("fork", force=True)  # so that the workers are of this group
     train(images, folder, tell, (started,), {"workers": 2})
 
 

@@ -9,19 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from moco_det.pretrain.images import decode_rgb
+from moco_det.epochs import PackedPaths, epoch_order, rank_batches, steps_per_epoch
+from moco_det.images import decode_rgb
 from moco_det.pretrain.loader import (
     MAX_REPLACEMENTS,
-    PackedPaths,
     TwoViews,
     UnreadableLog,
     build_loader,
-    epoch_order,
-    rank_batches,
-    steps_per_epoch,
 )
-from moco_det.pretrain.views import apply_view, draw_view
 from moco_det.seeding import numpy_generator
+from moco_det.views import apply_view, draw_view
 
 SETTINGS = {"seed": 3, "recipe": "v2", "size": 16, "crop_scale": (0.2, 1.0)}
 

@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from moco_det.pretrain import dictionaries, grouped_batch_norm, moco
+from moco_det import grouped_batch_norm
+from moco_det.pretrain import dictionaries, moco
 from moco_det.pretrain.command import argument_parser, prepare_output
 from moco_det.pretrain.dictionaries import EndToEnd, MemoryBank, random_entries
 from moco_det.pretrain.hooks import describe_step
@@ -24,8 +25,9 @@ from moco_det.pretrain.moco import MoCo
 from moco_det.pretrain.plan import method_rows
 from moco_det.pretrain.plan_advice import advise, save_memory
 from moco_det.pretrain.plan_facts import Facts
-from moco_det.pretrain.settings import build_config, check_continuation
+from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
+from moco_det.run_folder import check_continuation
 from moco_det.seeding import torch_generator
 from moco_det.sources import locate_backbone
 from moco_det.testing import run_processes, tiny_pretrain_config, write_random_images

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from moco_det.knn import knn_accuracy
+from moco_det.labelled_folder import LabelledFolder
 from moco_det.pretrain.moco import MoCo
-from moco_det.pretrain.monitor import KNNMonitor, LabelledFolder, extract_features, with_settled_statistics
+from moco_det.pretrain.monitor import KNNMonitor, extract_features, with_settled_statistics
 from moco_det.testing import tiny_pretrain_config, write_random_images
 
 
@@ -29,7 +30,7 @@ def make_model(cfg):
 
 
 def batches(cfg, size):
-    folder = LabelledFolder(cfg.TEST.KNN.IMAGES + "/train", 32)
+    folder = LabelledFolder(cfg.TEST.KNN.IMAGES + "/train", 32, "TEST.KNN.IMAGES")
     return torch.utils.data.DataLoader(folder, batch_size=size)
 
 

@@ -10,11 +10,11 @@ import torch
 from fvcore.common.checkpoint import PeriodicCheckpointer
 
 from moco_det.config import get_cfg, merge_config
+from moco_det.epochs import rank_batches
 from moco_det.model_zoo import get_config_file
 from moco_det.pretrain import plan, plan_trial, preflight
 from moco_det.pretrain import plan_advice as rules
 from moco_det.pretrain.command import main, prepare_output
-from moco_det.pretrain.loader import rank_batches
 from moco_det.pretrain.plan_facts import Facts, Trial, duration, typical_side
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.testing import tiny_pretrain_config, write_random_images

@@ -12,7 +12,8 @@ import pytest
 import torch
 from detectron2.utils import comm
 
-from moco_det.pretrain import checkpoint, dictionaries, grouped_batch_norm, moco
+from moco_det import checkpoint, grouped_batch_norm
+from moco_det.pretrain import dictionaries, moco
 from moco_det.pretrain.command import prepare_output
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.seeding import torch_generator

@@ -6,13 +6,13 @@ import torch
 import yaml
 from PIL import Image
 
+from moco_det.checkpoint import RunCheckpointer
 from moco_det.convert.convert import convert
 from moco_det.finetune.inits import read_init
 from moco_det.finetune.weights_check import check_preprocessing, read_weights
+from moco_det.images import decode_rgb, find_images
 from moco_det.model_zoo import get_config
-from moco_det.pretrain.checkpoint import PretrainCheckpointer
 from moco_det.pretrain.command import argument_parser
-from moco_det.pretrain.images import decode_rgb, find_images
 from moco_det.pretrain.moco import MoCo
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.stats import main, measure, sample_paths
@@ -188,7 +188,8 @@ def test_statistics_travel_to_the_detector(images, tmp_path):
         pretrain_args("--overlay", str(tmp_path / "own.yaml"), *small, "OUTPUT_DIR", str(tmp_path))
     )
     model = MoCo(cfg)
-    PretrainCheckpointer(model, cfg, save_to_disk=True, num_images=5).save("model_final", iteration=0)
+    checkpointer = RunCheckpointer(model, cfg, arch="resnet18", save_to_disk=True, num_images=5)
+    checkpointer.save("model_final", iteration=0)
     mean = slow_mean_and_std(find_images(str(images)))[0].round(3).tolist()
     assert (
         torch.load(tmp_path / "model_final.pth", weights_only=True)["moco_det"]["preprocessing"]["pixel_mean"]

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from moco_det.pretrain import checkpoint
+from moco_det import checkpoint
 from moco_det.pretrain import trainer as trainer_module
 from moco_det.pretrain.command import argument_parser, main, prepare_output
 from moco_det.pretrain.hooks import describe_step
-from moco_det.pretrain.schedule import learning_rate
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
+from moco_det.schedule import learning_rate
 from moco_det.testing import tiny_pretrain_config, write_random_images
 
 TINY = (
@@ -317,7 +317,7 @@ def test_no_space_keeps_the_last_checkpoint(images, tmp_path, monkeypatch):
             ("MODEL.MOCO.QUEUE_SIZE", "64"),
             "QUEUE_SIZE is 64, but there are only 24 images.*a quarter of the images .8. or",
         ),
-        (("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"), "'WarmupCosineLR'; pre-training knows EpochMulti"),
+        (("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"), "'WarmupCosineLR'; expected one of EpochMulti"),
         (("DATASETS.TRAIN", "('coco_2017_train',)"), "expected one of them"),
         (("SOLVER.STEP_EPOCHS", "(1,)"), "SOLVER.STEP_EPOCHS has no effect with EpochCosineLR"),
         (("TEST.KNN.K", "5"), "TEST.KNN.K has no effect with an empty TEST.KNN.IMAGES"),

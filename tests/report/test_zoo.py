@@ -98,7 +98,10 @@ def test_a_suite_without_results_says_so(tmp_path):
     ("text", "message"),
     [
         ("no markers here", "has no markers; expected a line such as"),
-        ("<!-- numbers:a -->\n<!-- /numbers:a -->", "unknown marker .*known kinds: results, summary, paper"),
+        (
+            "<!-- numbers:a -->\n<!-- /numbers:a -->",
+            "unknown marker .*known kinds: results, summary, paper, abl",
+        ),
         ("<!-- results:a -->\n", "expected <!-- /results:a -->, found the end of the file"),
         (
             "<!-- results:a -->\n<!-- /results:b -->",
@@ -134,10 +137,12 @@ def test_paper_table_has_the_printed_numbers():
     assert "| 90,000 | random | 26.4 | 44.0 | 27.8 | 29.3 | 46.9 | 30.8 | Table 5 |" in coco
 
 
-@pytest.mark.parametrize("document", sorted(ROOT.glob("*.md")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "document", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda path: path.name
+)
 def test_committed_tables_are_those_of_the_files(document):
     text = document.read_text(encoding="utf-8")
-    if not re.search("<!-- (results|summary|paper):", text):
+    if not re.search("<!-- (results|summary|paper|ablation):", text):
         return
     message = f"run: tools/make_report.py --update-tables {document.name}"
     assert render(text, ROOT / "results", document.name) == text, message

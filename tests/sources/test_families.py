@@ -198,6 +198,7 @@ def test_one_statistic_of_another_length_is_damage(resnet18):
         ({"layer1.0.conv2_offset.weight": 1}, "deformable convolutions"),
         ({"layer1.0.conv1.bias": 1}, "convolutions with a bias"),
         ({"attnpool.k_proj.weight": 1}, "attention pooling"),
+        ({"stage2.0.fuse_layers.0.1.0.weight": 1, "conv2.weight": 1}, "branches of an HRNet"),
         ({"conv1.weight": torch.ones(64, 3, 3, 3)}, r"a 3x3 stem \(for small images\)"),
     ],
 )

@@ -109,6 +109,15 @@ class QuarterTurn(T.NoOpTransform):
         return coords[:, ::-1]
 
 
+def test_a_half_turn_shows_the_same_side(symmetry):
+    seen, entry = annotation(POSE)
+    target = read_target(entry, T.TransformList([T.HFlipTransform(SIZE), T.VFlipTransform(SIZE)]), symmetry)
+    column, row = target.x.numpy().astype(int), target.y.numpy().astype(int)
+    for name in ("label", "u", "v"):
+        there = getattr(seen, name)[::-1, ::-1][row, column]
+        np.testing.assert_allclose(getattr(target, name), there, atol=1e-6)
+
+
 def test_a_turned_image_is_refused(symmetry):
     with pytest.raises(ValueError, match="the image was turned; leave the rotation out"):
         read_target(annotation(POSE)[1], T.TransformList([QuarterTurn()]), symmetry)
@@ -160,6 +169,14 @@ def test_records_become_instances(cfg, toy_root):
     people = instances.gt_densepose.people
     assert len(people) == len(instances) == len(record["annotations"]) - 1 and people[0] is None
     torch.testing.assert_close(people[1].box, instances.gt_boxes.tensor[1], atol=1e-3, rtol=0)
+
+
+def test_people_outside_of_a_crop_are_left_out(cfg):
+    record = copy.deepcopy(DatasetCatalog.get("moco_densepose_toy_train")[0])
+    inside = record["annotations"][0]
+    record["annotations"].append(inside | {"bbox": [record["width"] + 5.0, 5.0, 20.0, 20.0]})
+    instances = DensePoseMapper(cfg)(record)["instances"]
+    assert len(instances) == len(instances.gt_densepose) == len(record["annotations"]) - 1
 
 
 def test_data_sets_of_two_bodies_are_refused(cfg):

@@ -9,7 +9,7 @@ from moco_densepose import toy_tables
 from moco_densepose.body_tables import read_arrays, read_body_tables
 from moco_densepose.charts import COARSE_OF_CHART, GROUP_OF_CHART, MIRRORED_CHART, MIRRORED_COARSE, NUM_CHARTS
 from moco_densepose.symmetry import read_symmetry
-from moco_densepose.toy_figure import FRONT, PARTS, Pose, from_chart, mirror_points, render, to_chart
+from moco_densepose.toy_figure import FRONT, INDEX, PARTS, Pose, from_chart, mirror_points, render, to_chart
 
 POSE = Pose((30, 28), 30, turns={"left upper arm": -0.8, "right lower arm": 0.7, "left upper leg": -0.3})
 
@@ -44,6 +44,13 @@ def test_a_mirrored_picture_shows_the_mirrored_body(back):
         np.testing.assert_allclose(
             [mirrored.label[here], mirrored.u[here], mirrored.v[here]], expected, atol=1e-9
         )
+
+
+@pytest.mark.parametrize(("back", "side"), [(False, 1), (True, -1)])
+def test_from_behind_the_left_is_on_the_left(back, side):
+    seen = render(Pose((48, 38), 44, back), 96, 96)
+    columns = np.nonzero(seen.part == INDEX["left hand"])[1]
+    assert side * (columns.mean() - 48) > 10
 
 
 def test_front_and_back_show_other_charts():

@@ -8,7 +8,7 @@ import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image, ImageFile
 
-from moco_det.pretrain.images import (
+from moco_det.images import (
     BACKGROUND,
     UnreadableImage,
     decode_rgb,

@@ -1,4 +1,4 @@
-"""Where unlabelled images come from, and how one file becomes RGB. What is done with them is in views.py."""
+"""Where images come from, and how one file becomes RGB. What is done with them is in views.py."""
 
 import difflib
 import os

@@ -1,4 +1,4 @@
-"""Checkpoints of pre-training: everything that a run is, in a file that never loads half-written."""
+"""Checkpoints of the stages that train by epochs: all that a run is, in a file that never loads half-written."""
 
 import os
 import time
@@ -10,8 +10,8 @@ from fvcore.common.checkpoint import Checkpointer
 from moco_det.backbone_file import Preprocessing
 from moco_det.checkpoint_files import keep_newest, newest_first, newest_whole, read_checked
 from moco_det.files import appears_whole
+from moco_det.grouped_batch_norm import average_running_statistics
 from moco_det.machine import describe_machine
-from moco_det.pretrain.grouped_batch_norm import average_running_statistics
 
 CONTINUE_LOWER = (
     "the checkpoints are untouched: start from the last one (MODEL.WEIGHTS) in another OUTPUT_DIR with a lower "
@@ -19,21 +19,36 @@ CONTINUE_LOWER = (
 )
 
 
-class PretrainCheckpointer(Checkpointer):
+class RunCheckpointer(Checkpointer):
     """fvcore's checkpointer, made atomic, with the run's config and the record that convert reads.
 
-    A file holds the weights of both encoders, the dictionary, the optimizer, the iteration and the config.
-    The config holds the seed and every random draw is a function of seed and iteration
+    A file holds the model (in pre-training: both encoders and the dictionary), the optimizer, the iteration and
+    the config. The config holds the seed and every random draw is a function of seed and iteration
     (:mod:`moco_det.seeding`), so these two are the whole random state.
     """
 
-    def __init__(self, model, cfg, *, save_to_disk: bool, num_images: int, **checkpointables):
+    def __init__(
+        self,
+        model,
+        cfg,
+        *,
+        arch: str,
+        save_to_disk: bool,
+        num_images: int,
+        stride_in_1x1: bool = False,
+        **checkpointables,
+    ):
+        """
+        Args:
+            arch, stride_in_1x1: of the encoder, for the record.
+            num_images: of the run, which goes on with as many.
+        """
         super().__init__(model, cfg.OUTPUT_DIR, save_to_disk=save_to_disk, **checkpointables)
         preprocessing = Preprocessing(
             format=cfg.INPUT.FORMAT,
             pixel_mean=tuple(cfg.MODEL.PIXEL_MEAN),
             pixel_std=tuple(cfg.MODEL.PIXEL_STD),
-            stride_in_1x1=False,  # torchvision's ResNets, the only encoders here
+            stride_in_1x1=stride_in_1x1,
         )
         self.num_images = num_images
         self.keep = cfg.SOLVER.CHECKPOINT_KEEP
@@ -41,7 +56,7 @@ class PretrainCheckpointer(Checkpointer):
             "config": cfg.dump(),
             "num_images": num_images,
             "environment": environment(cfg),
-            "moco_det": {"arch": cfg.MODEL.MOCO.ARCH, "preprocessing": preprocessing.to_dict()},
+            "moco_det": {"arch": arch, "preprocessing": preprocessing.to_dict()},
         }
 
     def save(self, name: str, **kwargs) -> None:

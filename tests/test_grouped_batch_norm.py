@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from moco_det.pretrain.grouped_batch_norm import (
+from moco_det.grouped_batch_norm import (
     GroupedBatchNorm2d,
     average_running_statistics,
     local_block,

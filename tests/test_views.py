@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision import transforms as T
 
-from moco_det.pretrain.views import (
+from moco_det.views import (
     ASPECT_RATIO,
     apply_view,
     center_view,
@@ -212,7 +212,7 @@ def test_a_view_is_a_function_of_its_generator():
 @pytest.mark.parametrize(
     ("recipe", "size", "scale", "message"),
     [
-        ("v3", 224, SCALE, r"RECIPE is 'v3'; expected one of \['v1', 'v2'\]"),
+        ("v3", 224, SCALE, r"RECIPE is 'v3'; expected one of \['crop_flip', 'v1', 'v2'\]"),
         ("v1", 0, SCALE, "SIZE is 0; expected at least 1"),
         ("v1", 224, (0.0, 1.0), r"CROP_SCALE is \(0.0, 1.0\); expected"),
         ("v1", 224, (0.5, 0.2), r"CROP_SCALE is \(0.5, 0.2\)"),

@@ -1,4 +1,4 @@
-"""Two random views of an image: what is drawn, apart from how it is applied.
+"""Random views of an image: what is drawn, apart from how it is applied.
 
 Order and parameters are those of the official code (main_moco.py at 3b42c2a), not of the paper's prose, which
 names another order. Views stay 8-bit; the model normalises them on its device.
@@ -23,7 +23,7 @@ FLIP_PROBABILITY = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """An augmentation recipe: what differs between v1 and v2.
+    """An augmentation recipe: what differs between them.
 
     Attributes:
         order: names of the operations between crop and flip, first to last.
@@ -41,6 +41,8 @@ class Recipe:
 RECIPES = {
     "v1": Recipe(("grayscale", "jitter"), jitter_probability=1.0, hue=0.4, blur_probability=0.0),
     "v2": Recipe(("jitter", "grayscale", "blur"), jitter_probability=0.8, hue=0.1, blur_probability=0.5),
+    # Crop and flip alone, as classifiers are trained (official code, main_lincls.py).
+    "crop_flip": Recipe((), jitter_probability=0.0, hue=0.0, blur_probability=0.0),
 }
 
 _JITTER_OPERATIONS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
@@ -102,7 +104,7 @@ def draw_view(
 
     Args:
         rng: the view's own generator; nothing else is drawn from.
-        recipe: ``"v1"`` or ``"v2"``.
+        recipe: a name in ``RECIPES``.
         crop_scale: smallest and largest share of the image's area that the crop takes.
         blur_sigma: smallest and largest sigma of the blur, in pixels of the view.
     """

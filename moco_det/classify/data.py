@@ -1,0 +1,113 @@
+"""A labelled set, its views and its batches.
+
+Each draw is a function of (seed, epoch, image): rank, worker and restart change none. Nothing here reads a global
+generator.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from moco_det.epochs import Slot
+from moco_det.interruption import ignore_stop_signals
+from moco_det.labelled_folder import LabelledFolder, check_same_classes
+from moco_det.seeding import numpy_generator, torch_generator
+from moco_det.views import apply_view, center_view, draw_view
+
+KEY = "--images"
+
+
+def open_labelled_set(root: str, size: int) -> tuple[LabelledFolder, LabelledFolder]:
+    """The images to train on, ``root/train``, and those to measure on, ``root/val`` or else ``root/test``.
+
+    Raises:
+        ValueError: a part is missing or empty, or their classes differ.
+    """
+    measured = next((name for name in ("val", "test") if os.path.isdir(os.path.join(root, name))), None)
+    if measured is None:
+        raise ValueError(
+            f"{KEY}: {root!r} has neither val/ nor test/ (looked in {os.getcwd()!r}); expected train/<class>/ and "
+            "val/<class>/ (or test/<class>/) with images"
+        )
+    train, test = (LabelledFolder(os.path.join(root, name), size, KEY) for name in ("train", measured))
+    check_same_classes(train, test)
+    return train, test
+
+
+class CentreViews(Dataset):
+    """Maps the number of an image to its central view and its class."""
+
+    def __init__(self, folder: LabelledFolder):
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return len(self.folder)
+
+    def __getitem__(self, slot: int | Slot) -> dict:
+        """``image``, uint8 (3, S, S), and ``label``; or ``error``, since exceptions leave a worker wrapped."""
+        index = slot if isinstance(slot, int) else slot[1]
+        try:
+            image = self.folder.decode(index)
+        except ValueError as error:
+            return {"error": str(error)}
+        return {"image": self._view(image, slot), "label": self.folder.labels[index]}
+
+    def _view(self, image: Image.Image, slot: int) -> Tensor:
+        return center_view(image, self.folder.size)
+
+
+class RandomViews(CentreViews):
+    """Maps a slot to a random view of its image; the draws are keyed (seed, "classified view", epoch, index)."""
+
+    def __init__(self, folder: LabelledFolder, *, seed: int, recipe: str, crop_scale: Sequence[float]):
+        super().__init__(folder)
+        self.seed, self.recipe, self.crop_scale = seed, recipe, tuple(crop_scale)
+
+    def _view(self, image: Image.Image, slot: Slot) -> Tensor:
+        rng = numpy_generator(self.seed, "classified view", *slot)
+        return apply_view(image, draw_view(rng, *image.size, self.recipe, self.crop_scale), self.folder.size)
+
+
+def view_batches(views: CentreViews, slots, num_workers: int) -> Iterator[dict]:
+    """Batches of views.
+
+    Args:
+        slots: lists of what ``views`` maps, one list a batch.
+
+    Raises:
+        ValueError: while iterating, an image cannot be read.
+    """
+    batches = DataLoader(
+        views,
+        batch_sampler=slots,
+        num_workers=num_workers,
+        collate_fn=_collate,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=ignore_stop_signals,
+        generator=torch_generator(0, "workers"),  # else DataLoader draws from the global one
+    )
+    for batch in batches:
+        if "error" in batch:
+            raise ValueError(batch["error"])
+        yield batch
+
+
+def _collate(items: list[dict]) -> dict:
+    for item in items:
+        if "error" in item:
+            return item
+    return {
+        "image": torch.stack([item["image"] for item in items]),  # nx3xSxS
+        "label": torch.tensor([item["label"] for item in items]),  # n
+    }
+
+
+def feature_batches(features: Tensor, labels: Tensor, slots: Iterator[list[Slot]]) -> Iterator[dict]:
+    """Batches of cached features, (n, D), in the order in which their images would come."""
+    for batch in slots:
+        index = torch.tensor([index for _, index in batch])
+        yield {"features": features[index], "label": labels[index]}

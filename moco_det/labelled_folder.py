@@ -1,0 +1,78 @@
+"""A labelled set of images: one folder a class."""
+
+import os
+
+import torch
+from torch import Tensor
+
+from moco_det.images import UnreadableImage, decode_rgb, find_images
+from moco_det.views import center_view
+
+
+class LabelledFolder(torch.utils.data.Dataset):
+    """``root/<class>/*``: the centre view of each image and its class number, classes in alphabetic order.
+
+    Attributes:
+        classes: their names; ``paths`` and ``labels``: of each image, class by class.
+    """
+
+    def __init__(self, root: str, size: int, key: str):
+        """
+        Args:
+            size: side of the view, in pixels.
+            key: what named the folder, for messages, e.g. ``"TEST.KNN.IMAGES"``.
+
+        Raises:
+            ValueError: the folder is missing or has no class folders, or one of these has no images.
+        """
+        if not os.path.isdir(root):
+            raise ValueError(
+                f"{key}: the folder {root!r} does not exist; expected train/ and test/ with a folder a class"
+            )
+        folders = (entry.name for entry in os.scandir(root) if entry.is_dir())
+        self.classes = sorted(name for name in folders if not name.startswith("."))
+        if not self.classes:
+            raise ValueError(f"{key}: {root!r} holds no class folders; expected {root}/<class>/*.jpg")
+        found = [
+            (path, label)
+            for label, name in enumerate(self.classes)
+            for path in find_images(os.path.join(root, name))
+        ]
+        self.paths, self.labels = zip(*found, strict=True)
+        self.root, self.size, self.key = root, size, key
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def decode(self, index: int):
+        """The image as it is.
+
+        Raises:
+            ValueError: it cannot be read; a labelled set has none to spare.
+        """
+        try:
+            return decode_rgb(self.paths[index])
+        except UnreadableImage as error:
+            raise ValueError(f"{self.key}: {error}; mend or remove the image") from error
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Its centre view, uint8 (3, size, size) in RGB, and its class; raises as :meth:`decode`."""
+        return center_view(self.decode(index), self.size), self.labels[index]
+
+
+def check_same_classes(train: LabelledFolder, test: LabelledFolder) -> None:
+    """Refuse two parts of a set whose class folders differ.
+
+    Raises:
+        ValueError: names what only one of them has.
+    """
+    if train.classes != test.classes:
+        differ = sorted(set(train.classes) ^ set(test.classes))
+        raise ValueError(
+            f"{train.key}: {train.root!r} has the classes {_few(train.classes)}, {test.root!r} "
+            f"{_few(test.classes)}; expected the same, but only one has {_few(differ)}"
+        )
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,84 @@
+"""An ablation as a figure: our runs to the left, the paper's numbers to the right."""
+
+from collections.abc import Sequence
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from moco_det.report.ablation_points import ABLATIONS
+from moco_det.report.ablation_results import LINEAR, Line
+from moco_det.report.figures import DPI, STYLE, mean_and_band, to_png
+from moco_det.report.runs import Run
+
+# As Figure 3 of MoCo v1 has them: end-to-end, memory bank, MoCo; other curves take them in turn.
+COLORS = ("#7a828c", "#2f6690", "#c8553d")
+NAMED = {"end-to-end": 0, "memory bank": 1, "MoCo": 2}
+MARKERS = ("s", "^", "o")
+
+
+def ablation_figure(name: str, lines: Sequence[Line]) -> bytes:
+    """A PNG. Error bars are standard deviations over the seeds; a curve by epochs is a mean with its range."""
+    ablation = ABLATIONS[name]
+    numbers = {curve: NAMED.get(curve, i) for i, curve in enumerate(dict.fromkeys(x.curve for x in lines))}
+    with matplotlib.rc_context(STYLE):
+        panels = 3 if ablation.by_epoch else 2
+        figure = Figure(figsize=(3.4 * panels, 3.2), dpi=DPI, layout="constrained")
+        axes = figure.subplots(1, panels)
+        for curve, number in numbers.items():
+            style = {"color": COLORS[number], "marker": MARKERS[number], "ms": 4, "lw": 1.6, "label": curve}
+            own = [line for line in lines if line.curve == curve]
+            if ablation.by_epoch:
+                _draw_epochs(axes[0], own, "pretext_accuracy", style)
+                _draw_epochs(axes[1], own, "knn_accuracy", style)
+            else:
+                _draw_ours(axes[0], own, style)
+            printed = [(x, y) for x, y in ablation.paper.get(curve, ()) if y is not None]
+            axes[-1].plot(*zip(*printed, strict=True), **style)
+        titles = ["ours: linear top-1, %", "the paper: linear, ImageNet-1k, %"]
+        if ablation.by_epoch:
+            titles = ["ours: pretext accuracy, %", "ours: kNN, %", "the paper: kNN, % (read off the plot)"]
+        for axis, title in zip(axes, titles, strict=True):
+            axis.set_title(title)
+            axis.set_xlabel(ablation.x)
+            if ablation.log:
+                _logarithmic(axis)
+            elif not ablation.by_epoch:
+                axis.tick_params(axis="x", labelrotation=70)
+        axes[-1].legend()
+        return to_png(figure)
+
+
+def _draw_ours(axis, lines: Sequence[Line], style: dict) -> None:
+    measured = [(line.x, line.summary(LINEAR)) for line in lines if line.summary(LINEAR)]
+    if measured:
+        places, values = zip(*measured, strict=True)
+        axis.errorbar(
+            places,
+            [v.mean for v in values],
+            yerr=[v.std or 0 for v in values],
+            capsize=2.5,
+            elinewidth=1,
+            **style,
+        )
+
+
+def _draw_epochs(axis, lines: Sequence[Line], name: str, style: dict) -> None:
+    runs = [run for line in lines if line.row for run in line.row.runs]
+    points = mean_and_band([_over_epochs(run, name) for run in runs]) if runs else []
+    if points:
+        epochs, mean, low, high = zip(*points, strict=True)
+        axis.plot(epochs, mean, **style)
+        axis.fill_between(epochs, low, high, color=style["color"], alpha=0.15, lw=0)
+
+
+def _over_epochs(run: Run, name: str) -> list[tuple[float, float]]:
+    """A curve over iterations as one over epochs."""
+    epochs = run.metrics["epoch"] / run.iterations
+    return [(round(epochs * (iteration + 1), 2), value) for iteration, value in run.curves.get(name, [])]
+
+
+def _logarithmic(axis) -> None:
+    ticks = sorted({int(x) for line in axis.lines for x in line.get_xdata()})
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(ticks, [str(tick) for tick in ticks], rotation=70)
+    axis.minorticks_off()

@@ -1,0 +1,192 @@
+"""The paper's ablations as data: what is varied, the runs at each scale, and the numbers that the papers print.
+
+"toy" runs are small ones of ``configs/toy/ablations``, for a CPU and a folder of thousands of images; "paper" runs
+are the recipes of ``configs/Pretrain`` on ImageNet-1k.
+"""
+
+from dataclasses import dataclass
+
+SCALES = ("toy", "paper")
+# The linear protocol that judges the runs of a scale.
+CLASSIFIERS = {"toy": "toy/linear_R_18", "paper": "ImageNet-Classification/linear_R_50"}
+FAILS = None  # what stands for the paper's "fails"
+
+X = float | str
+_TOY, _V1, _V2 = "toy/ablations/moco_R_18", "Pretrain/moco_v1_R_50_200ep", "Pretrain/moco_v2_R_50_200ep"
+_PAPER = "Pretrain/ablations/moco_v1_R_50_"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting: where it stands in the figure, and how it is trained.
+
+    Attributes:
+        curve: the line that it belongs to.
+        x: its place on that line; a word where the axis is not one of numbers.
+        recipe: of pre-training.
+        options: KEY VALUE pairs over the recipe.
+    """
+
+    curve: str
+    x: X
+    recipe: str
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """What one figure or table of a paper varies.
+
+    Attributes:
+        title: what it shows and where it is printed.
+        x: the name of what is varied.
+        points: the runs, by scale.
+        paper: of each curve, the printed (x, linear accuracy on ImageNet-1k in percent); or where ``by_epoch``,
+            the (epoch, kNN accuracy).
+        by_epoch: the figure shows accuracies over the epochs of pre-training.
+        log: the x axis is logarithmic.
+    """
+
+    title: str
+    x: str
+    points: dict[str, tuple[Point, ...]]
+    paper: dict[str, tuple[tuple[X, float | None], ...]]
+    by_epoch: bool = False
+    log: bool = False
+
+
+def _pairs(**values) -> tuple[str, ...]:
+    """KEY VALUE pairs under MODEL.MOCO."""
+    return tuple(word for name, value in values.items() for word in (f"MODEL.MOCO.{name}", str(value)))
+
+
+def _end_to_end(recipe: str, batch: int, rate: float, groups: int = 8) -> Point:
+    """K is the batch; the learning rate in proportion, and as many batch-norm groups as the recipe has."""
+    options = (*_pairs(DICTIONARY="end_to_end", BN_GROUP_SIZE=batch // groups),)
+    options += ("SOLVER.IMS_PER_BATCH", str(batch), "SOLVER.BASE_LR", f"{rate:g}")
+    return Point("end-to-end", batch, recipe, options)
+
+
+_DICTIONARY = Ablation(
+    title="Linear accuracy by mechanism and number of negatives (MoCo v1, Figure 3)",
+    x="K",
+    points={
+        "toy": (
+            *(_end_to_end(_TOY, batch, 0.03 * batch / 32, 4) for batch in (32, 128)),
+            *(
+                Point("memory bank", k, _TOY, _pairs(DICTIONARY="memory_bank", QUEUE_SIZE=k))
+                for k in (32, 256, 2048)
+            ),
+            *(Point("MoCo", k, _TOY, _pairs(QUEUE_SIZE=k)) for k in (32, 256, 2048)),
+        ),
+        "paper": (
+            *(_end_to_end(_PAPER + "end_to_end_200ep", b, 0.03 * b / 256) for b in (256, 512, 1024)),
+            *(
+                Point("memory bank", k, _PAPER + "memory_bank_200ep", _pairs(QUEUE_SIZE=k))
+                for k in (256, 512, 1024, 4096, 16384, 65536)
+            ),
+            *(
+                Point("MoCo", k, _PAPER + "queue_200ep", _pairs(QUEUE_SIZE=k))
+                for k in (256, 512, 1024, 4096, 16384, 65536)
+            ),
+        ),
+    },
+    paper={
+        "end-to-end": ((256, 54.9), (512, 56.3), (1024, 57.3)),
+        "memory bank": ((256, 50.0), (512, 52.0), (1024, 54.1), (4096, 56.5), (16384, 57.8), (65536, 58.0)),
+        "MoCo": ((256, 54.7), (512, 56.4), (1024, 57.5), (4096, 59.0), (16384, 60.4), (65536, 60.6)),
+    },
+    log=True,
+)
+
+_MOMENTA = (0.0, 0.9, 0.99, 0.999, 0.9999)
+_MOMENTUM = Ablation(
+    title="Linear accuracy by the momentum of the key encoder (MoCo v1, section 4.1; its K is 4096)",
+    x="m",
+    points={
+        "toy": tuple(Point("MoCo", f"{m:g}", _TOY, _pairs(MOMENTUM=m)) for m in _MOMENTA),
+        "paper": tuple(
+            Point("MoCo", f"{m:g}", _PAPER + "queue_200ep", _pairs(MOMENTUM=m, QUEUE_SIZE=4096))
+            for m in _MOMENTA
+        ),
+    },
+    paper={"MoCo": (("0", FAILS), ("0.9", 55.2), ("0.99", 57.8), ("0.999", 59.0), ("0.9999", 58.9))},
+)
+
+
+def _shuffled_or_not(recipe: str) -> tuple[Point, ...]:
+    """kNN is measured after each epoch, as the figure shows it."""
+    return tuple(
+        Point(curve, "", recipe, (*_pairs(SHUFFLE_BN=shuffle), "TEST.KNN.PERIOD_EPOCHS", "1"))
+        for curve, shuffle in (("with shuffling", True), ("without shuffling", False))
+    )
+
+
+_SHUFFLE_BN = Ablation(
+    title="Accuracy on the pretext task and of kNN, with and without shuffling BN (MoCo v1, Figure A.1)",
+    x="epoch",
+    points={"toy": _shuffled_or_not(_TOY), "paper": _shuffled_or_not(_V1)},
+    # Read off the plot, which has no numbers: to 1.5 points.
+    paper={"with shuffling": ((80, 42.0),), "without shuffling": ((14, 28.0), (80, 23.0))},
+    by_epoch=True,
+)
+
+_MLP, _AUG, _COS = _pairs(MLP=True, TEMPERATURE=0.2), ("INPUT.VIEWS.RECIPE", "v2"), "SOLVER.LR_SCHEDULER_NAME"
+_TOY_LONG = ("SOLVER.EPOCHS", "28", "SOLVER.CHECKPOINT_EPOCHS", "28", "TEST.KNN.PERIOD_EPOCHS", "28")
+_V2_TABLE = Ablation(
+    title="Linear accuracy of MoCo v2's parts (MoCo v2, Table 1)",
+    x="case",
+    points={
+        "toy": (
+            Point("MoCo", "v1", "toy/ablations/moco_v1_R_18"),
+            Point("MoCo", "(a) MLP", "toy/ablations/moco_v1_R_18", _MLP),
+            Point("MoCo", "(b) aug+", "toy/ablations/moco_v1_R_18", _AUG),
+            Point("MoCo", "(c) MLP, aug+", "toy/ablations/moco_v1_R_18", (*_MLP, *_AUG)),
+            Point("MoCo", "(d) MLP, aug+, cos", _TOY, _pairs(TEMPERATURE=0.2)),
+            Point("MoCo", "(e) as (d), 4 x epochs", _TOY, (*_pairs(TEMPERATURE=0.2), *_TOY_LONG)),
+        ),
+        "paper": (
+            Point("MoCo", "v1", _V1),
+            Point("MoCo", "(a) MLP", _V1, _MLP),
+            Point("MoCo", "(b) aug+", _V1, _AUG),
+            Point("MoCo", "(c) MLP, aug+", _V1, (*_MLP, *_AUG)),
+            Point("MoCo", "(d) MLP, aug+, cos", _V2),
+            Point("MoCo", "(e) as (d), 4 x epochs", "Pretrain/moco_v2_R_50_800ep"),
+        ),
+    },
+    paper={
+        "MoCo": (
+            *(("v1", 60.6), ("(a) MLP", 66.2), ("(b) aug+", 63.4), ("(c) MLP, aug+", 67.3)),
+            *(("(d) MLP, aug+, cos", 67.5), ("(e) as (d), 4 x epochs", 71.1)),
+        )
+    },
+)
+
+_TEMPERATURES = (0.07, 0.1, 0.2, 0.3, 0.4, 0.5)
+
+
+def _by_temperature(recipe: str) -> tuple[Point, ...]:
+    return tuple(
+        Point(curve, str(t), recipe, _pairs(MLP=mlp, TEMPERATURE=t))
+        for curve, mlp in (("without MLP", False), ("with MLP", True))
+        for t in _TEMPERATURES
+    )
+
+
+_TEMPERATURE = Ablation(
+    title="Linear accuracy by temperature (MoCo v2, section 3)",
+    x="temperature",
+    points={"toy": _by_temperature("toy/ablations/moco_v1_R_18"), "paper": _by_temperature(_V1)},
+    paper={
+        "without MLP": tuple(zip(map(str, _TEMPERATURES), (60.6, 60.7, 59.0, 58.2, 57.2, 56.4), strict=True)),
+        "with MLP": tuple(zip(map(str, _TEMPERATURES), (62.9, 64.9, 66.2, 65.7, 65.0, 64.3), strict=True)),
+    },
+)
+
+ABLATIONS = {
+    "dictionary": _DICTIONARY,
+    "momentum": _MOMENTUM,
+    "shuffle_bn": _SHUFFLE_BN,
+    "v2": _V2_TABLE,
+    "temperature": _TEMPERATURE,
+}

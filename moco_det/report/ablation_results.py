@@ -1,0 +1,190 @@
+"""What ablations gave: a record for each run, a row for each point, a table with the paper's numbers beside."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from moco_det.report.ablation_plan import AblationRun, point_name
+from moco_det.report.ablation_points import ABLATIONS, FAILS, SCALES, X
+from moco_det.report.document import Table
+from moco_det.report.rows import Row, build_rows
+from moco_det.report.runs import Curve, Incomplete, Run, read_curves, run_from_record
+from moco_det.report.statistics import Summary
+from moco_det.report.tables import cell
+from moco_det.run_record import read_run_record
+
+STAGE = "ablation"
+LINEAR, KNN = "linear/top1", "knn/top1"
+
+
+def read_ablation_run(planned: AblationRun, output: Path) -> Run:
+    """The pre-training and its judgement as one run; its task is the name of the point.
+
+    Raises:
+        ValueError: one of the two is not finished.
+    """
+    folder = output / planned.folder
+    pretrain, judged = read_run_record(folder / "pretrain"), read_run_record(folder / "classify")
+    curves, notes = read_curves(folder / "pretrain/metrics.json")
+    record = {
+        **pretrain,
+        "stage": STAGE,
+        "seconds": pretrain["seconds"] + judged["seconds"],
+        "metrics": {**pretrain["metrics"], **{name: judged["metrics"].get(name) for name in (LINEAR, KNN)}},
+        "extra": {
+            **pretrain["extra"],
+            "task": planned.name,
+            "recipe": planned.recipe,
+            "options": list(planned.options),
+            "classify": {name: judged[name] for name in ("command", "commit", "config_hash", "seconds")},
+        },
+    }
+    return run_from_record(record, epoch_curves(curves), folder, tuple(notes))
+
+
+def epoch_curves(curves: dict[str, Curve]) -> dict[str, Curve]:
+    """kNN accuracy, and that of the pretext task as its mean since the kNN measurement before; both in percent."""
+    knn = curves.get("knn_accuracy", [])
+    pretext, since = [], -1
+    for iteration, _ in knn:
+        values = [value for at, value in curves.get("accuracy", []) if since < at <= iteration]
+        if values:
+            pretext.append((iteration, 100 * sum(values) / len(values)))
+        since = iteration
+    return {"knn_accuracy": knn, "pretext_accuracy": pretext}
+
+
+def read_ablation_runs(planned: Sequence[AblationRun], output: Path) -> tuple[list[Run], list[Incomplete]]:
+    """Finished runs, and those that are not."""
+    runs, incomplete = [], []
+    for one in planned:
+        try:
+            runs.append(read_ablation_run(one, output))
+        except ValueError as error:
+            incomplete.append(Incomplete(output / one.folder, str(error), (one.name, 0, "none")))
+    return runs, incomplete
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the table: a point, the paper's number there, or both.
+
+    Attributes:
+        row: our runs; None: not run.
+        printed: the paper's number; None also where the paper says that it fails.
+        is_printed: the paper has this point.
+    """
+
+    curve: str
+    x: X
+    row: Row | None
+    printed: float | None
+    is_printed: bool
+
+    @property
+    def learnt(self) -> bool | None:
+        """Whether kNN ended above what it was before training; None: not known."""
+        before, after = (self.summary(name) for name in ("knn_untrained", "knn_accuracy"))
+        return after.mean > before.mean if before and after else None
+
+    def summary(self, metric: str) -> Summary | None:
+        return self.row.summary(metric) if self.row else None
+
+
+def lines_of(
+    name: str, scale: str, runs: Sequence[Run], incomplete: Sequence[Incomplete] = ()
+) -> tuple[list[Line], list[str]]:
+    """The points of an ablation in their order with what was measured, and notes.
+
+    Points of the paper that the scale has not (another K) stand among them. Where runs of a point differ in config
+    or code, each kind has a row of its own.
+    """
+    ablation = ABLATIONS[name]
+    missing = [
+        Incomplete(e.folder, e.reason, (e.row[0], _iterations(e.row[0], runs), "none")) for e in incomplete
+    ]
+    rows, notes = build_rows([run for run in runs if run.stage == STAGE], missing)
+    lines = []
+    points = ablation.points[scale]
+    for curve in dict.fromkeys(point.curve for point in points):
+        printed = {} if ablation.by_epoch else dict(ablation.paper.get(curve, ()))
+        own = {point.x: point for point in points if point.curve == curve}
+        places = [*own, *(x for x in printed if x not in own)]
+        if ablation.log:
+            places.sort()
+        for x in places:
+            found = [row for row in rows if x in own and row.task == point_name(own[x])]
+            lines += [Line(curve, x, row, printed.get(x, FAILS), x in printed) for row in found or [None]]
+    shown = {line.row.task for line in lines if line.row}
+    return lines, [note for note in notes if any(note.startswith(task + ",") for task in shown)]
+
+
+def _iterations(task: str, runs: Sequence[Run]) -> int:
+    return next((run.iterations for run in runs if run.task == task), 0)
+
+
+def ablation_table(name: str, scale: str, lines: Sequence[Line]) -> Table:
+    """Mean and standard deviation over the seeds, and the paper's number for the same point.
+
+    Raises:
+        ValueError: the scale is not one of SCALES.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"the scale is {scale!r}; expected one of {', '.join(SCALES)}")
+    ablation = ABLATIONS[name]
+    at_point = () if ablation.by_epoch else (ablation.x,)
+    header = ("run", *at_point, "n", "linear top-1, %", "kNN top-1, %", "kNN untrained → trained, %")
+    header += ("pretext accuracy, %", *(() if ablation.by_epoch else ("the paper: linear, ImageNet-1k, %",)))
+    rows = []
+    for line in lines:
+        label = f"{line.curve} ({line.row.variant})" if line.row and line.row.variant else line.curve
+        monitor = f"{cell(line.summary('knn_untrained'))} → {cell(line.summary('knn_accuracy'))}"
+        pretext = _percent(line.row, "pretext_accuracy") if line.row else "—"
+        printed = () if ablation.by_epoch else (_printed(line),)
+        rows.append(
+            (
+                *(label, *((str(line.x),) if at_point else ()), line.row.count if line.row else "—"),
+                cell(line.summary(LINEAR))
+                + (", fails: kNN not above untrained" if line.learnt is False else ""),
+                *(cell(line.summary(KNN)), monitor if line.row else "—", pretext, *printed),
+            )
+        )
+    return Table(header, tuple(rows), title=ablation.title)
+
+
+def _printed(line: Line) -> str:
+    if not line.is_printed:
+        return "—"
+    return "fails" if line.printed is None else f"{line.printed:.1f}"
+
+
+def _percent(row: Row, name: str) -> str:
+    """The end of a curve, the mean over the runs."""
+    ends = [run.curves[name][-1][1] for run in row.runs if run.curves.get(name)]
+    return f"{sum(ends) / len(ends):.1f}" if ends else "—"
+
+
+def summary_json(name: str, scale: str, lines: Sequence[Line], incomplete: Sequence[Incomplete]) -> str:
+    """Everything of the table and the figure in full precision."""
+    entries = [
+        {
+            "curve": line.curve,
+            ABLATIONS[name].x: line.x,
+            "paper": line.printed,
+            "in_paper": line.is_printed,
+            "runs": [
+                {
+                    "seed": run.seed,
+                    "folder": str(run.folder),
+                    "metrics": {key: run.metrics.get(key) for key in (LINEAR, KNN, "knn_untrained")},
+                    "curves": run.curves,
+                }
+                for run in (line.row.runs if line.row else ())
+            ],
+        }
+        for line in lines
+    ]
+    missing = [{"folder": str(entry.folder), "reason": entry.reason} for entry in incomplete]
+    content = {"ablation": name, "scale": scale, "points": entries, "incomplete": missing}
+    return json.dumps(content, indent=1) + "\n"

@@ -1,0 +1,217 @@
+"""The linear protocol: what it reaches, what each learning rate gets, what stays frozen, what it writes."""
+
+import itertools
+import shutil
+
+import pytest
+import torch
+from classify_runs import LINEAR, lines, make_trainer, metrics, run_tool, write_coloured_set
+from torch.nn import functional as F
+
+from moco_det.classify import trainer as trainer_module
+from moco_det.config import get_cfg, merge_config
+from moco_det.model_zoo import get_config_file
+
+CACHED = ("CLASSIFY.FEATURES", "cached")
+RATES = ("CLASSIFY.MORE_LRS", "(1.0, 0.01)")
+
+
+@pytest.fixture(scope="module")
+def finished(coloured, weights, tmp_path_factory):
+    return run_tool(LINEAR, coloured, tmp_path_factory.mktemp("run"), *RATES, weights=weights)
+
+
+def test_the_recipe_has_the_official_values():
+    """PAPER: MoCo v1 section 4.1; official code, main_lincls.py."""
+    cfg = get_cfg()
+    merge_config(cfg, get_config_file("ImageNet-Classification/linear_R_50_100ep"), [])
+    solver, views = cfg.SOLVER, cfg.INPUT.VIEWS
+    assert (solver.BASE_LR, solver.MOMENTUM, solver.WEIGHT_DECAY, solver.IMS_PER_BATCH) == (
+        30.0,
+        0.9,
+        0.0,
+        256,
+    )
+    assert (solver.EPOCHS, solver.STEP_EPOCHS, solver.GAMMA) == (100, (60, 80), 0.1)
+    assert (views.RECIPE, views.SIZE, views.CROP_SCALE) == ("crop_flip", 224, (0.08, 1.0))
+    assert (cfg.CLASSIFY.FREEZE, cfg.CLASSIFY.FEATURES, cfg.CLASSIFY.MORE_LRS) == (True, "live", ())
+
+
+def test_the_run_folder(finished, coloured):
+    assert {"config.yaml", "metrics.json", "run.json", "model_final.pth", "features"} <= {
+        path.name for path in finished.iterdir()
+    }
+    measured = [line for line in lines(finished) if "linear/top1" in line]
+    assert [line["iteration"] for line in measured] == [2, 5]  # each epoch of floor(24 / 8) steps
+    last = metrics(finished)
+    assert {"knn/top1", "linear/top1", "linear/top5", "linear/top1_best"} <= set(last)
+    assert last["linear/top1"] == last["linear/top1_lr_0.1"]  # the recipe's own, not the best
+    assert last["linear/top1_best"] == max(last[f"linear/top1_lr_{rate}"] for rate in ("0.1", "1", "0.01"))
+    assert "best on the test images, optimistic" in (finished / "log.txt").read_text()
+    saved = torch.load(finished / "model_final.pth", weights_only=True)
+    assert set(saved["model"]) == {f"{n}.{kind}" for n in range(3) for kind in ("weight", "bias")}
+    assert saved["classes"] == ["blue", "green", "red"]
+
+
+def test_classifiers_start_as_the_official_ones_and_all_alike(random_set, tmp_path):
+    trainer = make_trainer(LINEAR, random_set, tmp_path, *RATES)
+    first, *others = trainer.classifier.probes
+    assert first.weight.std().item() == pytest.approx(0.01, rel=0.1) and not first.bias.any()
+    assert all(torch.equal(first.weight, other.weight) for other in others)
+    groups = trainer.optimizer.param_groups
+    assert [(g["base_lr"], g["momentum"], g["weight_decay"]) for g in groups] == [
+        (0.1, 0.9, 0.0),
+        (1.0, 0.9, 0.0),
+        (0.01, 0.9, 0.0),
+    ]
+
+
+# ---- What it reaches: features by the label, and features that know nothing of it --------------------------
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Many images, which are never read: their features are made up."""
+    root = write_coloured_set(tmp_path_factory.mktemp("many"), 1)
+    for folder in root.glob("*/*"):
+        for number in range(1, 200):
+            shutil.copy(folder / "000.png", folder / f"{number:03d}.png")
+    return root
+
+
+def run_on(make_features, many, output, monkeypatch):
+    monkeypatch.setattr(
+        trainer_module, "cached_features", lambda model, folder, cache, **_: make_features(folder)
+    )
+    return metrics(run_tool(LINEAR, many, output, *CACHED, "SOLVER.EPOCHS", "5"))
+
+
+def test_separable_features_reach_100_percent(many, tmp_path, monkeypatch):
+    def separable(folder):
+        noise = torch.rand(len(folder), 512, generator=torch.Generator().manual_seed(0))
+        return F.pad(3.0 * F.one_hot(torch.tensor(folder.labels), 3), (0, 509)) + 0.1 * noise
+
+    found = run_on(separable, many, tmp_path, monkeypatch)
+    assert found["linear/top1"] == found["linear/top5"] == found["knn/top1"] == 100
+
+
+def test_shuffled_labels_stay_at_chance(many, tmp_path, monkeypatch):
+    def of_no_label(folder):
+        kind = torch.Generator().manual_seed(len(folder.root))  # other features for train and val
+        return torch.randn(len(folder), 512, generator=kind)
+
+    found = run_on(of_no_label, many, tmp_path, monkeypatch)
+    for name in ("linear/top1", "knn/top1"):  # 600 images: a standard deviation of 1.9 %
+        assert abs(found[name] - 100 / 3) < 8, name
+
+
+# ---- Several learning rates at once ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("features", ["live", "cached"])
+def test_several_learning_rates_are_each_alone(random_set, weights, tmp_path, features):
+    """Bit for bit."""
+    options = ("CLASSIFY.FEATURES", features, "SOLVER.EPOCHS", "3", "SOLVER.STEP_EPOCHS", "(1,)")
+    together = make_trainer(LINEAR, random_set, tmp_path / "all", *options, *RATES, weights=weights)
+    together.run()
+    for number, rate in enumerate(("0.1", "1.0", "0.01")):
+        words = (*options, "SOLVER.BASE_LR", rate)
+        alone = make_trainer(LINEAR, random_set, tmp_path / rate, *words, weights=weights)
+        alone.run()
+        for name, value in alone.classifier.probes[0].state_dict().items():
+            assert torch.equal(value, together.classifier.probes[number].state_dict()[name]), (rate, name)
+
+
+def test_a_step_is_that_of_the_definition(random_set, weights, tmp_path):
+    """Cross-entropy's gradient written out, and SGD with momentum, for three steps over the order of the epoch."""
+    trainer = make_trainer(LINEAR, random_set, tmp_path, *CACHED, "SOLVER.EPOCHS", "1", weights=weights)
+    start = trainer.classifier.probes[0].weight.detach().double()
+    features = trainer.features(trainer.train_set).double()
+    labels = torch.tensor(trainer.train_set.labels)
+    trainer.run()
+    weight, bias = start.clone(), torch.zeros(2, dtype=torch.float64)
+    moving = [torch.zeros_like(weight), torch.zeros_like(bias)]
+    for slots in itertools.islice(trainer._slots(), 3):
+        x, y = features[[i for _, i in slots]], labels[[i for _, i in slots]]
+        error = (x @ weight.T + bias).softmax(1) - F.one_hot(y, 2)  # nxC
+        for value, gradient, velocity in zip(
+            (weight, bias), (error.T @ x / len(x), error.mean(0)), moving, strict=True
+        ):
+            velocity.mul_(0.9).add_(gradient)
+            value.sub_(0.1 * velocity)
+    torch.testing.assert_close(trainer.classifier.probes[0].weight.double(), weight, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(trainer.classifier.probes[0].bias.double(), bias, atol=1e-4, rtol=1e-4)
+
+
+# ---- Frozen is frozen --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["layer2.0.conv1.weight", "bn1.running_mean", "bn1.num_batches_tracked"])
+def test_the_check_sees_the_smallest_change(random_set, tmp_path, name):
+    trainer = make_trainer(LINEAR, random_set, tmp_path)
+    trainer.check_frozen()
+    value = trainer.classifier.encoder.state_dict()[name]
+    first = (0,) * value.ndim
+    if value.is_floating_point():
+        value[first] = torch.nextafter(value[first], torch.tensor(9.0))
+    else:
+        value[first] += 1
+    with pytest.raises(RuntimeError, match=f"1 of its 120 tensors changed, e.g. {name}"):
+        trainer.check_frozen()
+
+
+def test_batch_norm_that_goes_on_learning_is_caught(random_set, tmp_path, monkeypatch):
+    """A run whose encoder is in training mode ends without a record."""
+    run_step = trainer_module.ClassifierTrainer.run_step
+
+    def in_training_mode(self):
+        self.classifier.encoder.train()
+        run_step(self)
+
+    monkeypatch.setattr(trainer_module.ClassifierTrainer, "run_step", in_training_mode)
+    with pytest.raises(RuntimeError, match=r"tensors changed, e.g. bn1.running_mean"):
+        run_tool(LINEAR, random_set, tmp_path)
+    assert not (tmp_path / "run.json").exists()
+
+
+# ---- Resume ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("features", ["live", "cached"])
+def test_stop_and_resume_equals_uninterrupted(random_set, weights, tmp_path, features):
+    options = ("CLASSIFY.FEATURES", features, *RATES)
+    first = make_trainer(LINEAR, random_set, tmp_path / "cut", *options, weights=weights)
+    first.max_iter = 4  # in the middle of an epoch
+    first.run()
+    resumed = make_trainer(LINEAR, random_set, tmp_path / "cut", *options, weights=weights, resume=True)
+    assert resumed.start_iter == 4
+    resumed.run()
+    whole = make_trainer(LINEAR, random_set, tmp_path / "whole", *options, weights=weights)
+    whole.run()
+    for name, value in whole.classifier.state_dict().items():
+        assert torch.equal(value, resumed.classifier.state_dict()[name]), name
+    losses = [{n: line[n] for n in ("iteration", "total_loss")} for line in lines(tmp_path / "whole")[1:]]
+    assert all(any(line.items() <= other.items() for other in lines(tmp_path / "cut")) for line in losses)
+
+
+def test_a_finished_run_that_lost_its_record_gets_it_back(finished, coloured, weights, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    (tmp_path / "run/run.json").unlink()
+    again = run_tool(LINEAR, coloured, tmp_path / "run", *RATES, weights=weights, flags=("--resume",))
+    assert metrics(again) == metrics(finished)
+
+
+def test_other_weights_do_not_continue_a_run(finished, coloured, weights, tmp_path, capsys):
+    """Of the same name, so that only their content tells."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    kept = weights.read_bytes()
+    states = torch.load(weights)
+    states["conv1.weight"] += 1
+    try:
+        torch.save(states, weights)
+        with pytest.raises(SystemExit):
+            run_tool(LINEAR, coloured, run, *RATES, weights=weights, flags=("--resume",))
+    finally:
+        weights.write_bytes(kept)
+    assert "is another file than the run" in capsys.readouterr().err

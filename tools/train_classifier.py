@@ -1,0 +1,11 @@
+#!/usr/bin/env python
+"""Judge features by a linear classifier and kNN, or train a classification network.
+
+tools/train_classifier.py --config-file configs/ImageNet-Classification/linear_R_50_100ep.yaml \
+    --weights output/backbone.pkl --images DIR --num-gpus 8
+"""
+
+from moco_det.classify.command import main
+
+if __name__ == "__main__":
+    main()
