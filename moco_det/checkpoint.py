@@ -8,11 +8,15 @@ from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 
 from moco_det.backbone_file import Preprocessing
+from moco_det.checkpoint_files import keep_newest, newest_first, newest_whole, read_checked
 from moco_det.files import appears_whole
 from moco_det.grouped_batch_norm import average_running_statistics
 from moco_det.machine import describe_machine
 
-CONTINUE_LOWER = "the last checkpoint is untouched: continue from it with a lower SOLVER.BASE_LR"
+CONTINUE_LOWER = (
+    "the checkpoints are untouched: start from the last one (MODEL.WEIGHTS) in another OUTPUT_DIR with a lower "
+    "SOLVER.BASE_LR, or with SOLVER.CLIP_GRADIENTS.ENABLED True"
+)
 
 
 class RunCheckpointer(Checkpointer):
@@ -47,6 +51,7 @@ class RunCheckpointer(Checkpointer):
             stride_in_1x1=stride_in_1x1,
         )
         self.num_images = num_images
+        self.keep = cfg.SOLVER.CHECKPOINT_KEEP
         self.record = {
             "config": cfg.dump(),
             "num_images": num_images,
@@ -82,9 +87,29 @@ class RunCheckpointer(Checkpointer):
                 "checkpoint, which is untouched"
             ) from error
         self.tag_last_checkpoint(os.path.basename(path))
+        keep_newest(self.save_dir, self.keep)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        # For other programs; a resume looks at the files.
+        with appears_whole(os.path.join(self.save_dir, "last_checkpoint")) as temporary:
+            temporary.write_text(last_filename_basename)
+
+    def has_checkpoint(self) -> bool:
+        return bool(newest_first(self.save_dir))
+
+    def load_newest(self) -> dict:
+        """Load the newest checkpoint that is as it was written; newer ones that are damaged are named in the log.
+
+        Raises:
+            ValueError: all are damaged, or it is of another run.
+        """
+        chosen, damaged = comm.all_gather(newest_whole(self.save_dir) if comm.is_main_process() else None)[0]
+        for reason in damaged:
+            self.logger.warning(f"The checkpoint {reason}; going back to the one before it")
+        return self.load(str(chosen))
 
     def _load_file(self, f: str) -> dict:
-        return torch.load(f, map_location="cpu", weights_only=True)
+        return read_checked(f)
 
     def _load_model(self, checkpoint: dict) -> None:
         """All or nothing: fvcore would skip what does not fit, with a line in the log.

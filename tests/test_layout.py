@@ -24,6 +24,7 @@ DOCUMENTS = (
     "docs/ABLATIONS.md",
     "docs/BENCHMARK.md",
     "docs/REPRODUCIBILITY.md",
+    "docs/RELIABILITY.md",
     "docs/CONVERTING.md",
 )
 
@@ -125,9 +126,10 @@ def test_recipes_have_the_official_values(name, official):
         assert node == value, key
 
 
-def test_the_tests_that_hold_the_promises_exist():
-    """In docs/REPRODUCIBILITY.md; "…::name" is a test of one of the files that it names."""
-    text = (REPOSITORY / "docs/REPRODUCIBILITY.md").read_text()
+@pytest.mark.parametrize("document", ["docs/REPRODUCIBILITY.md", "docs/RELIABILITY.md"])
+def test_the_tests_that_hold_the_promises_exist(document):
+    """A document's "…::name" is a test of one of the files that it names."""
+    text = (REPOSITORY / document).read_text()
     files = [REPOSITORY / path for path in set(re.findall(r"tests/[\w/]+\.py", text))]
     names = re.findall(r"::(test_\w+)", text)
     defined = {
