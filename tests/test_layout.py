@@ -145,7 +145,7 @@ def test_documents_name_what_exists(document):
     for path in re.findall(r"\b(?:tools|configs)/[\w./-]+\.(?:py|sh|yaml)", text):
         assert (REPOSITORY / path).is_file(), path
     for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
-        assert (REPOSITORY / link).exists(), link
+        assert (REPOSITORY / document).parent.joinpath(link).exists(), link
     keys = set(known_keys(get_cfg()))
     for key in re.findall(r"\b(?:MODEL|SOLVER|INPUT|DATASETS|DATALOADER|TEST)\.[A-Z0-9_.]*[A-Z0-9]\b", text):
         assert any(known == key or known.startswith(key + ".") for known in keys), key
