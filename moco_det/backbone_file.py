@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import os
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,18 @@ def _caffe2_blobs(content: Mapping) -> dict[str, Any] | None:
 
 class UnsafePickleError(ValueError):
     """A pickle asks for something that is neither an array nor a plain value."""
+
+
+# What stages that read no code say; only convert has the option.
+HOW_TO_TRUST = (
+    "if you trust where it comes from, convert it: tools/convert_to_d2.py --trust-pickle {} backbone.pkl"
+)
+
+
+def refused_by_torch(error: pickle.UnpicklingError) -> str:
+    """What ``torch.load(weights_only=True)`` found, in a few words; torch's own lines say how to run it."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return f"asks for {found[1]}" if found else "is damaged, or holds more than tensors and plain values"
 
 
 def restricted_load(path: str | os.PathLike) -> Any:

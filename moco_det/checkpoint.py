@@ -8,11 +8,15 @@ from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 
 from moco_det.backbone_file import Preprocessing
+from moco_det.checkpoint_files import keep_newest, newest_first, newest_whole, read_checked
 from moco_det.files import appears_whole
 from moco_det.grouped_batch_norm import average_running_statistics
 from moco_det.machine import describe_machine
 
-CONTINUE_LOWER = "the last checkpoint is untouched: continue from it with a lower SOLVER.BASE_LR"
+CONTINUE_LOWER = (
+    "the checkpoints are untouched: start from the last one (MODEL.WEIGHTS) in another OUTPUT_DIR with a lower "
+    "SOLVER.BASE_LR, or with SOLVER.CLIP_GRADIENTS.ENABLED True"
+)
 
 
 class RunCheckpointer(Checkpointer):
@@ -47,6 +51,7 @@ class RunCheckpointer(Checkpointer):
             stride_in_1x1=stride_in_1x1,
         )
         self.num_images, self.epochs = num_images, cfg.SOLVER.EPOCHS
+        self.keep = cfg.SOLVER.CHECKPOINT_KEEP
         self.record = {
             "config": cfg.dump(),
             "num_images": num_images,
@@ -82,15 +87,24 @@ class RunCheckpointer(Checkpointer):
                 "checkpoint, which is untouched"
             ) from error
         self.tag_last_checkpoint(os.path.basename(path))
+        keep_newest(self.save_dir, self.keep)
 
-    def load_last(self) -> dict | None:
-        """Load the last checkpoint in OUTPUT_DIR; called on all ranks.
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        # For other programs; a resume looks at the files.
+        with appears_whole(os.path.join(self.save_dir, "last_checkpoint")) as temporary:
+            temporary.write_text(last_filename_basename)
+
+    def has_checkpoint(self) -> bool:
+        return bool(newest_first(self.save_dir))
+
+    def load_newest(self) -> dict | None:
+        """Load the newest checkpoint that is as it was written; newer ones that are damaged are named in the log.
 
         Returns:
-            what it holds beside what was loaded; None when there is none.
+            what it holds beside what was loaded; None when there is no checkpoint.
 
         Raises:
-            ValueError: some machines have the checkpoint and some have not, or it is of another run.
+            ValueError: some machines have it and some have not, all are damaged, or it is of another run.
         """
         found = comm.all_gather(self.has_checkpoint())
         if any(found) and not all(found):
@@ -98,10 +112,15 @@ class RunCheckpointer(Checkpointer):
                 f"{sum(found)} of {len(found)} processes find a checkpoint in OUTPUT_DIR {self.save_dir!r}; "
                 "expected all or none: put OUTPUT_DIR on a disk that all machines share"
             )
-        return self.load(self.get_checkpoint_file()) if all(found) else None
+        if not all(found):
+            return None
+        chosen, damaged = comm.all_gather(newest_whole(self.save_dir) if comm.is_main_process() else None)[0]
+        for reason in damaged:
+            self.logger.warning(f"The checkpoint {reason}; going back to the one before it")
+        return self.load(str(chosen))
 
     def next_iteration(self, saved: dict, max_iter: int) -> int:
-        """Where a run goes on from what :meth:`load_last` gave; the log names what is other than it was.
+        """Where a run goes on from what :meth:`load_newest` gave; the log names what is other than it was.
 
         Raises:
             ValueError: the run is beyond ``max_iter``.
@@ -121,7 +140,7 @@ class RunCheckpointer(Checkpointer):
         return iteration
 
     def _load_file(self, f: str) -> dict:
-        return torch.load(f, map_location="cpu", weights_only=True)
+        return read_checked(f)
 
     def _load_model(self, checkpoint: dict) -> None:
         """All or nothing: fvcore would skip what does not fit, with a line in the log.

@@ -1,6 +1,7 @@
 """What the command lines share: how they end when the user can mend it, and the processes they run in."""
 
 import argparse
+import contextlib
 import functools
 import os
 import re
@@ -11,7 +12,10 @@ import torch
 from detectron2.engine import launch
 from detectron2.utils import comm
 from torch import distributed
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+from moco_det.interruption import STOPPED, passes_signals_on
+from moco_det.lost_processes import LOST, with_roll_call
 
 
 def user_errors(function: Callable) -> Callable:
@@ -34,6 +38,17 @@ def user_errors(function: Callable) -> Callable:
             message = _message_of_child(str(error))
             if message is None:
                 raise
+        except ProcessExitedException as error:
+            if error.exit_code in (STOPPED, LOST):  # it has said why
+                sys.exit(error.exit_code)
+            if not error.signal_name:
+                raise
+            print(
+                f"error: process {error.error_index} of this machine was killed by {error.signal_name}; continue "
+                "with --resume from the last checkpoint",
+                file=sys.stderr,
+            )
+            sys.exit(LOST)
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
 
@@ -49,7 +64,7 @@ def _message_of_child(traceback: str) -> str | None:
 
 def settle_processes(args: argparse.Namespace) -> None:
     """Set ``args.num_gpus``, the GPUs used on this machine: those asked for, else one where there is one, or as
-    many as torchrun started processes; 0 is the CPU.
+    many as torchrun started processes; 0 is the CPU. A restart by torchrun sets ``args.resume``.
 
     Raises:
         ValueError: more are asked for than this machine has, or they contradict torchrun.
@@ -58,6 +73,8 @@ def settle_processes(args: argparse.Namespace) -> None:
     started = processes_of_torchrun()
     if args.num_gpus is None:
         args.num_gpus = started if started and available else min(1, available)
+    if started and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
+        args.resume = True  # after a loss, torchrun starts all processes again
     if not 0 <= args.num_gpus <= available:
         raise ValueError(
             f"--num-gpus is {args.num_gpus}, but this machine has {available} CUDA GPUs; expected 0 (the CPU) "
@@ -102,14 +119,16 @@ def run_in_processes(function: Callable, args: argparse.Namespace, *function_arg
         return
     if args.num_gpus == 0 and args.num_machines > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # detectron2 joins with NCCL wherever it sees a GPU
-    launch(
-        function,
-        max(args.num_gpus, 1),
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=function_args,
-    )
+    starts_others = num_processes(args) > 1
+    with passes_signals_on() if starts_others else contextlib.nullcontext():
+        launch(
+            with_roll_call,
+            max(args.num_gpus, 1),
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(function, *function_args),
+        )
 
 
 def _run_under_torchrun(function: Callable, args: argparse.Namespace, function_args: tuple) -> None:
@@ -118,6 +137,6 @@ def _run_under_torchrun(function: Callable, args: argparse.Namespace, function_a
     distributed.init_process_group("nccl" if args.num_gpus else "gloo")
     try:
         comm.create_local_process_group(processes_of_torchrun())
-        function(*function_args)
+        with_roll_call(function, *function_args)
     finally:
         distributed.destroy_process_group()

@@ -7,6 +7,7 @@ import difflib
 import os
 from collections.abc import Iterable, Mapping
 
+import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg as _detectron2_get_cfg
 
@@ -193,7 +194,7 @@ def merge_config(
     for path in filter(None, (config_file, *overlays)):
         if not isinstance(path, CN) and not os.path.isfile(path):
             raise ValueError(f"config file {path!r} does not exist (looked in {os.getcwd()!r})")
-        loaded = path if isinstance(path, CN) else CN.load_yaml_with_base(path, allow_unsafe=False)
+        loaded = path if isinstance(path, CN) else load_yaml(path)
         keys = known_keys(CN(loaded))
         _refuse_unknown(keys, names, path)
         set_keys += keys
@@ -212,6 +213,23 @@ def merge_config(
     except (ValueError, AssertionError, KeyError) as error:
         raise ValueError(f"command line: {error}") from error
     return set_keys + list(opts[0::2])
+
+
+def load_yaml(path: str) -> dict:
+    """A YAML file over its ``_BASE_``, without running its tags.
+
+    Raises:
+        ValueError: the file is no YAML of keys and plain values.
+    """
+    try:
+        loaded = CN.load_yaml_with_base(path, allow_unsafe=False)
+    # The last three: what stands where keys or a name of a file should.
+    except (yaml.YAMLError, UnicodeDecodeError, AssertionError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} (or its _BASE_): not YAML of plain values: {reason}") from error
+    if not isinstance(loaded, dict):
+        raise ValueError(f"{path}: holds {loaded!r:.40}; expected keys and values")
+    return loaded
 
 
 def refuse_what_does_not_apply(

@@ -26,6 +26,7 @@ def appears_whole(path: str | os.PathLike) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())  # else a crash after the rename could leave an empty file under the name
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
         if isinstance(error.__cause__, OSError):
             raise  # of a file that is written inside this one: it says all already
@@ -35,3 +36,13 @@ def appears_whole(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # the error that led here says more
             temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that a new name is there after a power cut too. Some network file systems cannot, and need not."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -50,6 +50,11 @@ class StepStatistics(HookBase):
         self.steps += 1
         self.waited += self.trainer.data_seconds
         if is_due(self.trainer, self.period):
+            self.flush()
+
+    def flush(self) -> None:
+        """Store the mean of the steps since the last time, on all ranks at once."""
+        if self.steps:
             means = comm.reduce_dict({name: total / self.steps for name, total in self.sums.items()})
             if comm.is_main_process():
                 self._put({name: float(value) for name, value in means.items()})

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import stat
 from collections.abc import Sequence
 
 import numpy as np
@@ -155,11 +156,18 @@ def decode_rgb(path: str) -> Image.Image:
             (which have no stated range), or larger than Pillow's limit against decompression bombs.
     """
     try:
+        _refuse_pipe(path)
         with Image.open(path, formats=FORMATS) as image:
             image.load()
             return _to_rgb(_upright(image))
     except Exception as error:  # decoders raise a dozen types on broken files: struct.error, SyntaxError, …
         raise UnreadableImage(path, _reason(path, error)) from error
+
+
+def _refuse_pipe(path: str) -> None:
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder gives an error of its own
+        raise ValueError("a pipe or device, which could be waited for without end")
 
 
 def _reason(path: str, error: Exception) -> str:

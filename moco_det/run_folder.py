@@ -9,7 +9,9 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from moco_det.config import get_cfg, known_keys
+from moco_det.checkpoint_files import newest_first, remove_left_over
+from moco_det.config import get_cfg, known_keys, load_yaml
+from moco_det.files import appears_whole
 from moco_det.run_record import MACHINE_KEYS
 
 logger = logging.getLogger(__name__)
@@ -28,8 +30,10 @@ def prepare_run_folder(cfg, resume: bool) -> None:
     # Else two runs of the same config differ in their last bits on a GPU.
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
     if comm.is_main_process():
-        with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml"), "w") as file:
-            file.write(cfg.dump())
+        for name in remove_left_over(cfg.OUTPUT_DIR):
+            logger.info(f"Removed {name}, which an earlier process left half-written")
+        with appears_whole(os.path.join(cfg.OUTPUT_DIR, "config.yaml")) as temporary:
+            temporary.write_text(cfg.dump())
 
 
 def check_output(cfg, resume: bool) -> list[str]:
@@ -39,7 +43,7 @@ def check_output(cfg, resume: bool) -> list[str]:
         what a continuation changes, see :func:`check_continuation`.
     """
     changes = []
-    if os.path.exists(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint")):
+    if newest_first(cfg.OUTPUT_DIR):
         if not resume:
             raise ValueError(
                 f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} already holds a run; continue it with --resume, or choose another"
@@ -68,7 +72,7 @@ def settle_seed(cfg: CfgNode, resume: bool) -> None:
         return
     saved = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
     if resume and os.path.exists(saved):
-        cfg.SEED = CfgNode.load_yaml_with_base(saved, allow_unsafe=False)["SEED"]
+        cfg.SEED = load_yaml(saved)["SEED"]
     cfg.SEED = comm.all_gather(cfg.SEED)[0]
     if cfg.SEED < 0:
         cfg.SEED = comm.shared_random_seed() % 2**31
@@ -94,8 +98,7 @@ def check_continuation(cfg: CfgNode) -> list[str]:
     Raises:
         ValueError: names each key that differs, with both values.
     """
-    with open(os.path.join(cfg.OUTPUT_DIR, "config.yaml")) as file:
-        saved = yaml.safe_load(file)
+    saved = load_yaml(os.path.join(cfg.OUTPUT_DIR, "config.yaml"))
     asked = yaml.safe_load(cfg.dump())  # the same way round, so that tuples compare with lists
     # A key that is younger than the run had the effect of its default.
     defaults = yaml.safe_load(get_cfg().dump())

@@ -6,7 +6,7 @@ import os
 
 from torch import Tensor, nn
 
-from moco_det.backbone_file import Preprocessing, file_sha256
+from moco_det.backbone_file import HOW_TO_TRUST, Preprocessing, UnsafePickleError, file_sha256
 from moco_det.backbone_tensors import STEP_COUNTER, check_backbone
 from moco_det.sources import agreed_arch, agreed_preprocessing, locate_backbone, read_checkpoint
 
@@ -48,7 +48,7 @@ def read_start(path: str, arch_key: str, wanted_arch: str = "") -> Start:
             f"MODEL.WEIGHTS {path!r} is no file (looked in {os.getcwd()!r}); give a checkpoint on disk"
         )
     try:
-        found = locate_backbone(read_checkpoint(path))
+        found = locate_backbone(_read_safely(path))
         arch = agreed_arch(found)
         tensors, _ = check_backbone(found.backbone, arch)
         preprocessing = agreed_preprocessing(found)
@@ -58,6 +58,16 @@ def read_start(path: str, arch_key: str, wanted_arch: str = "") -> Start:
         raise ValueError(f"MODEL.WEIGHTS {path!r} is a {arch}; {arch_key} is {wanted_arch}: make them agree")
     which = f", {found.encoder} encoder" if found.encoder else ""
     return Start(path, file_sha256(path), f"{found.family}{which}", arch, preprocessing, tensors)
+
+
+def _read_safely(path: str) -> object:
+    try:
+        return read_checkpoint(path)
+    except ValueError as error:
+        if not isinstance(error.__cause__, UnsafePickleError):
+            raise
+        # read_checkpoint names an option that only convert has
+        raise ValueError(f"{error.__cause__}; {HOW_TO_TRUST.format(path)}") from error
 
 
 def start_from(encoders: list[nn.Module], start: Start) -> None:

@@ -1,5 +1,6 @@
 """Finding images, and decoding each kind of file to the pixels it shows."""
 
+import os
 import pickle
 
 import numpy as np
@@ -311,6 +312,12 @@ def test_other_unreadable_files(tmp_path, monkeypatch):
     assert_unreadable(tmp_path / "vanished.jpg", "no such file")
     (tmp_path / "folder.jpg").mkdir()
     assert_unreadable(tmp_path / "folder.jpg", "IsADirectoryError")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert_unreadable(tmp_path / "pipe.jpg", "a pipe or device")
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
+    assert_unreadable(tmp_path / "link.jpg", "no such file")
+    (tmp_path / "circle.jpg").symlink_to(tmp_path / "circle.jpg")
+    assert_unreadable(tmp_path / "circle.jpg", "symbolic links")
     Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "float.tif")
     assert_unreadable(tmp_path / "float.tif", "floating-point pixels have no stated range")
     (tmp_path / "script.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")

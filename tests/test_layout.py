@@ -24,6 +24,7 @@ DOCUMENTS = (
     "docs/ABLATIONS.md",
     "docs/BENCHMARK.md",
     "docs/REPRODUCIBILITY.md",
+    "docs/RELIABILITY.md",
     "docs/CONVERTING.md",
 )
 
@@ -125,9 +126,10 @@ def test_recipes_have_the_official_values(name, official):
         assert node == value, key
 
 
-def test_the_tests_that_hold_the_promises_exist():
-    """In docs/REPRODUCIBILITY.md; "…::name" is a test of one of the files that it names."""
-    text = (REPOSITORY / "docs/REPRODUCIBILITY.md").read_text()
+@pytest.mark.parametrize("document", ["docs/REPRODUCIBILITY.md", "docs/RELIABILITY.md"])
+def test_the_tests_that_hold_the_promises_exist(document):
+    """A document's "…::name" is a test of one of the files that it names."""
+    text = (REPOSITORY / document).read_text()
     files = [REPOSITORY / path for path in set(re.findall(r"tests/[\w/]+\.py", text))]
     names = re.findall(r"::(test_\w+)", text)
     defined = {
@@ -143,7 +145,7 @@ def test_documents_name_what_exists(document):
     for path in re.findall(r"\b(?:tools|configs)/[\w./-]+\.(?:py|sh|yaml)", text):
         assert (REPOSITORY / path).is_file(), path
     for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
-        assert (REPOSITORY / link).exists(), link
+        assert (REPOSITORY / document).parent.joinpath(link).exists(), link
     keys = set(known_keys(get_cfg()))
     for key in re.findall(r"\b(?:MODEL|SOLVER|INPUT|DATASETS|DATALOADER|TEST)\.[A-Z0-9_.]*[A-Z0-9]\b", text):
         assert any(known == key or known.startswith(key + ".") for known in keys), key

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from moco_det.epochs import Slot
+from moco_det.interruption import ignore_stop_signals
 from moco_det.labelled_folder import LabelledFolder, check_same_classes
 from moco_det.seeding import numpy_generator, torch_generator
 from moco_det.views import apply_view, center_view, draw_view
@@ -86,6 +87,7 @@ def view_batches(views: CentreViews, slots, num_workers: int) -> Iterator[dict]:
         num_workers=num_workers,
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=ignore_stop_signals,
         generator=torch_generator(0, "workers"),  # else DataLoader draws from the global one
     )
     for batch in batches:

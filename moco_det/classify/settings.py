@@ -5,6 +5,7 @@ import argparse
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
+from moco_det.agreement import check_agreement, settings_and_code
 from moco_det.config import get_cfg, known_keys, merge_config, refuse_what_does_not_apply
 from moco_det.model_zoo import get_config_file
 from moco_det.overlay_file import PREPROCESSING_KEYS
@@ -102,6 +103,7 @@ def build_config(args: argparse.Namespace, add_configs=()) -> tuple[CfgNode, Sta
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     start = _settle_encoder(cfg, given)
+    check_agreement(settings_and_code(cfg))
     settle_seed(cfg, args.resume)
     check_settings(cfg)
     cfg.freeze()

@@ -18,7 +18,9 @@ from moco_det.classify.features import cached_features
 from moco_det.classify.judge import JudgeClassifier, JudgeFeatures
 from moco_det.epochs import rank_batches, steps_per_epoch
 from moco_det.hooks import EpochLearningRate, LogWriter, StepStatistics, is_due
+from moco_det.interruption import StopOnSignal
 from moco_det.progress import ProgressBar
+from moco_det.run_logs import cut_metrics
 from moco_det.seeding import keyed_seed
 from moco_det.start import Start, start_from
 
@@ -60,7 +62,7 @@ class ClassifierTrainer(TrainerBase):
             momentum=cfg.SOLVER.MOMENTUM,
             weight_decay=cfg.SOLVER.WEIGHT_DECAY,  # on batch norm and biases too
         )
-        self.scaler = torch.amp.GradScaler(cfg.MODEL.DEVICE, enabled=False)  # StepStatistics asks for it
+        self.scaler = torch.amp.GradScaler(cfg.MODEL.DEVICE, enabled=False)
         self.checkpointer = RunCheckpointer(
             self.classifier.trained,
             cfg,
@@ -93,7 +95,7 @@ class ClassifierTrainer(TrainerBase):
             ValueError: some machines have the checkpoint and some have not, or it is of another run.
         """
         now = self.history.weights_sha256
-        saved = self.checkpointer.load_last()
+        saved = self.checkpointer.load_newest()
         if saved is None:
             return
         if self.history.weights_sha256 != now:
@@ -168,24 +170,34 @@ class ClassifierTrainer(TrainerBase):
         cfg = self.cfg
         writers = []
         if comm.is_main_process():
+            metrics = os.path.join(cfg.OUTPUT_DIR, "metrics.json")
+            cut_metrics(metrics, self.start_iter)
             writers = [
                 ProgressBar("classifier", self.max_iter),
                 LogWriter(lambda latest, done: describe_step(latest, done, self.max_iter, cfg.SOLVER.EPOCHS)),
-                JSONWriter(os.path.join(cfg.OUTPUT_DIR, "metrics.json")),
+                JSONWriter(metrics),
                 TensorboardXWriter(cfg.OUTPUT_DIR),
             ]
+        self.statistics = StepStatistics(
+            cfg.SOLVER.LOG_PERIOD, self.steps_per_epoch, cfg.SOLVER.IMS_PER_BATCH
+        )
         return [
             EpochLearningRate(cfg, self.optimizer, self.steps_per_epoch),
-            StepStatistics(cfg.SOLVER.LOG_PERIOD, self.steps_per_epoch, cfg.SOLVER.IMS_PER_BATCH),
+            self.statistics,
             judge,
             Writers(writers, cfg.SOLVER.LOG_PERIOD, self._period),
-            hooks.PeriodicCheckpointer(
-                self.checkpointer,
-                cfg.SOLVER.CHECKPOINT_EPOCHS * self.steps_per_epoch,
-                # All ranks take part in a save, one deletes.
-                max_to_keep=(cfg.SOLVER.CHECKPOINT_KEEP or None) if comm.is_main_process() else None,
-            ),
+            hooks.PeriodicCheckpointer(self.checkpointer, self._checkpoint_period),
+            StopOnSignal(self._save_before_stop),
         ]
+
+    @property
+    def _checkpoint_period(self) -> int:
+        return self.cfg.SOLVER.CHECKPOINT_EPOCHS * self.steps_per_epoch
+
+    def _save_before_stop(self) -> None:
+        self.statistics.flush()
+        if (self.iter + 1) % self._checkpoint_period:  # else it was just saved
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
 
     def run_step(self) -> None:
         start = time.perf_counter()

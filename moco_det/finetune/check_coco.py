@@ -1,5 +1,6 @@
 """The images and labels of data sets in the format of COCO or LVIS, for tools/check_datasets.py."""
 
+import math
 import os
 
 from detectron2.data import Metadata
@@ -129,6 +130,13 @@ def _compare(names: list[str], expected: list[str], findings: Findings) -> None:
         )
 
 
+def _refuse_strange_numbers(values: list) -> list:
+    for value in values:
+        if not (isinstance(value, int | float) and math.isfinite(value)):
+            raise ValueError(f"{value!r:.40} where a number should be")
+    return values
+
+
 class _Annotations:
     """Checks annotations one by one.
 
@@ -170,7 +178,7 @@ class _Annotations:
             add(FAULT, "annotation of an unknown image", where)
             return
         self.images.add(image_id)
-        x, y, width, height = annotation["bbox"]
+        x, y, width, height = _refuse_strange_numbers(annotation["bbox"])
         self._findings.add_box((x, y, x + width, y + height), self._sizes[image_id], where)
         if self._points and len(annotation.get("keypoints", ())) != 3 * self._points:
             add(FAULT, f"annotation without {self._points} keypoints", where)
@@ -184,6 +192,8 @@ class _Annotations:
             if (width, height) != tuple(self._sizes[image_id]):
                 self._findings.add(FAULT, "run-length mask of another size than its image", where)
         elif mask is not None:
+            for polygon in mask:
+                _refuse_strange_numbers(polygon)
             valid = [len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in mask]
             # COCO's reader passes over the bad polygons of an object, and over an object that has only such.
             if not valid or not (all(valid) if self._is_lvis else any(valid)):

@@ -1,9 +1,10 @@
 """Data sets of fine-tuning: the toy world's are registered here, and what is missing is said before training."""
 
+import contextlib
 import difflib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
@@ -114,6 +115,23 @@ def check_datasets(cfg: CfgNode, names: tuple[str, ...]) -> None:
         _check_files(name)
         _check_classes(cfg, name)
         _check_keypoints(cfg, name)
+
+
+@contextlib.contextmanager
+def names_faulty_labels(names: Sequence[str]) -> Iterator[None]:
+    """Readers of labels meet a fault with whatever exception it leads to; here it becomes a sentence.
+
+    Raises:
+        ValueError: names the data sets, what was met, and the tool that says more.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(
+            f"the labels of {', '.join(names)} cannot be read ({reason}); tools/check_datasets.py --datasets "
+            f"{' '.join(names)} lists what is wrong with them"
+        ) from error
 
 
 def needed_files(name: str) -> list[str]:

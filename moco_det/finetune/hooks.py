@@ -95,7 +95,11 @@ class RunState(HookBase):
     def after_step(self):
         # All processes take part; the checkpointer, which comes next, runs on the first only.
         if is_due(self.trainer.iter + 1, self._period, self.trainer.max_iter):
-            self._of_ranks = comm.all_gather(get_generators())
+            self.gather()
+
+    def gather(self) -> None:
+        """Collect the generators of all processes, which all call this."""
+        self._of_ranks = comm.all_gather(get_generators())
 
     def state_dict(self):
         return {

@@ -7,7 +7,7 @@ import yaml
 from detectron2.config import CfgNode
 
 from moco_det.backbone_file import Preprocessing, read_backbone
-from moco_det.config import known_keys
+from moco_det.config import known_keys, load_yaml
 from moco_det.model_zoo import get_init_file
 from moco_det.overlay_file import NOT_GIVEN, PREPROCESSING_KEYS, overlay_text, resolve_weights
 
@@ -46,7 +46,7 @@ def read_init(name: str) -> Init:
             f"make a .pkl of it: tools/convert_to_d2.py {name} backbone.pkl"
         )
     path = get_init_file(name)
-    values = CfgNode(CfgNode.load_yaml_with_base(path, allow_unsafe=False))
+    values = CfgNode(load_yaml(path))
     found = known_keys(values)
     if sorted(found) != sorted(OVERLAY_KEYS):
         raise ValueError(

@@ -8,9 +8,9 @@ import argparse
 import logging
 import os
 import random
+import weakref
 from collections.abc import Callable, Sequence
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import (
     build_detection_test_loader,
@@ -22,6 +22,7 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from moco_det.agreement import check_agreement, settings_and_code
 from moco_det.cli import (
     num_machines,
     num_processes,
@@ -32,7 +33,7 @@ from moco_det.cli import (
 )
 from moco_det.config import get_cfg, merge_config
 from moco_det.finetune.coco_evaluator import check_coco_evaluator
-from moco_det.finetune.datasets import check_datasets, register_toy_datasets
+from moco_det.finetune.datasets import check_datasets, names_faulty_labels, register_toy_datasets
 from moco_det.finetune.evaluators import build_evaluator, check_evaluator
 from moco_det.finetune.hooks import (
     BroadcastNormStatistics,
@@ -44,6 +45,7 @@ from moco_det.finetune.hooks import (
 from moco_det.finetune.inits import Init, check_init, read_init
 from moco_det.finetune.labels import check_label_fraction, take_labels
 from moco_det.finetune.mappers import build_mapper
+from moco_det.finetune.safe_checkpointer import SafeCheckpointer
 from moco_det.finetune.sampler import ResumableSampler, repeat_factors
 from moco_det.finetune.samples import write_sample_detections
 from moco_det.finetune.weights_check import (
@@ -52,6 +54,7 @@ from moco_det.finetune.weights_check import (
     check_preprocessing,
     read_weights,
 )
+from moco_det.interruption import StopOnSignal
 from moco_det.model_zoo import get_config_file, recipe_name
 from moco_det.progress import ProgressBar
 from moco_det.run_record import FILE_NAME as RECORD
@@ -81,12 +84,15 @@ class Trainer(DefaultTrainer):
             if start_iter:
                 logger.warning(f"{cfg.DATALOADER.SAMPLER_TRAIN} cannot be advanced: the data start anew")
             return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
-        dataset = get_detection_dataset_dicts(
-            cfg.DATASETS.TRAIN,
-            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-            min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
-            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
-        )
+        with names_faulty_labels(cfg.DATASETS.TRAIN):
+            dataset = get_detection_dataset_dicts(
+                cfg.DATASETS.TRAIN,
+                filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+                min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
+                if cfg.MODEL.KEYPOINT_ON
+                else 0,
+                proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+            )
         dataset = take_labels(dataset, cfg.DATASETS.LABEL_FRACTION, cfg.SEED)
         grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
         sampler = ResumableSampler(
@@ -103,7 +109,8 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name):
-        return build_detection_test_loader(cfg, dataset_name, mapper=build_mapper(cfg, is_train=False))
+        with names_faulty_labels([dataset_name]):
+            return build_detection_test_loader(cfg, dataset_name, mapper=build_mapper(cfg, is_train=False))
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name):
@@ -121,6 +128,8 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self):
         """detectron2's hooks, with ours between PreciseBN and the checkpoint."""
+        # Here, since the hooks are the first to hold it.
+        self.checkpointer = SafeCheckpointer(self.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.run_state = RunState(self.cfg.SEED, self.cfg.SOLVER.CHECKPOINT_PERIOD)
         stock = [
             self._precise_bn() if isinstance(hook, hooks.PreciseBN) else hook
@@ -136,7 +145,12 @@ class Trainer(DefaultTrainer):
             BroadcastNormStatistics(self.cfg.TEST.EVAL_PERIOD),
             self.run_state,
             *stock[place:],
+            StopOnSignal(self._save_before_stop),
         ]
+
+    def _save_before_stop(self) -> None:
+        self.run_state.gather()
+        self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
 
     def _precise_bn(self) -> hooks.PreciseBN:
         """detectron2's; but after a resume, its images are those that it would have gone on with."""
@@ -286,6 +300,7 @@ def _setup_logger(cfg: CfgNode) -> None:
 
 def _work(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
     """What each process does."""
+    check_agreement(settings_and_code(cfg))
     _setup_logger(cfg)
     default_setup(cfg, args)
     if cfg.MODEL.DEVICE == "cpu":
@@ -324,7 +339,7 @@ def _record(trainer: Trainer, args: argparse.Namespace, init: Init | None) -> No
 
 def _evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
     model = Trainer.build_model(cfg)
-    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     location = checkpointer.get_checkpoint_file() if _resumes(cfg, args) else cfg.MODEL.WEIGHTS
     weights = read_weights(location)
     checkpointer.load(location)

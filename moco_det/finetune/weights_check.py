@@ -24,7 +24,14 @@ from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from moco_det.backbone_file import Preprocessing, file_sha256, read_backbone
+from moco_det.backbone_file import (
+    HOW_TO_TRUST,
+    Preprocessing,
+    UnsafePickleError,
+    file_sha256,
+    read_backbone,
+    refused_by_torch,
+)
 from moco_det.finetune.inits import PREPROCESSING_KEYS, Init, preprocessing_of, read_init
 from moco_det.model_zoo import list_inits
 from moco_det.sources.layouts import IDENTITY_VAR
@@ -64,7 +71,10 @@ def read_weights(location: str) -> Weights:
     path = _local_path(location)
     preprocessing = None
     if path.endswith(".pkl"):
-        content = read_backbone(path)
+        try:
+            content = read_backbone(path)
+        except UnsafePickleError as error:
+            raise ValueError(f"MODEL.WEIGHTS {error}; {HOW_TO_TRUST.format(location)}") from error
         tensors, preprocessing = content.tensors, content.preprocessing
     else:
         tensors, preprocessing = _read_torch(path)
@@ -97,7 +107,12 @@ def _local_path(location: str) -> str:
 def _read_torch(path: str) -> tuple[dict[str, torch.Tensor], Preprocessing | None]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"MODEL.WEIGHTS {path!r} is no torch file of plain tensors: it {refused_by_torch(error)}; "
+            f"{HOW_TO_TRUST.format(path)}"
+        ) from error
+    except (RuntimeError, EOFError) as error:
         raise ValueError(f"MODEL.WEIGHTS {path!r} is no torch file of plain tensors: {error}") from error
     content = content if isinstance(content, dict) else {}
     states = content.get("model", content)

@@ -20,14 +20,16 @@ class UnreadableImages(HookBase):
     def after_step(self):
         self.pending += self.trainer.batch["unreadable"]
         if is_due(self.trainer, self.period):
-            found = comm.gather(self.pending)
-            self.pending = []
-            if comm.is_main_process():
-                slots = (self.trainer.iter + 1) * self.images_per_batch
-                self.log.update(itertools.chain.from_iterable(found), slots)
-                self.trainer.storage.put_scalar(
-                    "unreadable_images", len(self.log.files), smoothing_hint=False
-                )
+            self.flush()
+
+    def flush(self) -> None:
+        """Note what is pending, on all ranks at once."""
+        found = comm.gather(self.pending)
+        self.pending = []
+        if comm.is_main_process():
+            slots = (self.trainer.iter + 1) * self.images_per_batch
+            self.log.update(itertools.chain.from_iterable(found), slots)
+            self.trainer.storage.put_scalar("unreadable_images", len(self.log.files), smoothing_hint=False)
 
 
 def describe_step(latest: dict, done: int, max_iter: int, epochs: int) -> str:

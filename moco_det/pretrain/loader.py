@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from moco_det.epochs import PackedPaths, Slot, rank_batches, steps_per_epoch
 from moco_det.images import UnreadableImage, decode_rgb
+from moco_det.interruption import ignore_stop_signals
+from moco_det.run_logs import cut_unfinished_line
 from moco_det.seeding import numpy_generator, torch_generator
 from moco_det.views import BLUR_SIGMA, apply_view, check_view_settings, draw_view
 
@@ -137,6 +139,7 @@ def build_loader(
         num_workers=num_workers,
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=ignore_stop_signals,
         generator=torch_generator(seed, "workers"),  # else DataLoader draws from the global one
     )
     return _refuse_hopeless(batches)
@@ -186,6 +189,7 @@ class UnreadableLog:
         self.files: set[str] = set()
         if os.path.exists(path):
             if resume:
+                cut_unfinished_line(path)
                 with open(path, encoding="utf-8", errors="surrogateescape") as lines:
                     self.files = {line.split("\t")[0] for line in lines}
             else:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from moco_det.grouped_batch_norm import average_running_statistics, update_running_statistics
 from moco_det.hooks import is_due
+from moco_det.interruption import ignore_stop_signals
 from moco_det.knn import knn_accuracy, nearest
 from moco_det.labelled_folder import LabelledFolder, check_same_classes
 from moco_det.pretrain.diagnostics import effective_rank
@@ -58,7 +59,9 @@ class KNNMonitor(HookBase):
             comm.synchronize()
 
     def _batches(self, folder: LabelledFolder):
-        return torch.utils.data.DataLoader(folder, batch_size=64, num_workers=self.num_workers)
+        return torch.utils.data.DataLoader(
+            folder, batch_size=64, num_workers=self.num_workers, worker_init_fn=ignore_stop_signals
+        )
 
     def _batches_for_statistics(self, steps: int = 30):
         """Random batches as large as in training, whole groups: enough for a momentum of 0.1 to settle."""
@@ -69,7 +72,11 @@ class KNNMonitor(HookBase):
             generator=torch_generator(self.seed, "settle statistics"),
         )
         return torch.utils.data.DataLoader(
-            self.train, self.images_per_batch, sampler=sampler, num_workers=self.num_workers
+            self.train,
+            self.images_per_batch,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            worker_init_fn=ignore_stop_signals,
         )
 
     def _evaluate(self, model, when: str) -> None:

@@ -4,6 +4,7 @@ import argparse
 
 from detectron2.config import CfgNode
 
+from moco_det.agreement import check_agreement, settings_and_code
 from moco_det.config import get_cfg, known_keys, merge_config, refuse_what_does_not_apply
 from moco_det.model_zoo import get_config_file
 from moco_det.run_folder import settle_seed
@@ -31,6 +32,7 @@ APPLIES = (
     "SOLVER.EPOCHS",
     "SOLVER.STEP_EPOCHS",
     "SOLVER.PRECISION",
+    "SOLVER.CLIP_GRADIENTS",
     "SOLVER.ACCUMULATE",
     "SOLVER.ACTIVATION_CHECKPOINTING",
     "SOLVER.CHANNELS_LAST",
@@ -95,6 +97,7 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
         )
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
+    check_agreement(settings_and_code(cfg))
     settle_seed(cfg, args.resume)
     cfg.freeze()
     return cfg
@@ -111,6 +114,10 @@ def _refuse_what_has_no_effect(cfg: CfgNode, given: list[str]) -> None:
         ("MODEL.MOCO.BN_GROUP_SIZE", cfg.MODEL.MOCO.NORM != "BN", f"MODEL.MOCO.NORM {cfg.MODEL.MOCO.NORM}"),
         ("SOLVER.STEP_EPOCHS", cfg.SOLVER.LR_SCHEDULER_NAME == "EpochCosineLR", "EpochCosineLR"),
         ("SOLVER.GAMMA", cfg.SOLVER.LR_SCHEDULER_NAME == "EpochCosineLR", "EpochCosineLR"),
+        *(
+            (f"SOLVER.CLIP_GRADIENTS.{name}", not cfg.SOLVER.CLIP_GRADIENTS.ENABLED, "ENABLED False")
+            for name in ("CLIP_TYPE", "CLIP_VALUE", "NORM_TYPE")
+        ),
         ("TEST.KNN.", not cfg.TEST.KNN.IMAGES, "an empty TEST.KNN.IMAGES"),
     ):
         for key in given:

@@ -13,17 +13,21 @@ from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
 
+from moco_det.agreement import check_agreement, names_digest
 from moco_det.checkpoint import RunCheckpointer, RunHistory
 from moco_det.epochs import steps_per_epoch
 from moco_det.hooks import EpochLearningRate, LogWriter, StepStatistics
+from moco_det.interruption import StopOnSignal
 from moco_det.pretrain.diagnostics import CollapseWatch
 from moco_det.pretrain.hooks import UnreadableImages, describe_step
 from moco_det.pretrain.loader import UnreadableLog, build_loader
 from moco_det.pretrain.moco_checks import check_queue_size
 from moco_det.pretrain.monitor import KNNMonitor
+from moco_det.pretrain.numerics import LossGuard, stop_at_loss, with_clipped_gradients
 from moco_det.pretrain.preflight import unlabelled_images
 from moco_det.pretrain.start import read_pretraining_start
 from moco_det.progress import ProgressBar
+from moco_det.run_logs import cut_metrics
 from moco_det.schedule import check_schedule
 from moco_det.seeding import keyed_seed
 from moco_det.start import start_from
@@ -43,6 +47,7 @@ class PretrainTrainer(TrainerBase):
         self.cfg = cfg
         self.history = RunHistory()
         self.paths = unlabelled_images(cfg)
+        check_agreement({"the list of images": names_digest(self.paths, cfg.DATASETS.IMAGES)})
         check_schedule(cfg)
         check_queue_size(cfg, len(self.paths))
         self.steps_per_epoch = steps_per_epoch(len(self.paths), cfg.SOLVER.IMS_PER_BATCH)
@@ -57,6 +62,8 @@ class PretrainTrainer(TrainerBase):
             momentum=cfg.SOLVER.MOMENTUM,
             weight_decay=cfg.SOLVER.WEIGHT_DECAY,  # on batch norm and biases too, as in the official code
         )
+        self.optimizer = with_clipped_gradients(cfg, self.optimizer)
+        self.guard = LossGuard()
         # Small gradients would vanish in float16; in other precisions it does nothing.
         self.scaler = torch.amp.GradScaler(cfg.MODEL.DEVICE, enabled=cfg.SOLVER.PRECISION == "float16")
         self.checkpointer = RunCheckpointer(
@@ -89,7 +96,7 @@ class PretrainTrainer(TrainerBase):
         Raises:
             ValueError: some machines have the checkpoint and some have not, or it is of another run.
         """
-        saved = self.checkpointer.load_last()
+        saved = self.checkpointer.load_newest()
         if saved is not None:
             self.start_iter = self.checkpointer.next_iteration(saved, self.max_iter)
 
@@ -125,6 +132,8 @@ class PretrainTrainer(TrainerBase):
         cfg = self.cfg
         writers, unreadable = [], None
         if comm.is_main_process():
+            metrics = os.path.join(cfg.OUTPUT_DIR, "metrics.json")
+            cut_metrics(metrics, self.start_iter)
             unreadable = UnreadableLog(
                 os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt"),
                 max_share=cfg.DATASETS.MAX_UNREADABLE,
@@ -134,25 +143,33 @@ class PretrainTrainer(TrainerBase):
             writers = [
                 ProgressBar("pre-training", self.max_iter),
                 LogWriter(lambda latest, done: describe_step(latest, done, self.max_iter, cfg.SOLVER.EPOCHS)),
-                JSONWriter(os.path.join(cfg.OUTPUT_DIR, "metrics.json")),
+                JSONWriter(metrics),
                 TensorboardXWriter(cfg.OUTPUT_DIR),
             ]
         self.knn = KNNMonitor(cfg, self.steps_per_epoch) if cfg.TEST.KNN.IMAGES else None
         period, batch = cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.IMS_PER_BATCH
+        self.statistics = StepStatistics(period, self.steps_per_epoch, batch)
+        self.unreadable = UnreadableImages(unreadable, period, batch)
         return [
             EpochLearningRate(cfg, self.optimizer, self.steps_per_epoch),
-            StepStatistics(period, self.steps_per_epoch, batch),
-            UnreadableImages(unreadable, period, batch),
+            self.statistics,
+            self.unreadable,
             self.knn,
             CollapseWatch(period),
             hooks.PeriodicWriter(writers, period),
-            hooks.PeriodicCheckpointer(
-                self.checkpointer,
-                cfg.SOLVER.CHECKPOINT_EPOCHS * self.steps_per_epoch,
-                # All ranks take part in a save, one deletes.
-                max_to_keep=(cfg.SOLVER.CHECKPOINT_KEEP or None) if comm.is_main_process() else None,
-            ),
+            hooks.PeriodicCheckpointer(self.checkpointer, self._checkpoint_period),
+            StopOnSignal(self._save_before_stop),
         ]
+
+    @property
+    def _checkpoint_period(self) -> int:
+        return self.cfg.SOLVER.CHECKPOINT_EPOCHS * self.steps_per_epoch
+
+    def _save_before_stop(self) -> None:
+        self.statistics.flush()
+        self.unreadable.flush()
+        if (self.iter + 1) % self._checkpoint_period:  # else it was just saved
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
 
     def run_step(self) -> None:
         start = time.perf_counter()
@@ -164,8 +181,16 @@ class PretrainTrainer(TrainerBase):
         self.optimizer.zero_grad()
         parts = [self._backward(part) for part in range(self.cfg.SOLVER.ACCUMULATE)]
         self.outputs = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
+        finite = comm.all_gather(self.guard.all_finite())
+        if not all(finite):
+            stop_at_loss(self, finite)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+
+    def forward_again(self) -> None:
+        """Repeat the forward passes of the step, on all ranks at once; the dictionary takes the batch twice."""
+        for part in range(self.cfg.SOLVER.ACCUMULATE):
+            self.moco({**self.batch, "iteration": self.iter, "micro_batch": part})
 
     def _backward(self, micro_batch: int) -> dict[str, torch.Tensor]:
         """Gradients of one micro-batch, added to those before it; returns what the model did, detached."""
@@ -175,6 +200,7 @@ class PretrainTrainer(TrainerBase):
         with self.model.no_sync() if distributed and not last else contextlib.nullcontext():
             outputs = self.model({**self.batch, "iteration": self.iter, "micro_batch": micro_batch})
             loss = sum(value for name, value in outputs.items() if name.startswith("loss")) / count
+            self.guard.note(loss)
             self.scaler.scale(loss).backward()
         return {name: value.detach() for name, value in outputs.items()}
 

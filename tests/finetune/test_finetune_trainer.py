@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
 from moco_det.finetune.trainer import Trainer, main
+from moco_det.interruption import STOPPED
 from moco_det.run_record import read_run_record
 from moco_det.testing import REPOSITORY
 
@@ -91,6 +93,38 @@ def test_stop_and_resume_equals_an_uninterrupted_run(train, seen):
     expected, found = parameters(whole), parameters(parts)  # with the statistics of PreciseBN
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
     assert read_run_record(parts)["seed"] == 1  # the checkpoint's
+
+
+def test_a_signal_saves_and_the_resumed_run_is_the_same(train, seen, monkeypatch):
+    """SIGTERM in the third iteration, of which no checkpoint was due; then the newest checkpoint is damaged."""
+    every = ("SOLVER.CHECKPOINT_PERIOD", "2", "TEST.EVAL_PERIOD", "2", "SOLVER.WARMUP_ITERS", "0")
+    words = ("--init", "random", "--resume", *every, "SOLVER.MAX_ITER", "4")
+    whole = train(*words, output="whole")
+    images, seen[:] = list(seen), []
+    step = Trainer.run_step
+
+    def run_step(self):
+        if self.iter == 2 and len(seen) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        step(self)
+
+    monkeypatch.setattr(Trainer, "run_step", run_step)
+    with pytest.raises(SystemExit) as stop:
+        train(*words, output="parts")
+    assert stop.value.code == STOPPED and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    parts = train(*words, output="parts")
+    assert seen == images and len(images) == 4
+    expected = parameters(whole)
+    assert [name for name, value in parameters(parts).items() if not torch.equal(expected[name], value)] == []
+
+    for name in ("model_final.pth", "model_0000003.pth"):
+        content = bytearray((parts / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (parts / name).write_bytes(content)
+    (parts / "run.json").unlink()
+    train(*words, output="parts")
+    assert "model_0000003.pth' is damaged" in (parts / "log.txt").read_text()
+    assert [name for name, value in parameters(parts).items() if not torch.equal(expected[name], value)] == []
 
 
 def test_a_finished_run_is_not_trained_again(train, backbone, seen):

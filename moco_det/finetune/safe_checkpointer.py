@@ -1,0 +1,62 @@
+"""detectron2's checkpointer, which runs no code from what it reads and leaves no half-written file."""
+
+import logging
+import os
+from typing import Any
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+
+from moco_det.backbone_file import restricted_load
+from moco_det.checkpoint_files import newest_whole
+from moco_det.files import appears_whole
+
+logger = logging.getLogger(__name__)
+
+
+class SafeCheckpointer(DetectionCheckpointer):
+    """Reads ``.pkl`` through the allow-list of :mod:`moco_det.backbone_file` and all else with ``weights_only``.
+
+    detectron2's own unpickles every ``.pkl`` in full, and torch before 2.6 every other file. A resume takes the
+    newest checkpoint that is as it was written.
+    """
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """As fvcore's, but the file appears whole or not at all."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict(), **kwargs}
+        data.update({key: value.state_dict() for key, value in self.checkpointables.items()})
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        self.logger.info(f"Saving checkpoint to {path}")
+        with appears_whole(path) as temporary:
+            torch.save(data, temporary)
+        self.tag_last_checkpoint(os.path.basename(path))
+
+    def get_checkpoint_file(self) -> str:
+        """The newest checkpoint of ``save_dir`` that is whole; damaged ones are named in the log.
+
+        Raises:
+            ValueError: all are damaged.
+        """
+        path, damaged = newest_whole(self.save_dir)
+        for reason in damaged:
+            logger.warning(f"The checkpoint {reason}; going back to the one before it")
+        return str(path) if path else super().get_checkpoint_file()
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        if not filename.endswith(".pkl"):
+            return super()._load_file(filename)
+        content = restricted_load(filename)
+        if "model" in content and "__author__" in content:
+            return content
+        # What Caffe2 and Detectron1 wrote; as in detectron2's own method.
+        blobs = content.get("blobs", content)
+        return {
+            "model": {name: value for name, value in blobs.items() if not name.endswith("_momentum")},
+            "__author__": "Caffe2",
+            "matching_heuristics": True,
+        }
+
+    def _torch_load(self, filename: str) -> Any:
+        return torch.load(filename, map_location="cpu", weights_only=True)

@@ -1,0 +1,87 @@
+"""SIGTERM and SIGUSR1, by which schedulers announce the end: a checkpoint after the step, then exit STOPPED."""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+logger = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# Exit code of a run that was asked to stop and saved itself: sysexits' EX_TEMPFAIL, "try again later".
+STOPPED = 75
+
+
+class StopOnSignal(HookBase):
+    """Ends a run after the step in which any of its processes got one of SIGNALS. Comes after the other hooks.
+
+    All processes end after the same step: they tell each other after each. A run whose last step is done goes on
+    to its end.
+    """
+
+    def __init__(self, save: Callable[[], None]):
+        """
+        Args:
+            save: called on all processes, with the trainer after a whole step.
+        """
+        self._save = save
+        self._asked: str | None = None
+
+    def before_train(self):
+        self._handlers = {number: signal.signal(number, self._ask) for number in SIGNALS}
+
+    def after_train(self):
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number, frame):
+        self._asked = signal.Signals(number).name
+
+    def after_step(self):
+        asked = list(filter(None, comm.all_gather(self._asked)))
+        done = self.trainer.iter + 1
+        if asked and done < self.trainer.max_iter:
+            logger.warning(f"{asked[0]}: saving a checkpoint after step {done}; continue with --resume")
+            self._save()
+            comm.synchronize()  # the first process to leave takes the others down
+            raise SystemExit(STOPPED)
+
+
+def ignore_stop_signals(_worker: int = 0) -> None:
+    """The ``worker_init_fn`` of loaders: schedulers signal all processes, and the run still needs its batch.
+
+    A worker still ends when the process that started it says so, with the same SIGTERM.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # which tells who sent it; not on macOS, where a worker ends
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process().pid
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
+
+
+@contextlib.contextmanager
+def passes_signals_on() -> Iterator[None]:
+    """A process that waits for those it started hands SIGNALS on to them, instead of dying."""
+
+    def pass_on(number, frame):
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, number)
+
+    handlers = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
