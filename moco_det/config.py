@@ -31,8 +31,9 @@ def add_moco_config(cfg: CN) -> None:
     # "memory_bank": a bank over the whole data set; entries of it, drawn for each step (InstDisc, Wu et al. 2018).
     # "end_to_end": an encoder that is trained too; the other SOLVER.IMS_PER_BATCH - 1 keys of the global batch.
     cfg.MODEL.MOCO.DICTIONARY = "queue"
-    # Negatives of a query (K), for "queue" and "memory_bank". Of the queue: the keys that it holds, from
-    # SOLVER.IMS_PER_BATCH to the number of images. Of the bank: the entries drawn, from 1 to the number of images.
+    # Negatives of a query (K), for "queue" and "memory_bank". Of the queue: the keys that it holds, from those of
+    # a step (SOLVER.IMS_PER_BATCH, with SYMMETRIC twice as many) to the number of images. Of the bank: the entries
+    # drawn, from 1 to the number of images.
     cfg.MODEL.MOCO.QUEUE_SIZE = 65536
     # "queue": momentum m of the key encoder, in [0, 1): k <- m k + (1 - m) q after each step. 0: keys by the query
     # encoder's own weights, which does not train (MoCo v1, section 4.1).
@@ -40,6 +41,10 @@ def add_moco_config(cfg: CN) -> None:
     # "end_to_end": True = one encoder for queries and keys; False = two, as Figure 2a draws it (the text does not
     # say).
     cfg.MODEL.MOCO.SHARED_ENCODER = False
+    # "queue", "end_to_end": the loss is the mean over both orders of the two views, each the query of the other.
+    # The CIFAR-10 demo of MoCo's authors has it for the queue, and adds the two. A step encodes twice as many
+    # queries and keys, and the queue takes the keys of both views. (A bank's key is the image's entry either way.)
+    cfg.MODEL.MOCO.SYMMETRIC = False
     # "memory_bank": momentum t of its entries, in [0, 1): entry <- normalise(t entry + (1 - t) q) after each step.
     # InstDisc's code: 0.5.
     cfg.MODEL.MOCO.BANK_MOMENTUM = 0.5
@@ -105,7 +110,8 @@ def add_moco_config(cfg: CN) -> None:
     # the statistics of batch norm stay in float32).
     cfg.SOLVER.PRECISION = "float32"
     # What follows changes memory and speed, not the algorithm.
-    # Micro-batches in which each process takes its images: all keys first, then the queries, one enqueue.
+    # Micro-batches in which each process takes its images: all keys first, then the queries, one enqueue. Where
+    # keys get gradients ("end_to_end"), by a gradient cache: one more forward pass.
     cfg.SOLVER.ACCUMULATE = 1
     # Keep only the input of each residual block and compute the rest anew in the backward pass.
     cfg.SOLVER.ACTIVATION_CHECKPOINTING = False

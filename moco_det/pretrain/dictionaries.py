@@ -48,14 +48,24 @@ def build_dictionary(cfg) -> "Dictionary":
 
 
 class Dictionary(nn.Module):
-    """What the mechanisms have in common. A step is: encode, then for each micro-batch compare, then update."""
+    """What the mechanisms have in common. A step: begin, encode, then compare each micro-batch, then update."""
+
+    # Whether the keys get gradients, so that accumulation takes a gradient cache.
+    trains_keys = False
 
     def key_encoder(self, encoder: nn.Module) -> nn.Module | None:
         """The encoder of the keys, made from that of the queries; None: there is no other one."""
         raise NotImplementedError
 
+    def begin(self, model: nn.Module) -> None:
+        """What comes before the keys of a step.
+
+        Args:
+            model: the MoCo; its two encoders.
+        """
+
     def encode(self, model: nn.Module, batch: dict) -> Tensor:
-        """The keys of the global batch: (N, C), unit-length, the same on all ranks.
+        """The keys of the global batch, for one order of the views: (N, C), unit-length, the same on all ranks.
 
         Args:
             model: the MoCo; its ``embed_keys`` and ``encoder_k``.
@@ -79,11 +89,16 @@ class Dictionary(nn.Module):
         """End the step.
 
         Args:
-            keys: (N, C) of the global batch; queries: (n, C) of all micro-batches of this rank.
+            keys: (N, C) of the global batch, with both orders of the views (2N, C); queries: (n, C) of all
+                micro-batches of this rank, with both orders (2n, C).
         """
 
-    def report(self) -> dict[str, Tensor]:
-        """Named scalars for the log."""
+    def report(self, keys_per_step: int) -> dict[str, Tensor]:
+        """Named scalars for the log.
+
+        Args:
+            keys_per_step: that :meth:`update` gets.
+        """
         return {}
 
 
@@ -111,16 +126,19 @@ class Queue(Dictionary):
         """The share of the queue that holds keys of images and not its random start, 0 to 1 (a scalar)."""
         return self.num_real / self.size
 
-    def report(self) -> dict[str, Tensor]:
-        return {"queue_real": self.share_real}
+    def report(self, keys_per_step: int) -> dict[str, Tensor]:
+        """And how many steps ago the oldest key of an image was made; 0 before there is one."""
+        return {"queue_real": self.share_real, "queue_age": (self.num_real / keys_per_step).ceil()}
 
     def key_encoder(self, encoder: nn.Module) -> nn.Module:
         return make_key_encoder(encoder)
 
+    def begin(self, model: nn.Module) -> None:
+        momentum_update(model.encoder_k, model.encoder_q, model.momentum)
+
     @torch.no_grad()
     def encode(self, model: nn.Module, batch: dict) -> Tensor:
-        momentum_update(model.encoder_k, model.encoder_q, model.momentum)
-        return model.embed_keys(batch["key"], batch["iteration"])  # NxC
+        return model.embed_keys(batch)  # NxC
 
     def compare(self, q: Tensor, keys: Tensor, own: Tensor) -> Tensor:
         return q @ self.negatives()  # nxK
@@ -150,6 +168,8 @@ class EndToEnd(Dictionary):
     The paper does not say whether queries and keys share an encoder; its figure draws two.
     """
 
+    trains_keys = True
+
     def __init__(self, shared_encoder: bool = False):
         super().__init__()
         self.shared_encoder = shared_encoder
@@ -159,7 +179,7 @@ class EndToEnd(Dictionary):
         return None if self.shared_encoder else make_key_encoder(encoder, trained=True)
 
     def encode(self, model: nn.Module, batch: dict) -> Tensor:
-        return model.embed_keys(batch["key"], batch["iteration"])  # NxC
+        return model.embed_keys(batch)  # NxC
 
     def compare(self, q: Tensor, keys: Tensor, own: Tensor) -> Tensor:
         count = len(keys)
@@ -207,7 +227,7 @@ class MemoryBank(Dictionary):
         super()._load_from_state_dict(*args, **kwargs)
         self.has_normaliser = bool(self.normaliser > 0)
 
-    def report(self) -> dict[str, Tensor]:
+    def report(self, keys_per_step: int) -> dict[str, Tensor]:
         return {"bank_real": self.num_real / len(self.seen)}
 
     def key_encoder(self, encoder: nn.Module) -> None:

@@ -22,8 +22,10 @@ from moco_det.grouped_batch_norm import (
     unshuffle,
     update_running_statistics,
 )
+from moco_det.pretrain.diagnostics import alignment, spread, uniformity
 from moco_det.pretrain.dictionaries import Dictionary, build_dictionary
 from moco_det.pretrain.moco_checks import check_moco_config
+from moco_det.pretrain.orders import CachedOrder, Order, swapped
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
 from moco_det.seeding import torch_generator
 
@@ -74,6 +76,7 @@ class MoCo(nn.Module):
         channels_last: bool = True,
         accumulate: int = 1,
         proximal: float = 0.0,
+        symmetric: bool = False,
         seed: int = 0,
     ):
         """
@@ -90,6 +93,7 @@ class MoCo(nn.Module):
                 are fastest in.
             accumulate: micro-batches in which a rank takes its images, see :meth:`forward`.
             proximal: weight of the squared distance between a query and its positive, added to the loss.
+            symmetric: the loss is the mean over both orders of the two views.
             seed: the run's seed, from which the shuffles are drawn.
         """
         super().__init__()
@@ -103,6 +107,7 @@ class MoCo(nn.Module):
         self.precision = precision
         self.accumulate = accumulate
         self.proximal = proximal
+        self.symmetric = symmetric
         self.seed = seed
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
@@ -127,6 +132,7 @@ class MoCo(nn.Module):
             "channels_last": cfg.SOLVER.CHANNELS_LAST,
             "accumulate": cfg.SOLVER.ACCUMULATE,
             "proximal": moco.PROXIMAL,
+            "symmetric": moco.SYMMETRIC,
             "seed": cfg.SEED,
         }
 
@@ -138,6 +144,8 @@ class MoCo(nn.Module):
         a step is as many calls as there are micro-batches: the first one makes all keys, each compares its
         part of the queries with the same dictionary, the last one updates it.
 
+        The symmetric form does all this for both orders of the views, with the same dictionary and weights.
+
         Args:
             batch: ``query`` and ``key``, two views of the same images, uint8 (n, 3, S, S) in RGB; ``index``, int64
                 (n,), which images of the data set they are (a memory bank reads these, and no key); ``iteration``,
@@ -148,28 +156,36 @@ class MoCo(nn.Module):
         """
         part = batch.get("micro_batch", 0)
         if part == 0:
-            self.keys, self.queries = self.dictionary.encode(self, batch), []  # NxC, the whole global batch
-        keys = self.keys
+            self.dictionary.begin(self)
+            orders = [batch, swapped(batch)] if self.symmetric else [batch]
+            cached = self.dictionary.trains_keys and self.accumulate > 1
+            self.orders = [(CachedOrder if cached else Order)(self, order) for order in orders]
+        outputs = [order.micro_batch(self, part) for order in self.orders]
+        if part == self.accumulate - 1:
+            # With both orders, the keys of the first view come first, as in the demo of MoCo's authors.
+            last_first = self.orders[::-1]
+            keys, queries = [order.keys for order in last_first], [order.queries for order in last_first]
+            self.dictionary.update(torch.cat(keys), torch.cat(queries))
+            update_running_statistics(self)  # of both encoders
+            del self.orders
+        return {name: sum(found[name] for found in outputs) / len(outputs) for name in outputs[0]}
+
+    def compare(self, q: Tensor, keys: Tensor, part: int, parts: int) -> dict[str, Tensor]:
+        """Losses and statistics of this rank's queries in a micro-batch.
+
+        Args:
+            q: (n, C) queries, those of micro-batch ``part`` of ``parts``; keys: (N, C) of the global batch.
+        """
         places = local_block(torch.arange(len(keys), device=keys.device))  # of this rank in the batch
-        own = places.chunk(self.accumulate)[part]  # n
+        own = places.chunk(parts)[part]  # n
         k = keys[own]  # nxC
-
-        x_q = self.normalized(batch["query"].chunk(self.accumulate)[part])  # nx3xSxS
-        q = self.embed(self.encoder_q, x_q)  # nxC
-
         positive = torch.einsum("nc,nc->n", q, k)  # n
         negatives = self.dictionary.compare(q, keys, own)  # nxK
         losses = {"loss_contrastive": self.dictionary.loss(positive, negatives, self.temperature)}
         if self.proximal:
             losses["loss_proximal"] = self.proximal * (q - k).square().sum(dim=1).mean()
-
-        report = {**self.dictionary.report(), **statistics(q, keys, positive, negatives)}
-        self.queries.append(q.detach())
-        if part == self.accumulate - 1:
-            self.dictionary.update(keys.detach(), torch.cat(self.queries))
-            update_running_statistics(self)  # of both encoders
-            del self.keys, self.queries
-        return {**losses, **report}
+        report = self.dictionary.report(len(keys) * (2 if self.symmetric else 1))
+        return {**losses, **report, **statistics(q, keys, positive, negatives)}
 
     def normalized(self, images: Tensor) -> Tensor:
         """uint8 images (n, 3, S, S) on any device -> float input of the encoders on the model's."""
@@ -185,20 +201,34 @@ class MoCo(nn.Module):
             embeddings = embeddings.float()
         return F.normalize(embeddings, dim=1)
 
-    def embed_keys(self, images: Tensor, iteration: int) -> Tensor:
-        """Keys of the whole global batch: this rank's uint8 (n, 3, S, S) -> (N, C)."""
-        encoder = self.encoder_q if self.encoder_k is None else self.encoder_k
-        images = images.to(self.pixel_mean.device, non_blocking=True)
+    def embed_queries(self, images: Tensor) -> Tensor:
+        """uint8 (n, 3, S, S) -> (n, C)."""
+        return self.embed(self.encoder_q, self.normalized(images))
+
+    def embed_keys(self, batch: dict) -> Tensor:
+        """Keys of the whole global batch, (N, C), from this rank's part of it."""
+        images, permutation = self.shuffled_keys(batch)  # nx3xSxS
+        keys = torch.cat([self.embed_shuffled(part) for part in images.chunk(self.accumulate)])  # nxC
+        return unshuffle(keys, permutation)
+
+    def embed_shuffled(self, images: Tensor) -> Tensor:
+        """uint8 (n, 3, S, S) by the encoder of the keys -> (n, C)."""
+        return self.embed(
+            self.encoder_q if self.encoder_k is None else self.encoder_k, self.normalized(images)
+        )
+
+    def shuffled_keys(self, batch: dict) -> tuple[Tensor, Tensor]:
+        """The images whose keys this rank makes, uint8 (n, 3, S, S), and the permutation (N,) that dealt them."""
+        images = batch["key"].to(self.pixel_mean.device, non_blocking=True)
         global_batch = images.shape[0] * comm.get_world_size()
         permutation = torch.arange(global_batch)
         if self.shuffle_bn:
-            generator = torch_generator(self.seed, "shuffle", iteration)
+            # Each order of the views is dealt out by itself.
+            purpose = "shuffle swapped" if batch.get("swapped") else "shuffle"
+            generator = torch_generator(self.seed, purpose, batch["iteration"])
             permutation = torch.randperm(global_batch, generator=generator)
         permutation = permutation.to(images.device)
-        shuffled = shuffle(images, permutation)  # nx3xSxS
-        parts = shuffled.chunk(self.accumulate)
-        keys = torch.cat([self.embed(encoder, self.normalized(part)) for part in parts])  # nxC
-        return unshuffle(keys, permutation)
+        return shuffle(images, permutation), permutation
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features of the query encoder before the head: uint8 (n, 3, S, S) -> (n, D)."""
@@ -222,6 +252,9 @@ def statistics(q: Tensor, keys: Tensor, positive: Tensor, negatives: Tensor) -> 
     """
     others = (q @ keys.T).sum() - positive.sum()
     return {
+        "alignment": alignment(positive),
+        "uniformity": uniformity(q),
+        "embedding_spread": spread(q),
         "accuracy": (positive > negatives.amax(dim=1)).float().mean(),  # (K+1)-way
         "similarity_positive": positive.mean(),
         "similarity_batch": others / (len(q) * max(len(keys) - 1, 1)),

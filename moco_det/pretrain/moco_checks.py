@@ -44,8 +44,8 @@ def check_dictionary(cfg) -> None:
     Raises:
         ValueError: with the key, the value found, what was expected and the mend.
     """
-    moco, solver = cfg.MODEL.MOCO, cfg.SOLVER
-    kind, batch = moco.DICTIONARY, solver.IMS_PER_BATCH
+    moco, batch = cfg.MODEL.MOCO, cfg.SOLVER.IMS_PER_BATCH
+    kind = moco.DICTIONARY
     for key, value, default, owner in (
         ("LOSS", moco.LOSS, "infonce", "memory_bank"),
         ("PROXIMAL", moco.PROXIMAL, 0.0, "memory_bank"),
@@ -64,16 +64,17 @@ def check_dictionary(cfg) -> None:
         raise ValueError(f"MODEL.MOCO.PROXIMAL is {moco.PROXIMAL}; expected 0 (off) or more")
     if kind == "memory_bank" and moco.QUEUE_SIZE < 1:
         raise ValueError(f"MODEL.MOCO.QUEUE_SIZE is {moco.QUEUE_SIZE}; expected 1 or more negatives")
-    if kind == "queue" and moco.QUEUE_SIZE < batch:
+    if kind == "memory_bank" and moco.SYMMETRIC:
         raise ValueError(
-            f"MODEL.MOCO.QUEUE_SIZE is {moco.QUEUE_SIZE}, smaller than SOLVER.IMS_PER_BATCH {batch}: a batch "
-            f"of keys does not fit; set it to {batch} or more"
+            "MODEL.MOCO.SYMMETRIC is True with MODEL.MOCO.DICTIONARY memory_bank, whose keys are entries of "
+            "images and not of views: there is no other order; set MODEL.MOCO.SYMMETRIC False"
         )
-    if kind == "end_to_end" and solver.ACCUMULATE > 1:
+    keys = 2 * batch if moco.SYMMETRIC else batch
+    if kind == "queue" and moco.QUEUE_SIZE < keys:
+        twice = ", twice with MODEL.MOCO.SYMMETRIC" if moco.SYMMETRIC else ""
         raise ValueError(
-            f"SOLVER.ACCUMULATE is {solver.ACCUMULATE} with MODEL.MOCO.DICTIONARY end_to_end, whose queries send "
-            "gradients to the keys of the whole batch; set SOLVER.ACCUMULATE 1, and to save memory "
-            "SOLVER.ACTIVATION_CHECKPOINTING True"
+            f"MODEL.MOCO.QUEUE_SIZE is {moco.QUEUE_SIZE}, smaller than SOLVER.IMS_PER_BATCH {batch}{twice}: the "
+            f"keys of a step do not fit; set it to {keys} or more"
         )
     if kind == "end_to_end" and batch < 2:
         raise ValueError(

@@ -15,6 +15,7 @@ from moco_det.hooks import is_due
 from moco_det.interruption import ignore_stop_signals
 from moco_det.knn import knn_accuracy, nearest
 from moco_det.labelled_folder import LabelledFolder, check_same_classes
+from moco_det.pretrain.diagnostics import effective_rank
 from moco_det.seeding import torch_generator
 
 logger = logging.getLogger(__name__)
@@ -82,11 +83,13 @@ class KNNMonitor(HookBase):
         train, train_labels = extract_features(model, self._batches(self.train))
         test, test_labels = extract_features(model, self._batches(self.test))
         accuracy = knn_accuracy(test, test_labels, train, train_labels, self.k, self.temperature)
+        rank = effective_rank(train)
         logger.info(
             f"kNN accuracy {when}: {accuracy:.1f} % of {len(test)} images, {len(self.test.classes)} classes, "
-            f"largest class {100 * test_labels.bincount().max() / len(test_labels):.1f} %"
+            f"largest class {100 * test_labels.bincount().max() / len(test_labels):.1f} %; effective rank of the "
+            f"features {rank:.1f} of {train.shape[1]}"
         )
-        self.trainer.storage.put_scalar("knn_accuracy", accuracy, smoothing_hint=False)
+        self.trainer.storage.put_scalars(smoothing_hint=False, knn_accuracy=accuracy, effective_rank=rank)
         self._write_neighbours(train, test)
 
     def _write_neighbours(self, train: Tensor, test: Tensor, queries: int = 8, k: int = 5) -> None:

@@ -1,19 +1,15 @@
-"""Numbers that have gone wrong: a loss that is not finite ends the run at its step; a collapse is said."""
+"""A loss that is not finite ends the run at its step, and is told apart; clipping of gradients."""
 
-import logging
 import os
 from collections.abc import Callable
 
 import torch
-from detectron2.engine import HookBase
 from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils import comm
 from torch import Tensor, nn
 
 from moco_det.checkpoint import CONTINUE_LOWER
 from moco_det.files import appears_whole
-
-logger = logging.getLogger(__name__)
 
 
 class LossGuard:
@@ -85,7 +81,7 @@ def first_not_finite(model: nn.Module, run: Callable[[], None]) -> str:
     """A sentence about the first layer, in the order of the computation, whose output is not finite.
 
     Args:
-        run: makes the model compute, without gradients.
+        run: makes the model compute.
     """
     found: list[str] = []
 
@@ -106,8 +102,7 @@ def first_not_finite(model: nn.Module, run: Callable[[], None]) -> str:
     leaves = [(name, module) for name, module in model.named_modules() if not any(module.children())]
     handles = [module.register_forward_hook(look(name)) for name, module in leaves]
     try:
-        with torch.no_grad():
-            run()
+        run()
     finally:
         for handle in handles:
             handle.remove()
@@ -132,33 +127,3 @@ def with_clipped_gradients(cfg, optimizer: torch.optim.Optimizer) -> torch.optim
     if clip.ENABLED and not clip.CLIP_VALUE > 0:
         raise ValueError(f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE is {clip.CLIP_VALUE}; expected a number above 0")
     return maybe_add_gradient_clipping(cfg, optimizer)
-
-
-class CollapseWarning(HookBase):
-    """Says, once, when the encoder has come to give all images the same embedding.
-
-    Fresh networks do so too, so it looks from a tenth of the run on.
-    """
-
-    # Mean cosine similarity of the queries of a batch with the keys of other images.
-    ALIKE = 0.99
-
-    def __init__(self):
-        self._said = False
-
-    def after_step(self):
-        trainer = self.trainer
-        latest = trainer.storage.latest() if comm.is_main_process() else {}
-        value, iteration = latest.get("similarity_batch", (0.0, -1))
-        if (
-            not self._said
-            and iteration == trainer.iter
-            and trainer.iter >= trainer.max_iter // 10
-            and value > self.ALIKE
-        ):
-            self._said = True
-            logger.warning(
-                f"Collapse: after step {trainer.iter + 1} the embeddings of different images have a mean "
-                f"similarity of {value:.3f} (1: all alike), so nothing is learned; try a lower SOLVER.BASE_LR, a "
-                "larger MODEL.MOCO.MOMENTUM, and look at sample_views.png"
-            )

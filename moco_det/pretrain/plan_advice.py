@@ -243,9 +243,7 @@ def save_memory(facts: Facts) -> str:
     parts = [
         count
         for count in range(solver.ACCUMULATE + 1, facts.local + 1)
-        if facts.local % count == 0
-        and facts.local // count % facts.group == 0
-        and facts.cfg.MODEL.MOCO.DICTIONARY != "end_to_end"  # which cannot take a batch in parts
+        if facts.local % count == 0 and facts.local // count % facts.group == 0
     ]
     if parts:
         found.append(

@@ -51,6 +51,7 @@ HAS_EFFECT = {
     "MOMENTUM": ("queue",),
     "SHUFFLE_BN": ("queue", "end_to_end"),
     "SHARED_ENCODER": ("end_to_end",),
+    "SYMMETRIC": ("queue", "end_to_end"),
     "BANK_MOMENTUM": ("memory_bank",),
     "PROXIMAL": ("memory_bank",),
 }

@@ -18,11 +18,12 @@ from moco_det.checkpoint import RunCheckpointer, RunHistory, describe_changes
 from moco_det.epochs import steps_per_epoch
 from moco_det.hooks import EpochLearningRate, LogWriter, StepStatistics
 from moco_det.interruption import StopOnSignal
+from moco_det.pretrain.diagnostics import CollapseWatch
 from moco_det.pretrain.hooks import UnreadableImages, describe_step
 from moco_det.pretrain.loader import UnreadableLog, build_loader
 from moco_det.pretrain.moco_checks import check_queue_size
 from moco_det.pretrain.monitor import KNNMonitor
-from moco_det.pretrain.numerics import CollapseWarning, LossGuard, stop_at_loss, with_clipped_gradients
+from moco_det.pretrain.numerics import LossGuard, stop_at_loss, with_clipped_gradients
 from moco_det.pretrain.preflight import unlabelled_images
 from moco_det.pretrain.start import read_pretraining_start
 from moco_det.progress import ProgressBar
@@ -172,9 +173,9 @@ class PretrainTrainer(TrainerBase):
         return [
             EpochLearningRate(cfg, self.optimizer, self.steps_per_epoch),
             self.statistics,
-            CollapseWarning(),
             self.unreadable,
             self.knn,
+            CollapseWatch(period),
             hooks.PeriodicWriter(writers, period),
             hooks.PeriodicCheckpointer(self.checkpointer, self._checkpoint_period),
             StopOnSignal(self._save_before_stop),

@@ -6,8 +6,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from moco_det.report.ablation_points import ABLATIONS
-from moco_det.report.ablation_results import LINEAR, Line
-from moco_det.report.figures import DPI, STYLE, mean_and_band, to_png
+from moco_det.report.ablation_results import LINEAR, UNTRAINED, Line
+from moco_det.report.figures import DPI, INK, STYLE, mean_and_band, to_png
 from moco_det.report.runs import Run
 
 # As Figure 3 of MoCo v1 has them: end-to-end, memory bank, MoCo; other curves take them in turn.
@@ -17,8 +17,13 @@ MARKERS = ("s", "^", "o")
 
 
 def ablation_figure(name: str, lines: Sequence[Line]) -> bytes:
-    """A PNG. Error bars are standard deviations over the seeds; a curve by epochs is a mean with its range."""
+    """A PNG. Error bars are standard deviations over the seeds; a curve by epochs is a mean with its range.
+
+    A dotted line is the linear probe of random weights.
+    """
     ablation = ABLATIONS[name]
+    measure = [line.summary(LINEAR) for line in lines if line.curve == UNTRAINED]
+    lines = [line for line in lines if line.curve != UNTRAINED]
     numbers = {curve: NAMED.get(curve, i) for i, curve in enumerate(dict.fromkeys(x.curve for x in lines))}
     with matplotlib.rc_context(STYLE):
         panels = 3 if ablation.by_epoch else 2
@@ -44,6 +49,12 @@ def ablation_figure(name: str, lines: Sequence[Line]) -> bytes:
                 _logarithmic(axis)
             elif not ablation.by_epoch:
                 axis.tick_params(axis="x", labelrotation=70)
+        # After the axes' ticks, which are the places of the points alone.
+        for value in (v for v in measure if v and not ablation.by_epoch):
+            axes[0].axhline(value.mean, color=INK, lw=1, ls=":")
+            axes[0].annotate(
+                "untrained", (1, value.mean), xycoords=("axes fraction", "data"), ha="right", va="bottom"
+            )
         axes[-1].legend()
         return to_png(figure)
 

@@ -27,7 +27,8 @@ class AblationRun:
     """A point with a seed. Ablations that share a point share its runs.
 
     Attributes:
-        name: of the point, see :func:`point_name`.
+        name: of the point, see :func:`point_name`, or of random weights, see :func:`untrained_name`.
+        recipe: of pre-training; empty: none, random weights are judged.
         options: KEY VALUE pairs over the point's recipe.
         fingerprint: what it is made of; a run of another one is another run.
     """
@@ -43,6 +44,11 @@ class AblationRun:
     def folder(self) -> str:
         """Below the output; ``pretrain`` and ``classify`` are in it."""
         return f"runs/{self.name}/seed{self.seed}"
+
+
+def untrained_name(scale: str) -> str:
+    """The name of the runs that judge random weights, against which a point has learnt something or not."""
+    return f"untrained_{Path(CLASSIFIERS[scale]).stem}"
 
 
 @functools.lru_cache
@@ -80,7 +86,7 @@ def plan_ablations(
     classes: Path,
     options: Sequence[str] = (),
 ) -> list[AblationRun]:
-    """Every run, seed by seed, so that what is cut has whole curves.
+    """Every run, and random weights as their measure, seed by seed, so that what is cut has whole curves.
 
     Args:
         names: of ABLATIONS.
@@ -93,18 +99,26 @@ def plan_ablations(
     points = [point for name in names for point in ABLATIONS[name].points[scale]]
     runs = {}
     for seed in range(1, seeds + 1):
+        text = _resolved(CLASSIFIERS[scale]).dump()
+        fingerprint = {"recipe": _digest(text), "code": COMMIT, "classes": shown["classes"]}
+        run = AblationRun(untrained_name(scale), "", (), seed, CLASSIFIERS[scale], fingerprint)
+        runs[run.folder] = run
         for point in points:
             own = (*different_options(point.recipe, point.options), *options)
             classifier = CLASSIFIERS[scale]
             text = json.dumps([_resolved(point.recipe).dump(), _resolved(classifier).dump(), own])
             fingerprint = {
-                "recipe": hashlib.sha256(text.encode()).hexdigest()[:12],
+                "recipe": _digest(text),
                 "code": COMMIT,
                 **shown,
             }
             run = AblationRun(point_name(point), point.recipe, own, seed, classifier, fingerprint)
             runs.setdefault(run.folder, run)
     return list(runs.values())
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _check_options(options: Sequence[str]) -> None:
@@ -142,7 +156,7 @@ def fingerprint_images(images: Path) -> str:
 
 def chain_of(
     run: AblationRun, output: Path, images: Path, classes: Path, flags: Sequence[str]
-) -> tuple[Step, Step]:
+) -> tuple[Step, ...]:
     """Pre-train, then judge by linear probe and kNN; then the weights go, since tens of runs would fill a disk.
 
     Args:
@@ -159,16 +173,16 @@ def chain_of(
         pretrained / RECORD,
         alongside=True,
     )
+    weights = ("--weights", str(pretrained / WEIGHTS)) if run.recipe else ()
     classify = Step(
         f"judge {run.name}, seed {run.seed}",
-        (tool + "train_classifier.py", "--config-file", f"configs/{run.classifier}.yaml")
-        + ("--weights", str(pretrained / WEIGHTS), "--images", str(classes), *flags)
-        + ("OUTPUT_DIR", str(judged), *seed),
+        (tool + "train_classifier.py", "--config-file", f"configs/{run.classifier}.yaml", *weights)
+        + ("--images", str(classes), *flags, "OUTPUT_DIR", str(judged), *seed),
         judged / RECORD,
         alongside=True,
         check=WeightsRemoval(folder),
     )
-    return pretrain, classify
+    return (pretrain, classify) if run.recipe else (classify,)
 
 
 @dataclass(frozen=True)

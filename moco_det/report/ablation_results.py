@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moco_det.report.ablation_plan import AblationRun, point_name
+from moco_det.report.ablation_plan import AblationRun, point_name, untrained_name
 from moco_det.report.ablation_points import ABLATIONS, FAILS, SCALES, X
 from moco_det.report.document import Table
 from moco_det.report.rows import Row, build_rows
@@ -16,28 +16,35 @@ from moco_det.run_record import read_run_record
 
 STAGE = "ablation"
 LINEAR, KNN = "linear/top1", "knn/top1"
+UNTRAINED = "untrained"  # the row of random weights
 
 
 def read_ablation_run(planned: AblationRun, output: Path) -> Run:
-    """The pre-training and its judgement as one run; its task is the name of the point.
+    """The pre-training, if there is one, and its judgement as one run; its task is the name of the point.
 
     Raises:
         ValueError: one of the two is not finished.
     """
     folder = output / planned.folder
-    pretrain, judged = read_run_record(folder / "pretrain"), read_run_record(folder / "classify")
+    judged = read_run_record(folder / "classify")
+    measured = {name: judged["metrics"].get(name) for name in (LINEAR, KNN)}
+    if not planned.recipe:
+        extra = {**judged["extra"], "task": planned.name}
+        return run_from_record({**judged, "stage": STAGE, "metrics": measured, "extra": extra}, {}, folder)
+    pretrain = read_run_record(folder / "pretrain")
     curves, notes = read_curves(folder / "pretrain/metrics.json")
     record = {
         **pretrain,
         "stage": STAGE,
+        "command": f"{pretrain['command']}\n{judged['command']}",
         "seconds": pretrain["seconds"] + judged["seconds"],
-        "metrics": {**pretrain["metrics"], **{name: judged["metrics"].get(name) for name in (LINEAR, KNN)}},
+        "metrics": {**pretrain["metrics"], **measured},
         "extra": {
             **pretrain["extra"],
             "task": planned.name,
             "recipe": planned.recipe,
             "options": list(planned.options),
-            "classify": {name: judged[name] for name in ("command", "commit", "config_hash", "seconds")},
+            "classify": {name: judged[name] for name in ("commit", "config_hash", "seconds")},
         },
     }
     return run_from_record(record, epoch_curves(curves), folder, tuple(notes))
@@ -72,6 +79,7 @@ class Line:
 
     Attributes:
         row: our runs; None: not run.
+        untrained: those of random weights; None: not run.
         printed: the paper's number; None also where the paper says that it fails.
         is_printed: the paper has this point.
     """
@@ -79,14 +87,15 @@ class Line:
     curve: str
     x: X
     row: Row | None
-    printed: float | None
-    is_printed: bool
+    printed: float | None = None
+    is_printed: bool = False
+    untrained: Row | None = None
 
     @property
     def learnt(self) -> bool | None:
-        """Whether kNN ended above what it was before training; None: not known."""
-        before, after = (self.summary(name) for name in ("knn_untrained", "knn_accuracy"))
-        return after.mean > before.mean if before and after else None
+        """Whether the linear probe is above that of random weights; None: not known."""
+        ours, theirs = self.summary(LINEAR), self.untrained.summary(LINEAR) if self.untrained else None
+        return ours.mean > theirs.mean if ours and theirs else None
 
     def summary(self, metric: str) -> Summary | None:
         return self.row.summary(metric) if self.row else None
@@ -105,7 +114,8 @@ def lines_of(
         Incomplete(e.folder, e.reason, (e.row[0], _iterations(e.row[0], runs), "none")) for e in incomplete
     ]
     rows, notes = build_rows([run for run in runs if run.stage == STAGE], missing)
-    lines = []
+    untrained = next((row for row in rows if row.task == untrained_name(scale)), None)
+    lines = [Line(UNTRAINED, "", untrained)]
     points = ablation.points[scale]
     for curve in dict.fromkeys(point.curve for point in points):
         printed = {} if ablation.by_epoch else dict(ablation.paper.get(curve, ()))
@@ -115,7 +125,9 @@ def lines_of(
             places.sort()
         for x in places:
             found = [row for row in rows if x in own and row.task == point_name(own[x])]
-            lines += [Line(curve, x, row, printed.get(x, FAILS), x in printed) for row in found or [None]]
+            lines += [
+                Line(curve, x, row, printed.get(x, FAILS), x in printed, untrained) for row in found or [None]
+            ]
     shown = {line.row.task for line in lines if line.row}
     return lines, [note for note in notes if any(note.startswith(task + ",") for task in shown)]
 
@@ -134,20 +146,21 @@ def ablation_table(name: str, scale: str, lines: Sequence[Line]) -> Table:
         raise ValueError(f"the scale is {scale!r}; expected one of {', '.join(SCALES)}")
     ablation = ABLATIONS[name]
     at_point = () if ablation.by_epoch else (ablation.x,)
-    header = ("run", *at_point, "n", "linear top-1, %", "kNN top-1, %", "kNN untrained → trained, %")
+    header = ("run", *at_point, "n", "linear top-1, %", "kNN top-1, %")
+    header += ("kNN while pre-training, first → last, %",)
     header += ("pretext accuracy, %", *(() if ablation.by_epoch else ("the paper: linear, ImageNet-1k, %",)))
     rows = []
     for line in lines:
         label = f"{line.curve} ({line.row.variant})" if line.row and line.row.variant else line.curve
-        monitor = f"{cell(line.summary('knn_untrained'))} → {cell(line.summary('knn_accuracy'))}"
+        first, last = (line.summary(name) for name in ("knn_untrained", "knn_accuracy"))
+        monitor = f"{first} → {last}" if first else "—"
         pretext = _percent(line.row, "pretext_accuracy") if line.row else "—"
         printed = () if ablation.by_epoch else (_printed(line),)
         rows.append(
             (
                 *(label, *((str(line.x),) if at_point else ()), line.row.count if line.row else "—"),
-                cell(line.summary(LINEAR))
-                + (", fails: kNN not above untrained" if line.learnt is False else ""),
-                *(cell(line.summary(KNN)), monitor if line.row else "—", pretext, *printed),
+                cell(line.summary(LINEAR)) + (", fails: not above untrained" if line.learnt is False else ""),
+                *(cell(line.summary(KNN)), monitor, pretext, *printed),
             )
         )
     return Table(header, tuple(rows), title=ablation.title)

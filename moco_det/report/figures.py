@@ -48,7 +48,9 @@ PRETRAINING_PANELS = (
     ("total_loss", "loss", 1),
     ("accuracy", "(K+1)-way accuracy, %", 100),
     ("queue_real", "share of real keys in the queue, %", 100),
+    ("bank_real", "share of real entries in the memory bank, %", 100),
     ("knn_accuracy", "kNN accuracy on labelled images, %", 1),
+    ("effective_rank", "effective rank of the features", 1),
 )
 
 
@@ -83,7 +85,7 @@ def pretraining_curves(runs: Sequence[Run]) -> bytes | None:
             for number, run in enumerate(runs):
                 color = ("#c8553d", *OTHER_COLORS)[number % (len(OTHER_COLORS) + 1)]
                 iterations, values = _columns(run.curves.get(name, []))
-                marker = "o" if name == "knn_accuracy" else None
+                marker = "o" if name in ("knn_accuracy", "effective_rank") else None
                 shown = [factor * value for value in values]
                 axis.plot(
                     iterations, shown, color=color, lw=1.4, marker=marker, ms=3.5, label=run.folder.name

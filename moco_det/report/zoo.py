@@ -15,7 +15,7 @@ from pathlib import Path
 
 from moco_det.paper_results import PAPER_RESULTS
 from moco_det.report.ablation_points import ABLATIONS, SCALES
-from moco_det.report.ablation_results import ablation_table, lines_of
+from moco_det.report.ablation_results import UNTRAINED, ablation_table, lines_of
 from moco_det.report.document import Table, markdown_table
 from moco_det.report.rows import Row, build_rows
 from moco_det.report.runs import Run, run_from_record
@@ -185,7 +185,7 @@ def kept_ablation_table(name: str, scale: str, runs: Sequence[Run]) -> str:
         )
     lines, notes = lines_of(name, scale, runs)
     rows = [line.row for line in lines if line.row]
-    if not rows:
+    if not any(line.row for line in lines if line.curve != UNTRAINED):
         return EMPTY
     parts = [markdown_table(ablation_table(name, scale, lines)), *(f"Note: {note}." for note in notes)]
     return "\n\n".join([*parts, _details(rows)])

@@ -8,6 +8,7 @@ import torch
 
 from moco_det.knn import knn_accuracy
 from moco_det.labelled_folder import LabelledFolder
+from moco_det.pretrain.diagnostics import effective_rank
 from moco_det.pretrain.moco import MoCo
 from moco_det.pretrain.monitor import KNNMonitor, extract_features, with_settled_statistics
 from moco_det.testing import tiny_pretrain_config, write_random_images
@@ -60,8 +61,8 @@ def test_test_images_are_judged_by_training_images(cfg):
             values = {}
 
             @classmethod
-            def put_scalar(cls, name, value, smoothing_hint):
-                cls.values[name] = value
+            def put_scalars(cls, smoothing_hint, **values):
+                cls.values |= values
 
     monitor, model = KNNMonitor(cfg, 3), make_model(cfg)
     monitor.trainer = Trainer
@@ -69,7 +70,7 @@ def test_test_images_are_judged_by_training_images(cfg):
     test, test_labels = extract_features(model, monitor._batches(monitor.test))
     train, train_labels = extract_features(model, monitor._batches(monitor.train))
     expected = knn_accuracy(test, test_labels, train, train_labels, 3, cfg.TEST.KNN.TEMPERATURE)
-    assert Trainer.storage.values == {"knn_accuracy": expected}
+    assert Trainer.storage.values == {"knn_accuracy": expected, "effective_rank": effective_rank(train)}
     assert expected < 90  # random colours: only images that judge themselves would do better
     for row in json.loads(Path(cfg.OUTPUT_DIR, "neighbours.json").read_text()):
         assert "/test/" in row["query"] and all("/train/" in n["path"] for n in row["neighbours"])

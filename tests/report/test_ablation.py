@@ -15,7 +15,6 @@ from moco_det.report.ablation_results import ablation_table, epoch_curves, lines
 from moco_det.report.document import markdown_table
 from moco_det.report.zoo import load_results, render
 from moco_det.steps import Step, run_chains
-from tests.report.conftest import make_record
 
 JUDGE = "toy/pretrain_moco_v2_R_18"  # any recipe; the fake tool reads none
 
@@ -77,9 +76,8 @@ def test_ablations_share_the_runs_that_are_the_same(folders):
     def names(*ablations):
         return {run.name for run in plan_ablations(ablations, "toy", 1, *folders)}
 
-    (shared,) = names("dictionary") & names("momentum")
-    assert shared == "moco_R_18"
-    assert len(names("dictionary", "momentum")) == len(names("dictionary")) + len(names("momentum")) - 1
+    assert names("dictionary") & names("momentum") == {"moco_R_18", "untrained_pretrain_moco_v2_R_18"}
+    assert len(names("dictionary", "momentum")) == len(names("dictionary")) + len(names("momentum")) - 2
     for one in ABLATIONS.values():
         for points in one.points.values():
             assert len({point_name(point) for point in points}) == len(points)
@@ -87,20 +85,20 @@ def test_ablations_share_the_runs_that_are_the_same(folders):
 
 def test_seeds_come_one_after_the_other_and_options_go_to_all(folders):
     runs = plan_ablations(["momentum"], "toy", 3, *folders, ["SOLVER.EPOCHS", "2"])
-    assert [run.seed for run in runs] == sorted(run.seed for run in runs) and len(runs) == 15
-    assert all(run.options[-2:] == ("SOLVER.EPOCHS", "2") for run in runs)
+    assert [run.seed for run in runs] == sorted(run.seed for run in runs) and len(runs) == 3 * (1 + 5)
+    assert all(run.options[-2:] == ("SOLVER.EPOCHS", "2") for run in runs if run.recipe)
 
 
 def test_images_recipe_and_options_make_other_runs(folders):
     images, classes = folders
-    prints = [plan_ablations(["momentum"], "toy", 1, images, classes)[0].fingerprint]
+    prints = [plan_ablations(["momentum"], "toy", 1, images, classes)[1].fingerprint]
     prints.append(
-        plan_ablations(["momentum"], "toy", 1, images, classes, ["SOLVER.EPOCHS", "2"])[0].fingerprint
+        plan_ablations(["momentum"], "toy", 1, images, classes, ["SOLVER.EPOCHS", "2"])[1].fingerprint
     )
     Image.new("RGB", (8, 8), "red").save(images / "b.jpg")
-    prints.append(plan_ablations(["momentum"], "toy", 1, images, classes)[0].fingerprint)
+    prints.append(plan_ablations(["momentum"], "toy", 1, images, classes)[1].fingerprint)
     (classes / "a.jpg").rename(classes / "c.jpg")
-    prints.append(plan_ablations(["momentum"], "toy", 1, images, classes)[0].fingerprint)
+    prints.append(plan_ablations(["momentum"], "toy", 1, images, classes)[1].fingerprint)
     assert len({json.dumps(one) for one in prints}) == 4
     with pytest.raises(ValueError, match="nowhere is neither a folder nor a list file"):
         plan_ablations(["momentum"], "toy", 1, images / "nowhere", classes)
@@ -123,30 +121,32 @@ metrics = {"knn_untrained": 16.0, "knn_accuracy": after, "epoch": 2.0}
 lines = [{"iteration": 0, "knn_accuracy": 16.0}, {"iteration": 99, "knn_accuracy": after, "accuracy": 0.5}]
 (out / "metrics.json").write_text("".join(json.dumps(line) + "\\n" for line in lines))
 for name in ("model_0000049.pth", "model_final.pth", "last_checkpoint"):
-    (out / name).write_text("weights")
+    (out / name).write_text("weights of 0.0" if "0.0" in words else "weights")
 """
 JUDGEMENT = """
 import json, pathlib, sys
 words = sys.argv
-weights = pathlib.Path(words[words.index("--weights") + 1])
-assert weights.read_text() == "weights"
+accuracy = 15.0
+if "--weights" in words:
+    weights = pathlib.Path(words[words.index("--weights") + 1]).read_text()
+    accuracy = {"weights of 0.0": 15.0}.get(weights, 40.0)
 out = pathlib.Path(words[words.index("OUTPUT_DIR") + 1])
 out.mkdir(parents=True)
 seed = int(words[words.index("SEED") + 1])
 record = json.loads(pathlib.Path(__file__).with_name("record.json").read_text())
-metrics = {"linear/top1": 40.0 + seed, "knn/top1": 20.0 + seed}
+metrics = {"linear/top1": accuracy + seed, "knn/top1": 20.0 + seed}
 (out / "run.json").write_text(json.dumps({**record, "stage": "classify", "seed": seed, "metrics": metrics}))
 """
 
 
 @pytest.fixture
-def tools(tmp_path, monkeypatch):
+def tools(tmp_path, monkeypatch, make_run):
     """tools/ in which m = 0.9 fails, and m = 0 learns nothing."""
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools/pretrain_moco.py").write_text(PRETRAIN)
     (tmp_path / "tools/train_classifier.py").write_text(JUDGEMENT)
-    record = make_record(extra={"iterations": 100, "task": "toy"}, seconds=60.0)
-    (tmp_path / "tools/record.json").write_text(json.dumps(record))
+    record = make_run("any", seconds=60.0) / "run.json"
+    record.rename(tmp_path / "tools/record.json")
     monkeypatch.setattr(ablation_plan, "REPOSITORY", tmp_path)
 
 
@@ -163,13 +163,12 @@ def test_the_command_goes_on_after_a_failure_and_says_what_is_missing(
     with pytest.raises(SystemExit):
         ablation.main(words)
     first = capfd.readouterr()
-    assert "2 of 10 runs failed" in first.err and "the loss is nan" in first.err
+    assert "2 of 12 runs failed" in first.err and "the loss is nan" in first.err
     table = (tmp_path / "out/momentum.md").read_text()
+    assert "| untrained |  | 2 | 16.5 ± 0.7 | 21.5 ± 0.7 | — | — | — |" in table
     shown = {line.split(" | ")[1]: line for line in table.splitlines() if line.startswith("| MoCo")}
     assert list(shown) == ["0", "0.9", "0.99", "0.999", "0.9999"]
-    assert "| 2 | 41.5 ± 0.7, fails: kNN not above untrained | 21.5 ± 0.7 | 16.0 → 10.0" in shown[
-        "0"
-    ].replace(" ± 0.0", "")
+    assert "| 2 | 16.5 ± 0.7, fails: not above untrained | 21.5 ± 0.7 | 16.0 ± 0.0 → 10.0 ± 0.0" in shown["0"]
     assert shown["0"].endswith("| fails |")
     assert "| — | — | — |" in shown["0.9"] and shown["0.9"].endswith("| 55.2 |")
     assert "| 2 | 41.5 ± 0.7 | 21.5 ± 0.7 | 16.0 ± 0.0 → 31.5 ± 0.7 | 50.0 | 57.8 |" in shown["0.99"]
@@ -177,14 +176,14 @@ def test_the_command_goes_on_after_a_failure_and_says_what_is_missing(
     with Image.open(tmp_path / "out/momentum.png") as picture:
         assert picture.width > picture.height
     content = json.loads((tmp_path / "out/momentum.json").read_text())
-    assert [len(point["runs"]) for point in content["points"]] == [2, 0, 2, 2, 2]
+    assert [len(point["runs"]) for point in content["points"]] == [2, 2, 0, 2, 2, 2]
     # The weights are gone, the records are not; nothing is run again.
     assert not list((tmp_path / "out").rglob("*.pth")) and not list((tmp_path / "out").rglob("last_check*"))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/runs").rglob("run.json")}
     with pytest.raises(SystemExit):
         ablation.main(words)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out/runs").rglob("run.json")}
-    assert len(before) == 16
+    assert len(before) == 18
     monkeypatch.setattr(ablation_plan, "COMMIT", "another")
     with pytest.raises(SystemExit):
         ablation.main(words)
@@ -195,17 +194,21 @@ def test_kept_runs_make_the_same_table(tools, words, folders, tmp_path):
     with pytest.raises(SystemExit):
         ablation.main(words)
     kept = load_results(tmp_path / "results", "ablations")
-    assert len(kept) == 8 and {run.record["extra"]["classify"]["seconds"] for run in kept} == {60.0}
+    assert len(kept) == 10
+    assert sum(run.record["extra"].get("classify", {}).get("seconds") == 60 for run in kept) == 8
     text = render("<!-- ablation:momentum-toy -->\n<!-- /ablation:momentum-toy -->", tmp_path / "results")
     runs, _ = read_ablation_runs(plan_ablations(["momentum"], "toy", 2, *folders), tmp_path / "out")
     lines, notes = lines_of("momentum", "toy", runs)
     assert markdown_table(ablation_table("momentum", "toy", lines)) in text and not notes
     assert "<details>" in text and "python tools/train_net.py" in text  # the command of the made-up record
+    empty = "<!-- ablation:shuffle_bn-toy -->\nNot measured yet.\n<!-- /ablation:shuffle_bn-toy -->"
+    assert render(empty, tmp_path / "results") == empty  # random weights alone are no ablation
     # Runs of another code stand apart and are not averaged with these.
-    path = next((tmp_path / "results/ablations").glob("*.json"))
+    paths = (tmp_path / "results/ablations").glob("*.json")
+    path = next(path for path in paths if '"moco_R_18"' in path.read_text())
     path.write_text(json.dumps({**json.loads(path.read_text()), "commit": "another"}))
     lines, notes = lines_of("momentum", "toy", load_results(tmp_path / "results", "ablations"))
-    assert sum(line.row is not None for line in lines) == 5 and "runs of different commit" in notes[0]
+    assert sum(line.row is not None for line in lines) == 6 and "runs of different commit" in notes[0]
 
 
 @pytest.mark.parametrize("name", ["dictionary-huge", "dictonary-toy", "toy"])
@@ -217,7 +220,8 @@ def test_an_unknown_ablation_in_a_document_is_refused(name, tmp_path):
 def test_a_dry_run_starts_nothing(words, tmp_path, capsys):
     ablation.main([*words, "--dry-run", "--", "SOLVER.EPOCHS", "2"])
     printed = capsys.readouterr().out
-    assert printed.count("tools/pretrain_moco.py") == printed.count("tools/train_classifier.py") == 10
+    assert printed.count("tools/pretrain_moco.py") == printed.count("--weights") == 10
+    assert printed.count("tools/train_classifier.py") == 12
     assert printed.count("SOLVER.EPOCHS 2") == 10 and not (tmp_path / "out").exists()
 
 

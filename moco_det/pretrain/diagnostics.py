@@ -1,0 +1,100 @@
+"""What embeddings look like beyond accuracy: near for views of an image, spread over the sphere, or collapsed.
+
+M: rows, C: length of an embedding, D: of a feature.
+"""
+
+import logging
+import math
+
+import torch
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+from torch import Tensor
+
+from moco_det.hooks import is_due
+
+logger = logging.getLogger(__name__)
+
+# Below these, embeddings or features are the same for all images, whatever the loss says: with a spread of 0.1 two
+# images have a cosine of 0.99.
+LEAST_SPREAD, LEAST_RANK = 0.1, 2.0
+
+
+def alignment(positive: Tensor) -> Tensor:
+    """Mean squared distance of unit-length positive pairs, from their cosines (M,): 0 to 4, lower is nearer.
+
+    Wang & Isola 2020, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the
+    Hypersphere", with their alpha of 2.
+    """
+    return 2 - 2 * positive.mean()
+
+
+def uniformity(x: Tensor) -> Tensor:
+    """Log of the mean of exp(-2 d^2) over the pairs of different rows of x (Wang & Isola 2020, with t = 2).
+
+    Args:
+        x: (M, C) unit-length.
+
+    Returns:
+        a scalar from -8 to 0; 0: all are the same. For two rows or more; for one it is 0.
+    """
+    return torch.pdist(x).square().mul(-2).exp().mean().log() if len(x) > 1 else x.new_zeros(())
+
+
+def spread(x: Tensor) -> Tensor:
+    """Standard deviation of an embedding's numbers over the rows, times sqrt(C): 0 collapsed, 1 spread evenly.
+
+    Args:
+        x: (M, C) unit-length. (Chen & He 2020, "Exploring Simple Siamese Representation Learning", Figure 2.)
+    """
+    return x.std(dim=0, correction=0).mean() * math.sqrt(x.shape[1])
+
+
+def effective_rank(x: Tensor, rows: int = 4096) -> float:
+    """exp of the entropy of the normalised singular values: the directions that the rows fill, 1 to min(M, D).
+
+    Roy & Vetterli 2007, "The effective rank: a measure of effective dimensionality".
+
+    Args:
+        x: (M, D) features, not all zero.
+        rows: of more than so many, as many evenly spaced ones are taken.
+    """
+    chosen = torch.linspace(0, len(x) - 1, min(rows, len(x))).long()
+    values = torch.linalg.svdvals(x[chosen].double())
+    shares = values / values.sum()
+    return float(torch.special.entr(shares).sum().exp())
+
+
+def describe_collapse(values: dict[str, float]) -> str | None:
+    """A sentence if the numbers say that all images look the same to the encoder, else None.
+
+    Args:
+        values: of the log: ``embedding_spread``, ``effective_rank``; one may be missing.
+    """
+    found, value = [], values.get("embedding_spread", 1.0)
+    if value < LEAST_SPREAD:
+        found.append(f"the spread of the embeddings is {value:.3f} (1: even, 0: all the same)")
+    if values.get("effective_rank", LEAST_RANK) < LEAST_RANK:
+        found.append(f"the features have an effective rank of {values['effective_rank']:.2f}")
+    if not found:
+        return None
+    return (
+        f"COLLAPSE: {' and '.join(found)}, so the encoder gives nearly the same for every image; if it lasts, the "
+        "run learns nothing: lower SOLVER.BASE_LR, and look at sample_views.png whether the views differ"
+    )
+
+
+class CollapseWatch(HookBase):
+    """Warns when embeddings collapse, once until they are spread again."""
+
+    def __init__(self, period: int):
+        self.period, self.warned = period, False
+
+    def after_step(self):
+        if comm.is_main_process() and is_due(self.trainer, self.period):
+            latest = self.trainer.storage.latest()
+            names = ("embedding_spread", "effective_rank")
+            found = describe_collapse({name: latest[name][0] for name in names if name in latest})
+            if found and not self.warned:
+                logger.warning(found)
+            self.warned = bool(found)

@@ -1,0 +1,108 @@
+"""The mechanisms on two processes are those on one; and the comparison catches planted bugs."""
+
+import contextlib
+from unittest import mock
+
+import pytest
+import torch
+from detectron2.utils import comm
+from mechanism_examples import (
+    SETTINGS,
+    make_batch,
+    make_model,
+    step,
+)
+from torch.nn.parallel import DistributedDataParallel
+
+from moco_det import grouped_batch_norm
+from moco_det.pretrain import dictionaries
+from moco_det.pretrain.dictionaries import MemoryBank
+from moco_det.seeding import torch_generator
+from moco_det.testing import run_processes
+
+
+def train(setting, bug=contextlib.nullcontext):
+    """Two steps on the ranks there are: losses, and the state after them."""
+    model = make_model(setting)
+    with bug():
+        wrapped = model
+        if comm.get_world_size() > 1:
+            wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        losses = []
+        for iteration in range(2):
+            batch = make_batch(iteration)
+            for name in ("query", "key", "index"):
+                batch[name] = grouped_batch_norm.local_block(batch[name])
+            losses.append(step(wrapped, batch))
+            optimizer.step()
+    grouped_batch_norm.average_running_statistics(model)
+    return losses, model.state_dict()
+
+
+def gradients_averaged_twice():
+    plain = grouped_batch_norm._GatherWithGradient.backward
+    wrong = staticmethod(lambda ctx, gradient: plain(ctx, gradient) / comm.get_world_size())
+    return mock.patch.object(grouped_batch_norm._GatherWithGradient, "backward", wrong)
+
+
+def gradients_of_the_own_rank_only():
+    def wrong(ctx, gradient):
+        return grouped_batch_norm.local_block(gradient)
+
+    return mock.patch.object(grouped_batch_norm._GatherWithGradient, "backward", staticmethod(wrong))
+
+
+def negatives_of_its_own():
+    wrong = lambda seed, *key: torch_generator(seed + comm.get_rank(), *key)  # noqa: E731
+    return mock.patch.object(dictionaries, "torch_generator", wrong)
+
+
+def bank_that_learns_from_its_own_rank():
+    plain = MemoryBank.update
+
+    def wrong(self, keys, queries):
+        local = grouped_batch_norm.local_block
+        self.index, keys = local(self.index), local(keys)
+        with mock.patch.object(dictionaries, "gather", lambda x: x):
+            plain(self, keys, queries)
+
+    return mock.patch.object(MemoryBank, "update", wrong)
+
+
+RANK_BUGS = {
+    "gradients averaged twice": ("two encoders", gradients_averaged_twice),
+    "gradients of the own rank only": ("two encoders", gradients_of_the_own_rank_only),
+    "negatives of its own": ("bank", negatives_of_its_own),
+    "bank of its own": ("bank", bank_that_learns_from_its_own_rank),
+}
+
+
+def _all_runs():
+    runs = {setting: train(setting) for setting in SETTINGS}
+    return runs | {name: train(setting, bug) for name, (setting, bug) in RANK_BUGS.items()}
+
+
+@pytest.fixture(scope="module")
+def two_ranks():
+    return run_processes(_all_runs, 2)
+
+
+def assert_one_algorithm(one, ranks):
+    for number, loss in enumerate(one[0]):
+        assert sum(losses[number] for losses, _ in ranks) / 2 == pytest.approx(loss, abs=1e-9)
+    for _, state in ranks:
+        for name, value in one[1].items():
+            torch.testing.assert_close(state[name], value, atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_two_ranks_train_what_one_trains(two_ranks, setting):
+    assert_one_algorithm(train(setting), [rank[setting] for rank in two_ranks])
+
+
+@pytest.mark.parametrize("bug", RANK_BUGS)
+def test_the_comparison_of_ranks_catches(two_ranks, bug):
+    one = train(RANK_BUGS[bug][0])
+    with pytest.raises(AssertionError):
+        assert_one_algorithm(one, [rank[bug] for rank in two_ranks])

@@ -1,0 +1,198 @@
+"""The symmetric form against loops, the gradient cache against whole batches; planted bugs caught."""
+
+import contextlib
+import copy
+from unittest import mock
+
+import pytest
+import torch
+from mechanism_examples import SETTINGS, TAU, embed, gradients, make_batch, make_model, step
+
+from moco_det.pretrain.dictionaries import Queue
+from moco_det.pretrain.orders import CachedOrder, Order
+from moco_det.seeding import torch_generator
+
+M = 0.9
+SYMMETRIC_QUEUE = {"DICTIONARY": "queue", "SYMMETRIC": True, "QUEUE_SIZE": 24, "MOMENTUM": M}
+
+
+# ---- The symmetric form with a queue -------------------------------------------------------------------
+
+
+def symmetric_queue_by_loops(f_q, f_k, queue, batch):
+    """Of the CIFAR-10 demo of MoCo's authors, the mean instead of the sum; queue: 24 keys, the oldest first."""
+    with torch.no_grad():
+        for k, q in zip(f_k.parameters(), f_q.parameters(), strict=True):
+            k.copy_(M * k + (1 - M) * q)
+    views = batch["query"], batch["key"]
+    total, keys = 0.0, {}
+    for one, (purpose, other) in enumerate((("shuffle", 1), ("shuffle swapped", 0))):
+        order = torch.randperm(8, generator=torch_generator(1, purpose, batch["iteration"])).tolist()
+        q = embed(f_q, views[one], list(range(8)))
+        with torch.no_grad():
+            k = keys[other] = embed(f_k, views[other], order)
+        for i in range(8):
+            own, others = (q[i] @ k[i] / TAU).exp(), sum((q[i] @ n / TAU).exp() for n in queue)
+            total += -(own / (own + others)).log() / 16
+    return total, [*queue, *keys[0], *keys[1]][16:]
+
+
+def assert_symmetric_queue_follows_the_loops(steps=2, bug=contextlib.nullcontext):
+    with mock.patch.dict(SETTINGS, {"here": SYMMETRIC_QUEUE}):
+        model = make_model("here")
+    queue = list(model.dictionary.keys.T.clone())
+    f_k = copy.deepcopy(model.encoder_k)
+    for iteration in range(steps):
+        batch = make_batch(iteration)
+        f_q = copy.deepcopy(model.encoder_q)
+        f_q.zero_grad()
+        expected, queue = symmetric_queue_by_loops(f_q, f_k, queue, batch)
+        expected.backward()
+        with bug():
+            assert step(model, batch) == pytest.approx(expected.item(), abs=1e-9), iteration
+        torch.testing.assert_close(gradients(model.encoder_q), gradients(f_q), atol=1e-8, rtol=1e-8)
+        start = int(model.dictionary.pointer)  # the oldest key
+        ours = torch.cat([model.dictionary.keys[:, start:], model.dictionary.keys[:, :start]], dim=1).T
+        torch.testing.assert_close(ours, torch.stack(queue), atol=1e-10, rtol=0)
+        with torch.no_grad():  # weights that move, as an optimizer moves them
+            for parameter in model.encoder_q.parameters():
+                parameter -= 0.05 * parameter.grad
+    assert model.encoder_q.bn1.num_batches_tracked == steps
+
+
+def test_the_symmetric_queue_equals_the_loops():
+    assert_symmetric_queue_follows_the_loops()
+
+
+def keys_of_one_view_only():
+    plain = Queue.update
+    return mock.patch.object(Queue, "update", lambda self, keys, q=None: plain(self, keys[:8]))
+
+
+def key_encoder_moved_for_each_order():
+    plain = Queue.encode
+
+    def wrong(self, model, batch):
+        if batch.get("swapped"):
+            self.begin(model)
+        return plain(self, model, batch)
+
+    return mock.patch.object(Queue, "encode", wrong)
+
+
+def queue_filled_between_the_orders():
+    plain = Order.micro_batch
+
+    def wrong(self, model, part):
+        outputs = plain(self, model, part)
+        model.dictionary.update(self.keys)
+        return outputs
+
+    return mock.patch.object(Order, "micro_batch", wrong)
+
+
+def views_not_swapped():
+    return mock.patch("moco_det.pretrain.moco.swapped", lambda batch: {**batch, "swapped": True})
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        keys_of_one_view_only,
+        key_encoder_moved_for_each_order,
+        queue_filled_between_the_orders,
+        views_not_swapped,
+    ],
+)
+def test_the_loops_tell_a_wrong_symmetric_step(bug):
+    with pytest.raises(AssertionError):
+        assert_symmetric_queue_follows_the_loops(2, bug)
+
+
+# ---- Micro-batches are the same algorithm --------------------------------------------------------------
+
+KINDS = {
+    "two encoders": {"DICTIONARY": "end_to_end"},
+    "shared encoder": {"DICTIONARY": "end_to_end", "SHARED_ENCODER": True},
+    "symmetric": {"DICTIONARY": "end_to_end", "SYMMETRIC": True},
+    "symmetric, shared": {"DICTIONARY": "end_to_end", "SYMMETRIC": True, "SHARED_ENCODER": True},
+    "symmetric queue": SYMMETRIC_QUEUE,
+}
+
+
+def assert_micro_batches_change_nothing(kind, parts, steps=3, bug=contextlib.nullcontext):
+    """Losses, gradients, and the state with the running statistics, over steps that change the weights."""
+    settings = {f"{kind} {a}": {**KINDS[kind], "BN_GROUP_SIZE": 2, "ACCUMULATE": a} for a in (1, parts)}
+    with mock.patch.dict(SETTINGS, settings):
+        whole, changed = (make_model(name) for name in settings)
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.05) for model in (whole, changed)]
+    for iteration in range(steps):
+        expected = step(whole, make_batch(iteration))
+        with bug():
+            assert step(changed, make_batch(iteration)) == pytest.approx(expected, abs=1e-9)
+        encoders = [[e for e in (m.encoder_q, m.encoder_k) if e is not None] for m in (whole, changed)]
+        ours, theirs = (gradients(*pair) for pair in encoders)
+        torch.testing.assert_close(theirs, ours, atol=1e-10, rtol=1e-8)
+        for optimizer in optimizers:
+            optimizer.step()
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(changed.state_dict()[name], value, atol=1e-9, rtol=1e-8)
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_micro_batches_change_nothing(kind, parts):
+    assert_micro_batches_change_nothing(kind, parts)
+
+
+def gradients_of_another_micro_batch():
+    plain = CachedOrder.__init__
+
+    def wrong(self, model, batch):
+        plain(self, model, batch)
+        self.gradients[0] = self.gradients[0][::-1]
+
+    return mock.patch.object(CachedOrder, "__init__", wrong)
+
+
+def keys_without_their_gradients():
+    plain = CachedOrder.__init__
+
+    def wrong(self, model, batch):
+        plain(self, model, batch)
+        self.gradients[1] = [torch.zeros_like(part) for part in self.gradients[1]]
+
+    return mock.patch.object(CachedOrder, "__init__", wrong)
+
+
+def gradient_of_a_mean_divided_twice():
+    plain = CachedOrder.micro_batch
+
+    def wrong(self, model, part):
+        outputs = plain(self, model, part)
+        loss = outputs["loss_contrastive"]
+        return {**outputs, "loss_contrastive": loss.detach() + (loss - loss.detach()) / model.accumulate}
+
+    return mock.patch.object(CachedOrder, "micro_batch", wrong)
+
+
+@pytest.mark.parametrize(
+    "bug", [gradients_of_another_micro_batch, keys_without_their_gradients, gradient_of_a_mean_divided_twice]
+)
+def test_the_comparison_tells_a_wrong_cache(bug):
+    with pytest.raises(AssertionError):
+        assert_micro_batches_change_nothing("two encoders", 2, 1, bug)
+
+
+def test_the_cache_keeps_the_graph_of_one_micro_batch_at_a_time():
+    """Bytes that the backward pass holds after the first micro-batch, counted by autograd's own hook."""
+    kept = {}
+    for parts in (1, 4):
+        setting = {"DICTIONARY": "end_to_end", "BN_GROUP_SIZE": 2, "ACCUMULATE": parts}
+        with mock.patch.dict(SETTINGS, {"here": setting}):
+            model, total = make_model("here"), []
+        pack = lambda tensor, total=total: total.append(tensor.nbytes) or tensor  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model({**make_batch(0), "micro_batch": 0})
+        kept[parts] = sum(total)
+    assert kept[4] < 0.5 * kept[1]
