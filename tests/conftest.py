@@ -1,6 +1,19 @@
+import logging
+
 import pytest
 import torch
 from checkpoint_examples import official_moco, random_states
+
+LOGGERS = [logging.getLogger(name) for name in ("moco_det", "detectron2", "fvcore")]
+AT_FIRST = [(logger.handlers[:], logger.propagate, logger.level) for logger in LOGGERS]
+
+
+@pytest.fixture(autouse=True)
+def loggers_as_at_first():
+    """A run points the loggers at its folder and keeps them from pytest; undo both, also of fixtures' runs."""
+    for logger, state in zip(LOGGERS, AT_FIRST, strict=True):
+        logger.handlers[:], logger.propagate, level = state
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ DOCUMENTS = (
     "docs/ABLATIONS.md",
     "docs/BENCHMARK.md",
     "docs/REPRODUCIBILITY.md",
-    "docs/ROBUSTNESS.md",
+    "docs/RELIABILITY.md",
     "docs/CONVERTING.md",
 )
 
@@ -126,7 +126,7 @@ def test_recipes_have_the_official_values(name, official):
         assert node == value, key
 
 
-@pytest.mark.parametrize("document", ["docs/REPRODUCIBILITY.md", "docs/ROBUSTNESS.md"])
+@pytest.mark.parametrize("document", ["docs/REPRODUCIBILITY.md", "docs/RELIABILITY.md"])
 def test_the_tests_that_hold_the_promises_exist(document):
     """A document's "…::name" is a test of one of the files that it names."""
     text = (REPOSITORY / document).read_text()
@@ -145,7 +145,7 @@ def test_documents_name_what_exists(document):
     for path in re.findall(r"\b(?:tools|configs)/[\w./-]+\.(?:py|sh|yaml)", text):
         assert (REPOSITORY / path).is_file(), path
     for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
-        assert (REPOSITORY / link).exists(), link
+        assert (REPOSITORY / document).parent.joinpath(link).exists(), link
     keys = set(known_keys(get_cfg()))
     for key in re.findall(r"\b(?:MODEL|SOLVER|INPUT|DATASETS|DATALOADER|TEST)\.[A-Z0-9_.]*[A-Z0-9]\b", text):
         assert any(known == key or known.startswith(key + ".") for known in keys), key

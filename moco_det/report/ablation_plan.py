@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,12 +188,13 @@ def chain_of(
 
 @dataclass(frozen=True)
 class WeightsRemoval:
-    """Removes the weights below a run's folder; its records, curves and logs stay."""
+    """Removes the weights and cached features below a run's folder; its records, curves and logs stay."""
 
     folder: Path
 
     def __call__(self) -> None:
         for path in self.folder.rglob("*.pth"):
             path.unlink()
+        shutil.rmtree(self.folder / "classify/features", ignore_errors=True)
         for path in self.folder.rglob("last_checkpoint"):
             path.unlink()

@@ -34,17 +34,6 @@ def toyworld(tmp_path_factory):
     register_toy_datasets()
 
 
-@pytest.fixture(autouse=True)
-def loggers_as_before():
-    """A run points the loggers at its folder and keeps them from pytest; undo both."""
-    loggers = [logging.getLogger(name) for name in ("moco_det", "detectron2", "fvcore")]
-    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
-    yield
-    for logger, state in zip(loggers, before, strict=True):
-        logger.handlers[:], logger.propagate, level = state
-        logger.setLevel(level)
-
-
 @pytest.fixture
 def log(caplog):
     """What moco_det logs, from INFO on."""

@@ -134,6 +134,8 @@ out = pathlib.Path(words[words.index("OUTPUT_DIR") + 1])
 out.mkdir(parents=True)
 seed = int(words[words.index("SEED") + 1])
 record = json.loads(pathlib.Path(__file__).with_name("record.json").read_text())
+(out / "features").mkdir()
+(out / "features/train.pt").write_text("cached")
 metrics = {"linear/top1": accuracy + seed, "knn/top1": 20.0 + seed}
 (out / "run.json").write_text(json.dumps({**record, "stage": "classify", "seed": seed, "metrics": metrics}))
 """
@@ -178,7 +180,7 @@ def test_the_command_goes_on_after_a_failure_and_says_what_is_missing(
     content = json.loads((tmp_path / "out/momentum.json").read_text())
     assert [len(point["runs"]) for point in content["points"]] == [2, 2, 0, 2, 2, 2]
     # The weights are gone, the records are not; nothing is run again.
-    assert not list((tmp_path / "out").rglob("*.pth")) and not list((tmp_path / "out").rglob("last_check*"))
+    assert not list((tmp_path / "out").rglob("*.pt*")) and not list((tmp_path / "out").rglob("last_check*"))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/runs").rglob("run.json")}
     with pytest.raises(SystemExit):
         ablation.main(words)
