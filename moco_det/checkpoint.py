@@ -10,7 +10,11 @@ from fvcore.common.checkpoint import Checkpointer
 from moco_det.backbone_file import Preprocessing
 from moco_det.checkpoint_files import keep_newest, newest_first, newest_whole, read_checked
 from moco_det.files import appears_whole
-from moco_det.grouped_batch_norm import average_running_statistics
+from moco_det.grouped_batch_norm import (
+    average_running_statistics,
+    own_running_statistics,
+    set_running_statistics,
+)
 from moco_det.machine import describe_machine
 
 CONTINUE_LOWER = (
@@ -89,6 +93,11 @@ class RunCheckpointer(Checkpointer):
         self.tag_last_checkpoint(os.path.basename(path))
         keep_newest(self.save_dir, self.keep)
 
+    def save_before_stop(self, name: str, **kwargs) -> None:
+        """As :meth:`save`, where an uninterrupted run would not save: it would not average the statistics here."""
+        own = comm.gather(own_running_statistics(self.model))
+        self.save(name, statistics_of_ranks=own, **kwargs)
+
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         # For other programs; a resume looks at the files.
         with appears_whole(os.path.join(self.save_dir, "last_checkpoint")) as temporary:
@@ -117,7 +126,11 @@ class RunCheckpointer(Checkpointer):
         chosen, damaged = comm.all_gather(newest_whole(self.save_dir) if comm.is_main_process() else None)[0]
         for reason in damaged:
             self.logger.warning(f"The checkpoint {reason}; going back to the one before it")
-        return self.load(str(chosen))
+        saved = self.load(str(chosen))
+        statistics = saved.get("statistics_of_ranks", [])
+        if len(statistics) == comm.get_world_size():
+            set_running_statistics(self.model, statistics[comm.get_rank()])
+        return saved
 
     def next_iteration(self, saved: dict, max_iter: int) -> int:
         """Where a run goes on from what :meth:`load_newest` gave; the log names what is other than it was.

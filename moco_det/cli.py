@@ -12,6 +12,7 @@ import torch
 from detectron2.engine import launch
 from detectron2.utils import comm
 from torch import distributed
+from torch.distributed.rendezvous import rendezvous
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 from moco_det.interruption import STOPPED, passes_signals_on
@@ -134,7 +135,12 @@ def run_in_processes(function: Callable, args: argparse.Namespace, *function_arg
 def _run_under_torchrun(function: Callable, args: argparse.Namespace, function_args: tuple) -> None:
     if args.num_gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if args.num_gpus else "gloo")
+    # After a restart, the store still holds the addresses of the processes before; gloo would wait for these.
+    store, rank, world_size = next(rendezvous("env://"))
+    store = distributed.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    distributed.init_process_group(
+        "nccl" if args.num_gpus else "gloo", store=store, rank=rank, world_size=world_size
+    )
     try:
         comm.create_local_process_group(processes_of_torchrun())
         with_roll_call(function, *function_args)

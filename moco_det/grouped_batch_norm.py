@@ -115,11 +115,28 @@ def average_running_statistics(model: nn.Module) -> None:
     """
     if comm.get_world_size() == 1:
         return
+    for buffer in _running_statistics(model):
+        torch.distributed.all_reduce(buffer)
+        buffer /= comm.get_world_size()
+
+
+def own_running_statistics(model: nn.Module) -> Tensor:
+    """This rank's running means and variances, one after the other, before they are averaged."""
+    return torch.cat([buffer.flatten() for buffer in _running_statistics(model)] or [torch.empty(0)])
+
+
+@torch.no_grad()
+def set_running_statistics(model: nn.Module, values: Tensor) -> None:
+    """Undo what happened since :func:`own_running_statistics` gave ``values``."""
+    buffers = list(_running_statistics(model))
+    for buffer, part in zip(buffers, values.split([buffer.numel() for buffer in buffers]), strict=True):
+        buffer.copy_(part.view_as(buffer))
+
+
+def _running_statistics(model: nn.Module) -> Iterator[Tensor]:
     for module in model.modules():
         if isinstance(module, GroupedBatchNorm2d):
-            for buffer in (module.running_mean, module.running_var):
-                torch.distributed.all_reduce(buffer)
-                buffer /= comm.get_world_size()
+            yield from (module.running_mean, module.running_var)
 
 
 def subgroup_of_ranks(size: int):

@@ -60,6 +60,7 @@ class RollCall:
 
     def _ask(self) -> int:
         """Process 0's part of a call: hears all, then tells all what it found."""
+        # Process 0 leaves after all have done their work.
         others, leaving, lost = range(1, comm.get_world_size()), self._leaving.is_set(), None
         for rank in others:
             answer = torch.zeros(1, dtype=torch.int64)
@@ -67,7 +68,6 @@ class RollCall:
                 distributed.irecv(answer, rank, group=self._group).wait(self._patience)
             except (RuntimeError, ValueError):  # ValueError: the group is taken down
                 lost = rank if lost is None else lost
-            leaving = leaving and bool(answer)
         verdict = torch.tensor([lost if lost is not None else _LEAVE if leaving else _GO_ON])
         for rank in others:
             with contextlib.suppress(RuntimeError, ValueError):  # lost since; the next call finds out
@@ -77,7 +77,7 @@ class RollCall:
     def _answer(self) -> int:
         verdict = torch.zeros(1, dtype=torch.int64)
         try:
-            distributed.send(torch.tensor([int(self._leaving.is_set())]), 0, group=self._group)
+            distributed.send(torch.ones(1, dtype=torch.int64), 0, group=self._group)
             distributed.recv(verdict, 0, group=self._group)
         except (RuntimeError, ValueError):
             return _SILENCE

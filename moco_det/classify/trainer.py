@@ -197,7 +197,7 @@ class ClassifierTrainer(TrainerBase):
     def _save_before_stop(self) -> None:
         self.statistics.flush()
         if (self.iter + 1) % self._checkpoint_period:  # else it was just saved
-            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+            self.checkpointer.save_before_stop(f"model_{self.iter:07d}", iteration=self.iter)
 
     def run_step(self) -> None:
         start = time.perf_counter()

@@ -1,6 +1,5 @@
-"""Numbers that have gone wrong: a loss that is not finite ends the run at its step."""
+"""A loss that is not finite ends the run at its step, and is told apart; clipping of gradients."""
 
-import logging
 import os
 from collections.abc import Callable
 
@@ -11,8 +10,6 @@ from torch import Tensor, nn
 
 from moco_det.checkpoint import CONTINUE_LOWER
 from moco_det.files import appears_whole
-
-logger = logging.getLogger(__name__)
 
 
 class LossGuard:
@@ -84,7 +81,7 @@ def first_not_finite(model: nn.Module, run: Callable[[], None]) -> str:
     """A sentence about the first layer, in the order of the computation, whose output is not finite.
 
     Args:
-        run: makes the model compute, without gradients.
+        run: makes the model compute.
     """
     found: list[str] = []
 
@@ -105,8 +102,7 @@ def first_not_finite(model: nn.Module, run: Callable[[], None]) -> str:
     leaves = [(name, module) for name, module in model.named_modules() if not any(module.children())]
     handles = [module.register_forward_hook(look(name)) for name, module in leaves]
     try:
-        with torch.no_grad():
-            run()
+        run()
     finally:
         for handle in handles:
             handle.remove()

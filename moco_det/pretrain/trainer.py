@@ -169,7 +169,7 @@ class PretrainTrainer(TrainerBase):
         self.statistics.flush()
         self.unreadable.flush()
         if (self.iter + 1) % self._checkpoint_period:  # else it was just saved
-            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+            self.checkpointer.save_before_stop(f"model_{self.iter:07d}", iteration=self.iter)
 
     def run_step(self) -> None:
         start = time.perf_counter()

@@ -66,6 +66,8 @@ def exit_code(process) -> int:
 
 
 def train(images, folder, disturb, details, settings) -> None:
+    # As on Linux by default: workers belong to the group of their run, and see when it is killed.
+    multiprocessing.set_start_method("fork", force=True)
     torch.set_num_threads(1)
     moco.build_resnet = tiny_encoder
     cfg = tiny_pretrain_config(folder, EPOCHS=EPOCHS, CHECKPOINT_KEEP=2)
@@ -177,7 +179,7 @@ def test_a_run_survives_kills_and_stops(server, images, alone, tmp_path):
     assert_equal_runs(tmp_path, alone)
 
 
-@pytest.mark.stress  # two minutes
+@pytest.mark.stress
 def test_a_run_survives_twenty_kills(server, images, alone, tmp_path):
     rng = random.Random(0)
     counts = {"before the first checkpoint": 0, "in a save": 0, "at any moment": 0}
@@ -249,7 +251,6 @@ def test_a_stop_comes_within_a_step_although_workers_are_signalled_too(server, i
 
 def train_in_group(images, folder, started) -> None:
     os.setpgid(0, 0)
-    multiprocessing.set_start_method("fork", force=True)  # so that the workers are of this group
     train(images, folder, tell, (started,), {"workers": 2})
 
 

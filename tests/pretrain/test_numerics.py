@@ -93,10 +93,14 @@ def test_a_run_stops_at_the_step_and_leaves_what_reproduces_it(images, tmp_path)
     assert not outputs["loss_contrastive"].isfinite()
 
 
-def test_accumulated_losses_are_looked_at_one_by_one(images, tmp_path):
-    trainer = trainer_of(images, tmp_path, ACCUMULATE=2)
+@pytest.mark.parametrize("dictionary, first", [("queue", "encoder_k"), ("end_to_end", "encoder_[qk]")])
+def test_accumulated_losses_are_looked_at_one_by_one(images, tmp_path, dictionary, first):
+    """Also where the step is repeated with a gradient cache."""
+    cfg = tiny_pretrain_config(tmp_path, ACCUMULATE=2)
+    cfg.DATASETS.IMAGES, cfg.MODEL.MOCO.DICTIONARY = str(images), dictionary
+    trainer = PretrainTrainer(cfg)
     spoil_before(trainer, 1, lambda: trainer.moco.encoder_q.conv1.weight.data.fill_(NAN))
-    with pytest.raises(FloatingPointError, match="step 2, .*encoder_k.conv1; its weight is not finite"):
+    with pytest.raises(FloatingPointError, match=f"step 2, .*{first}.conv1; its weight is not finite"):
         trainer.run()
 
 
