@@ -1,6 +1,7 @@
 """Ablations: what their points are, what is never mixed, and what the table and the figure say."""
 
 import json
+from dataclasses import dataclass
 
 import pytest
 from PIL import Image
@@ -8,11 +9,20 @@ from PIL import Image
 from moco_det.pretrain.command import argument_parser
 from moco_det.pretrain.moco_checks import check_moco_config
 from moco_det.pretrain.settings import build_config
-from moco_det.report import ablation, ablation_plan
+from moco_det.report import ablation, ablation_figure, ablation_plan
 from moco_det.report.ablation_plan import plan_ablations, point_name
 from moco_det.report.ablation_points import ABLATIONS, SCALES
-from moco_det.report.ablation_results import ablation_table, epoch_curves, lines_of, read_ablation_runs
+from moco_det.report.ablation_results import (
+    LINEAR,
+    UNTRAINED,
+    Line,
+    ablation_table,
+    epoch_curves,
+    lines_of,
+    read_ablation_runs,
+)
 from moco_det.report.document import markdown_table
+from moco_det.report.statistics import summarise
 from moco_det.report.zoo import load_results, render
 from moco_det.steps import Step, run_chains
 
@@ -102,6 +112,20 @@ def test_images_recipe_and_options_make_other_runs(folders):
     assert len({json.dumps(one) for one in prints}) == 4
     with pytest.raises(ValueError, match="nowhere is neither a folder nor a list file"):
         plan_ablations(["momentum"], "toy", 1, images / "nowhere", classes)
+
+
+def test_code_and_judge_make_other_runs(folders, monkeypatch):
+    """A judge of another size is another number of the same encoder."""
+
+    def fingerprints():
+        return [one.fingerprint for one in plan_ablations(["momentum"], "toy", 1, *folders)[:2]]
+
+    before = fingerprints()
+    monkeypatch.setattr(ablation_plan, "COMMIT", "another")
+    other_code = fingerprints()
+    monkeypatch.setitem(ablation_plan.CLASSIFIERS, "toy", "ImageNet-Classification/linear_R_50_100ep")
+    for old, code, judge in zip(before, other_code, fingerprints(), strict=True):
+        assert old != code != judge and old["recipe"] == code["recipe"] != judge["recipe"]
 
 
 # ---- the command, with tools that only write what the real ones would -----------------------------------------
@@ -257,9 +281,27 @@ def test_the_pretext_accuracy_of_an_epoch_is_its_mean():
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_figures_draw_before_anything_is_measured(name):
-    from moco_det.report.ablation_figure import ablation_figure
+    assert ablation_figure.ablation_figure(name, lines_of(name, "toy", [])[0]).startswith(b"\x89PNG")
 
-    assert ablation_figure(name, lines_of(name, "toy", [])[0]).startswith(b"\x89PNG")
+
+@dataclass
+class MeasuredRow:
+    """A row whose linear accuracy is known."""
+
+    mean: float
+
+    def summary(self, metric):
+        return summarise([self.mean - 1, self.mean + 1]) if metric == LINEAR else None
+
+
+def test_the_figure_has_the_points_at_their_places_and_random_weights_as_a_line(monkeypatch):
+    monkeypatch.setattr(ablation_figure, "to_png", lambda figure: figure)
+    lines = [Line(UNTRAINED, "", MeasuredRow(20.0))]
+    lines += [Line("MoCo", k, MeasuredRow(mean)) for k, mean in ((32, 22.0), (2048, 25.0))]
+    axis = ablation_figure.ablation_figure("dictionary", lines).axes[0]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["32", "2048"]
+    drawn = {tuple(line.get_ydata()) for line in axis.lines}
+    assert {(22.0, 25.0), (20.0, 20.0)} <= drawn
 
 
 def test_steps_of_a_chain_follow_one_another_and_a_failure_ends_its_own_chain_alone(tmp_path):
