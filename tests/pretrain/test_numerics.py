@@ -79,7 +79,7 @@ def test_a_run_stops_at_the_step_and_leaves_what_reproduces_it(images, tmp_path)
         trainer.run()
     path = tmp_path / "nonfinite_0000002.pth"
     said = str(error.value)
-    # The key encoder comes first and has taken over a part of the weight; whether that part overflows is the CPU's.
+    # The key encoder comes first and has a part of the weight; whether that part overflows depends on the CPU.
     assert re.match(
         r"step 3, process 0: loss_contrastive nan\. The first layer .* is encoder_[kq]\.layer2\.0\.bn[12][.;]",
         said,
