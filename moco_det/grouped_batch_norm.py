@@ -169,11 +169,25 @@ def local_block(x: Tensor) -> Tensor:
 def shuffle(images: Tensor, permutation: Tensor) -> Tensor:
     """Deal the global batch out anew: this rank's images -> its block of the permuted global batch.
 
+    Each image travels once, to the rank that takes it, instead of from every rank to every other one.
+
     Args:
         images: (n, ...) this rank's block.
-        permutation: (N,) of the global batch, the same on all ranks.
+        permutation: (N,) of the global batch, the same on all ranks; on the CPU, where it is drawn.
     """
-    return gather(images)[local_block(permutation)]
+    ranks, rank, count = comm.get_world_size(), comm.get_rank(), len(images)
+    if ranks == 1:
+        return images[permutation.to(images.device)]
+    wanted = permutation.view(ranks, count)  # which image each rank takes at each place of its block
+    owner = wanted // count
+    mine = owner == rank
+    sent = images[(wanted[mine] - rank * count).to(images.device)]  # for rank 0, then for rank 1, ...
+    received = torch.empty_like(sent)
+    torch.distributed.all_to_all_single(
+        received, sent, owner[rank].bincount(minlength=ranks).tolist(), mine.sum(dim=1).tolist()
+    )
+    # They come by sender, and of each sender in the order of their places.
+    return received[owner[rank].argsort(stable=True).argsort().to(images.device)]
 
 
 class _GatherWithGradient(torch.autograd.Function):

@@ -21,10 +21,35 @@ def info_nce(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
     Returns:
         the mean over the queries, a scalar.
     """
-    positive = positive / temperature  # N
-    negatives = negatives / temperature  # NxK
-    # log(e^p + sum_j e^nj) - p: cross-entropy with label 0, without building the Nx(1+K) logits.
-    return (torch.logaddexp(positive, negatives.logsumexp(dim=1)) - positive).mean()
+    return _InfoNCE.apply(positive, negatives, temperature)
+
+
+class _InfoNCE(torch.autograd.Function):
+    """log(e^p + sum_j e^nj) - p: cross-entropy with label 0, without building the Nx(1+K) logits.
+
+    A second array of N x K, the gradient, is made in the backward pass and none before; autograd would keep three.
+    """
+
+    ROWS = 32  # queries at a time in the forward pass
+
+    @staticmethod
+    def forward(ctx, positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+        rows = negatives.split(_InfoNCE.ROWS)
+        others = torch.cat([(part / temperature).logsumexp(dim=1) for part in rows])  # N
+        scaled = positive / temperature  # N
+        total = torch.logaddexp(scaled, others)  # N
+        ctx.save_for_backward(positive, negatives, total)
+        ctx.temperature = temperature
+        return (total - scaled).mean()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor):
+        positive, negatives, total = ctx.saved_tensors
+        scale = gradient / (len(total) * ctx.temperature)
+        own = (positive / ctx.temperature - total).exp() - 1  # N, probability - 1
+        drawn = (negatives / ctx.temperature).sub_(total[:, None]).exp_()  # NxK, probabilities
+        return own * scale, drawn.mul_(scale), None
 
 
 def nce(

@@ -227,8 +227,7 @@ class MoCo(nn.Module):
             purpose = "shuffle swapped" if batch.get("swapped") else "shuffle"
             generator = torch_generator(self.seed, purpose, batch["iteration"])
             permutation = torch.randperm(global_batch, generator=generator)
-        permutation = permutation.to(images.device)
-        return shuffle(images, permutation), permutation
+        return shuffle(images, permutation), permutation.to(images.device)
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features of the query encoder before the head: uint8 (n, 3, S, S) -> (n, D)."""

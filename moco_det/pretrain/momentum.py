@@ -21,6 +21,6 @@ def momentum_update(key_encoder: nn.Module, query_encoder: nn.Module, momentum: 
     Only parameters: the running statistics of the key encoder's batch norm are its own, as in the official
     code.
     """
-    keys = list(key_encoder.parameters())
-    torch._foreach_mul_(keys, momentum)
-    torch._foreach_add_(keys, [q.detach() for q in query_encoder.parameters()], alpha=1.0 - momentum)
+    # k + (1 - m)(q - k): each weight is read and written once, all of them in a few kernels.
+    keys, queries = list(key_encoder.parameters()), list(query_encoder.parameters())
+    torch._foreach_lerp_(keys, queries, 1.0 - momentum)
