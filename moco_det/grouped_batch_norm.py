@@ -54,7 +54,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
                 F.batch_norm(group, mean, variance, self.weight, self.bias, True, 1.0, self.eps)  # GxCxHxW
             )
             self._note(mean, variance)
-        return torch.cat(groups)
+        return groups[0] if len(groups) == 1 else torch.cat(groups)  # cat would copy a single one
 
     def _group_over_ranks(self, x: Tensor) -> Tensor:  # nxCxHxW
         """The same over a group that several ranks hold; sums in float32 at least, two passes."""

@@ -1,0 +1,126 @@
+"""``tools/benchmark_speed.py``: measure parts of the work next to plain references, alternating in one run."""
+
+import argparse
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from moco_det.cli import user_errors
+from moco_det.files import appears_whole
+from moco_det.images import find_images
+from moco_det.machine import describe_machine
+from moco_det.report.document import terminal_table
+from moco_det.report.speed_tables import TABLES, kept_speed
+from moco_det.run_record import COMMIT, command_line
+from moco_det.speed.exchange import measure_shuffle
+from moco_det.speed.growth import Cost, measure_growth
+from moco_det.speed.images import measure_augment, measure_loader, write_photographs
+from moco_det.speed.model import measure_loss, measure_momentum, measure_step
+from moco_det.speed.options import Options, cpu_options, smoke_options
+from moco_det.speed.transfer import measure_eval, measure_finetune
+
+PARTS = {
+    "loader": measure_loader,
+    "augment": measure_augment,
+    "momentum": measure_momentum,
+    "loss": measure_loss,
+    "step": measure_step,
+    "shuffle": measure_shuffle,
+    "finetune": measure_finetune,
+    "eval": measure_eval,
+    "growth": measure_growth,
+}
+JSON, MARKDOWN = "speed.json", "speed.md"
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Measure each part next to a plain version of the published recipe, alternating in one run.",
+        epilog="Example: tools/benchmark_speed.py --part loader step --images DIR --output output/speed",
+    )
+    parser.add_argument("--part", nargs="+", choices=(*PARTS, "all"), default=["all"], help="what to measure")
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda where there is one")
+    parser.add_argument("--images", help="JPEG files to load, a folder or a list; default: made-up ones of 500 px")
+    parser.add_argument("--batch", type=int, help="images in a step; default: 256 on a GPU, 16 on a CPU")
+    parser.add_argument("--rounds", type=int, help="how often each pair is measured; default: 5")
+    parser.add_argument("--threads", type=int, help="of the arithmetic on a CPU; default: torch's")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes: everything runs, no number means anything")
+    parser.add_argument("--output", help=f"folder for {JSON} and {MARKDOWN}; default: they are only printed")
+    return parser
+
+
+def settle_options(args: argparse.Namespace, images: Sequence[str]) -> Options:
+    """Sizes from the arguments.
+
+    Raises:
+        ValueError: there is no GPU, or a number is too small.
+    """
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device is cuda, but torch sees no CUDA GPU; give --device cpu")
+    changes = {"images": tuple(images)}
+    for name in ("batch", "rounds", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} is {value}; expected 1 or more")
+        if value is not None and name != "threads":
+            changes[name] = value
+    if args.smoke:
+        return smoke_options(device, **changes)
+    return Options(device, **changes) if device == "cuda" else cpu_options(**changes)
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Measure and print.
+
+    Returns:
+        the record, as it stands in speed.json.
+    """
+    with tempfile.TemporaryDirectory() as made_up:
+        images = find_images(args.images) if args.images else write_photographs(Path(made_up))
+        options = settle_options(args, images)
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        record = _measure(list(PARTS) if "all" in args.part else args.part, options)
+    if args.output:
+        for name, text in ((JSON, json.dumps(record, indent=1) + "\n"), (MARKDOWN, kept_speed(record) + "\n")):
+            os.makedirs(args.output, exist_ok=True)
+            with appears_whole(os.path.join(args.output, name)) as temporary:
+                temporary.write_text(text)
+    return record
+
+
+def _measure(parts: Sequence[str], options: Options) -> dict:
+    record = {
+        "command": command_line(),
+        "commit": COMMIT,
+        "machine": describe_machine(options.device) | {"threads": torch.get_num_threads()},
+        "options": {name: v for name, v in dataclasses.asdict(options).items() if name != "images"},
+        "measurements": [],
+        "growth": [],
+    }
+    for part in parts:
+        print(f"{part} …", flush=True)
+        rows = list(PARTS[part](options))
+        found = {"measurements": [], "growth": []}
+        for row in rows:
+            kind = "growth" if isinstance(row, Cost) else "measurements"
+            met = {} if isinstance(row, Cost) else {"met": row.met}
+            found[kind].append(dataclasses.asdict(row) | met)
+        for make, key in TABLES:
+            if found[key]:
+                print(terminal_table(make(found)), flush=True)
+            record[key] += found[key]
+    return record | {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+
+
+@user_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """``tools/benchmark_speed.py``."""
+    run(argument_parser().parse_args(argv))

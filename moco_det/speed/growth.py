@@ -1,0 +1,65 @@
+"""What a step costs as the work grows: negatives, batch, size of the views. No reference, no target."""
+
+import dataclasses
+from collections.abc import Iterator
+
+from moco_det.speed.clock import Sample, peak_bytes, seconds_a_unit
+from moco_det.speed.model import loss_work, our_step
+from moco_det.speed.options import Options
+
+QUEUES = (4096, 16384, 65536, 262144, 1048576)
+BATCHES = (0.25, 0.5, 1, 2)  # of the usual one
+SIZES = (96, 160, 224)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """A point of a curve.
+
+    Attributes:
+        grows: what grows, e.g. "K".
+        value: its value here.
+        what: the work.
+        milliseconds: mean and standard deviation of a step over the rounds.
+        memory_mib: the most that a step adds to what is held between steps; None: not known on this system.
+        rounds: how often it was timed.
+    """
+
+    grows: str
+    value: int
+    what: str
+    milliseconds: tuple[float, float]
+    memory_mib: float | None
+    rounds: int
+
+
+def measure_growth(options: Options) -> Iterator[Cost]:
+    """Loss against K, and the whole step against batch and size of the views."""
+    largest = 16 * options.queue
+    for keys in (k for k in QUEUES if k <= largest) if largest >= QUEUES[0] else (options.queue,):
+        what = f"logits and loss, N {options.queries}"
+        yield _cost("K", keys, what, options, loss_work, (True, options.queries, keys, options.device))
+    for batch in sorted({max(int(share * options.batch), 2) for share in BATCHES}):
+        sized = dataclasses.replace(options, batch=batch)
+        what = f"MoCo v2 step, {options.arch}, {options.size} px, bfloat16"
+        yield _cost("batch", batch, what, options, our_step, (sized, "bfloat16", True), batch)
+    for size in sorted({min(size, options.size) for size in SIZES}):
+        sized = dataclasses.replace(options, size=size)
+        what = f"MoCo v2 step, {options.arch}, {options.batch} images, bfloat16"
+        yield _cost("size", size, what, options, our_step, (sized, "bfloat16", True), options.batch)
+
+
+def _cost(grows: str, value: int, what: str, options: Options, make, arguments: tuple, units: int = 1) -> Cost:
+    work = make(*arguments)
+    work()
+    times = Sample(
+        tuple(
+            1e3 * units * seconds_a_unit(work, options.seconds, options.device) for _ in range(options.rounds)
+        )
+    )
+    del work
+    memory = peak_bytes(make, arguments, options.device)
+    return Cost(
+        *(grows, value, what, (times.mean, times.std)),
+        *(None if memory is None else memory / 2**20, options.rounds),
+    )

@@ -1,0 +1,49 @@
+"""How large the measured work is: the paper's sizes on a GPU, smaller ones on a CPU, tiny ones to try it out."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Sizes and repetitions.
+
+    Attributes:
+        device: "cuda" or "cpu".
+        images: paths of JPEG files.
+        rounds: how often each pair is measured.
+        seconds: least time of each in a round.
+        arch: encoder.
+        batch: images in a step.
+        size: side of a view in pixels.
+        queries, queue: N and K of the loss.
+        coco_images: images of the COCO evaluation.
+        detector: recipes of fine-tuning.
+        detector_options: KEY VALUE pairs for them.
+    """
+
+    device: str
+    images: tuple[str, ...] = ()
+    rounds: int = 5
+    seconds: float = 2.0
+    arch: str = "resnet50"
+    batch: int = 256
+    size: int = 224
+    queries: int = 256
+    queue: int = 65536
+    coco_images: int = 5000
+    detectors: tuple[str, ...] = ("toy/faster_rcnn_R_50_C4", "toy/mask_rcnn_R_18_FPN")
+
+    @property
+    def cuda(self) -> bool:
+        return self.device == "cuda"
+
+
+def cpu_options(**changes) -> Options:
+    """A step of ResNet-50 takes a CPU seconds, so a batch is 16."""
+    return Options(**{"device": "cpu", "batch": 16, **changes})
+
+
+def smoke_options(device: str, **changes) -> Options:
+    """Everything runs and is compared; no number means anything."""
+    tiny = {"rounds": 2, "seconds": 0.0, "arch": "resnet18", "batch": 8, "size": 32}
+    return Options(device, **{**tiny, "queries": 8, "queue": 64, "coco_images": 20, **changes})
