@@ -8,6 +8,7 @@ from moco_det.agreement import check_agreement, settings_and_code
 from moco_det.config import get_cfg, known_keys, merge_config, refuse_what_does_not_apply
 from moco_det.model_zoo import get_config_file
 from moco_det.run_folder import settle_seed
+from moco_det.views import ViewSettings
 
 # What pre-training reads; a key set outside of these would silently do nothing, so it is refused.
 APPLIES = (
@@ -105,7 +106,7 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
 
 def _refuse_what_has_no_effect(cfg: CfgNode, given: list[str]) -> None:
     """Of the keys given on the command line, since recipes hold defaults for every case."""
-    kind = cfg.MODEL.MOCO.DICTIONARY
+    kind, views = cfg.MODEL.MOCO.DICTIONARY, ViewSettings.from_config(cfg)
     for prefix, without_effect, because in (
         *(
             (f"MODEL.MOCO.{name}", kind not in kinds, f"MODEL.MOCO.DICTIONARY {kind}")
@@ -117,6 +118,11 @@ def _refuse_what_has_no_effect(cfg: CfgNode, given: list[str]) -> None:
         *(
             (f"SOLVER.CLIP_GRADIENTS.{name}", not cfg.SOLVER.CLIP_GRADIENTS.ENABLED, "ENABLED False")
             for name in ("CLIP_TYPE", "CLIP_VALUE", "NORM_TYPE")
+        ),
+        ("INPUT.VIEWS.BLUR_SIGMA", not views.blurs, f"INPUT.VIEWS.RECIPE {views.recipe}"),
+        *(
+            (f"INPUT.VIEWS.{name}", views.small_crops == 0, "INPUT.VIEWS.SMALL_CROPS 0")
+            for name in ("SMALL_SIZE", "SMALL_CROP_SCALE")
         ),
         ("TEST.KNN.", not cfg.TEST.KNN.IMAGES, "an empty TEST.KNN.IMAGES"),
     ):

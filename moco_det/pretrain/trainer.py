@@ -31,6 +31,7 @@ from moco_det.run_logs import cut_metrics
 from moco_det.schedule import check_schedule
 from moco_det.seeding import keyed_seed
 from moco_det.start import start_from
+from moco_det.views import ViewSettings
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class PretrainTrainer(TrainerBase):
 
         torch.manual_seed(keyed_seed(cfg.SEED, "weights"))  # the same start on all ranks
         self.moco = build_model(with_num_images(cfg, len(self.paths)))
+        refuse_small_crops(cfg, self.moco)
         self.model = self._distributed(self.moco)
         self.optimizer = torch.optim.SGD(
             [p for p in self.moco.parameters() if p.requires_grad],
@@ -121,10 +123,7 @@ class PretrainTrainer(TrainerBase):
             rank=comm.get_rank(),
             world_size=comm.get_world_size(),
             start_iteration=self.start_iter,
-            recipe=cfg.INPUT.VIEWS.RECIPE,
-            size=cfg.INPUT.VIEWS.SIZE,
-            crop_scale=cfg.INPUT.VIEWS.CROP_SCALE,
-            blur_sigma=cfg.INPUT.VIEWS.BLUR_SIGMA,
+            views=ViewSettings.from_config(cfg),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
 
@@ -212,6 +211,23 @@ def with_num_images(cfg, num_images: int):
     cfg.DATASETS.NUM_IMAGES = num_images
     cfg.freeze()
     return cfg
+
+
+def refuse_small_crops(cfg, model: torch.nn.Module) -> None:
+    """Refuse small views that the method would leave unused.
+
+    Args:
+        model: one that uses ``batch["small"]`` says so by an attribute ``uses_small_crops = True``.
+
+    Raises:
+        ValueError: INPUT.VIEWS.SMALL_CROPS is set and the model does not use them.
+    """
+    small = cfg.INPUT.VIEWS.SMALL_CROPS
+    if small and not getattr(model, "uses_small_crops", False):
+        raise ValueError(
+            f"INPUT.VIEWS.SMALL_CROPS is {small}, but {cfg.MODEL.META_ARCHITECTURE} uses no small views; "
+            "set it to 0, or take a method that does"
+        )
 
 
 def save_sample_views(batch: dict, path: str, pairs: int = 8) -> None:
