@@ -123,7 +123,8 @@ class MoCo(PretrainMethod):
 
     @classmethod
     def check_config(cls, cfg, ranks: int) -> None:
-        check_moco_config(cfg, ranks)
+        super().check_config(cfg, ranks)
+        check_moco_config(cfg)
 
     @classmethod
     def check_num_images(cls, cfg, num_images: int) -> None:

@@ -1,13 +1,10 @@
 """What MoCo's own settings must fulfil, asked before a model is built."""
 
-from moco_det.pretrain.checks import check_choices, check_common
+from moco_det.pretrain.checks import check_choices
 
 
-def check_moco_config(cfg, ranks: int) -> None:
+def check_moco_config(cfg) -> None:
     """Refuse settings that the method cannot have.
-
-    Args:
-        ranks: processes of the run.
 
     Raises:
         ValueError: with the key, the value found, what was expected and the mend.
@@ -21,7 +18,6 @@ def check_moco_config(cfg, ranks: int) -> None:
         raise ValueError(f"MODEL.MOCO.MOMENTUM is {moco.MOMENTUM}; expected 0 <= m < 1 (the paper: 0.999)")
     if moco.TEMPERATURE <= 0:
         raise ValueError(f"MODEL.MOCO.TEMPERATURE is {moco.TEMPERATURE}; expected > 0 (v1: 0.07, v2: 0.2)")
-    check_common(cfg, ranks)
     check_dictionary(cfg)
 
 

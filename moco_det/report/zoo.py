@@ -2,8 +2,9 @@
 
 A document holds a table between two markers, each alone on its line: ``<!-- results:SUITE -->`` and
 ``<!-- /results:SUITE -->`` (runs of this project, with their commands), the same with ``summary`` (without the
-commands), ``<!-- ablation:NAME-SCALE -->`` (runs that tools/run_ablation.py kept), or ``<!-- paper:PREFIX -->``
-(printed by the paper, for the recipes whose names start so), each with its closing marker.
+commands), ``<!-- ablation:NAME-SCALE -->`` (runs that tools/run_ablation.py kept), ``<!-- speed:NAME -->`` (what
+tools/benchmark_speed.py measured on a machine, ``results/speed/NAME.json``), or ``<!-- paper:PREFIX -->`` (printed by
+the paper, for the recipes whose names start so), each with its closing marker.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from moco_det.report.ablation_results import UNTRAINED, ablation_table, lines_of
 from moco_det.report.document import Table, markdown_table
 from moco_det.report.rows import Row, build_rows
 from moco_det.report.runs import Run, run_from_record
+from moco_det.report.speed_tables import kept_speed
 from moco_det.report.tables import (
     cell,
     count,
@@ -34,7 +36,8 @@ from moco_det.tasks import METRICS
 KEPT_CURVES = (*(name for name in METRICS if not name.endswith("75")), "knn_accuracy", "pretext_accuracy")
 ABLATION_SUITE = "ablations"
 EMPTY = "Not measured yet."
-KINDS = ("results", "summary", "paper", "ablation")
+SPEED_SUITE = "speed"
+KINDS = ("results", "summary", "paper", "ablation", "speed")
 MARKER = re.compile(r"^<!-- (/?)([\w-]+):([\w-]+) -->$", re.MULTILINE)
 
 
@@ -191,6 +194,12 @@ def kept_ablation_table(name: str, scale: str, runs: Sequence[Run]) -> str:
     return "\n\n".join([*parts, _details(rows)])
 
 
+def speed_of_machine(results: str | os.PathLike, name: str) -> str:
+    """Markdown of a run of tools/benchmark_speed.py that was kept under this name."""
+    path = Path(results, SPEED_SUITE, f"{name}.json")
+    return kept_speed(json.loads(path.read_text())) if path.exists() else EMPTY
+
+
 def _details(rows: Sequence[Row]) -> str:
     block = "\n\n".join("\n".join(_commands(row)) for row in rows)
     return f"<details><summary>Commands</summary>\n\n```bash\n{block}\n```\n\n</details>"
@@ -215,6 +224,8 @@ def render(text: str, results: str | os.PathLike, name: str = "text") -> str:
             raise ValueError(f"{name}: after {opening[0]} expected <!-- /{kind}:{suite} -->, found {found}")
         if kind == "paper":
             table = paper_table(suite)
+        elif kind == "speed":
+            table = speed_of_machine(results, suite)
         elif kind == "ablation":
             table = kept_ablation_table(*suite.rpartition("-")[::2], load_results(results, ABLATION_SUITE))
         else:

@@ -46,11 +46,15 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--part", nargs="+", choices=(*PARTS, "all"), default=["all"], help="what to measure")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda where there is one")
-    parser.add_argument("--images", help="JPEG files to load, a folder or a list; default: made-up ones of 500 px")
+    parser.add_argument(
+        "--images", help="JPEG files to load, a folder or a list; default: made-up ones of 500 px"
+    )
     parser.add_argument("--batch", type=int, help="images in a step; default: 256 on a GPU, 16 on a CPU")
     parser.add_argument("--rounds", type=int, help="how often each pair is measured; default: 5")
     parser.add_argument("--threads", type=int, help="of the arithmetic on a CPU; default: torch's")
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes: everything runs, no number means anything")
+    parser.add_argument(
+        "--smoke", action="store_true", help="tiny sizes: all of it runs, no number counts"
+    )
     parser.add_argument("--output", help=f"folder for {JSON} and {MARKDOWN}; default: they are only printed")
     return parser
 
@@ -89,7 +93,10 @@ def run(args: argparse.Namespace) -> dict:
             torch.set_num_threads(args.threads)
         record = _measure(list(PARTS) if "all" in args.part else args.part, options)
     if args.output:
-        for name, text in ((JSON, json.dumps(record, indent=1) + "\n"), (MARKDOWN, kept_speed(record) + "\n")):
+        for name, text in (
+            (JSON, json.dumps(record, indent=1) + "\n"),
+            (MARKDOWN, kept_speed(record) + "\n"),
+        ):
             os.makedirs(args.output, exist_ok=True)
             with appears_whole(os.path.join(args.output, name)) as temporary:
                 temporary.write_text(text)
@@ -113,10 +120,11 @@ def _measure(parts: Sequence[str], options: Options) -> dict:
             kind = "growth" if isinstance(row, Cost) else "measurements"
             met = {} if isinstance(row, Cost) else {"met": row.met}
             found[kind].append(dataclasses.asdict(row) | met)
-        for make, key in TABLES:
-            if found[key]:
-                print(terminal_table(make(found)), flush=True)
-            record[key] += found[key]
+        for make in TABLES:
+            if (table := make(found)).rows:
+                print(terminal_table(table), flush=True)
+        for kind, measured in found.items():
+            record[kind] += measured
     return record | {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds")}
 
 

@@ -49,7 +49,9 @@ def measure_growth(options: Options) -> Iterator[Cost]:
         yield _cost("size", size, what, options, our_step, (sized, "bfloat16", True), options.batch)
 
 
-def _cost(grows: str, value: int, what: str, options: Options, make, arguments: tuple, units: int = 1) -> Cost:
+def _cost(
+    grows: str, value: int, what: str, options: Options, make, arguments: tuple, units: int = 1
+) -> Cost:
     work = make(*arguments)
     work()
     times = Sample(

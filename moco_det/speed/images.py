@@ -1,15 +1,12 @@
 """Loading: a JPEG file to two views, and what the device does to them."""
 
-import functools
 import itertools
-import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
 from moco_det.images import UnreadableImage, decode_rgb
 from moco_det.machine import num_cores

@@ -180,14 +180,16 @@ def _sgd(model: nn.Module) -> torch.optim.Optimizer:
 
 
 def measure_step(options: Options) -> Iterator[Measurement]:
-    """MoCo v2's step next to a supervised one at the same settings, then at our best next to the published recipe."""
+    """MoCo v2's step next to a supervised one at the same settings; at our best, next to the published recipe."""
     what = f"MoCo v2 step, {options.arch}, {options.batch} images of {options.size} px"
     timing = {"rounds": options.rounds, "seconds": options.seconds, "device": options.device}
     for precision in ("float32", "bfloat16"):
         settings = (options, precision, True)
         pair = alternate(supervised_step(*settings), our_step(*settings), **timing)
         reference = "a supervised step at the same settings"
-        yield times("step", f"{what}, {precision}", reference, pair, unit="ms/image", inverse=True, target=("<=", 1.4))
+        yield times(
+            "step", f"{what}, {precision}", reference, pair, unit="ms/image", inverse=True, target=("<=", 1.4)
+        )
     best = (options, "bfloat16", True)
     for allowed, target in ((False, 3.0), (True, 2.0)) if options.cuda else ((False, None),):
         with tf32(allowed):

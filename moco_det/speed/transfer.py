@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,11 +23,13 @@ from moco_det.speed.options import Options
 from moco_det.toyworld.make import make_toyworld
 
 CATEGORIES, TRUTHS, DETECTIONS = 80, 7, 40  # an image of COCO val2017 has 7 objects; a detector finds dozens
+# The two do the same work, so the ratio is 1 but for what disturbs a measurement.
+NEVER_SLOWER = (">=", 0.98)
 
 
 def measure_finetune(options: Options) -> Iterator[Measurement]:
     """A training step with its loader: our trainer and detectron2's DefaultTrainer on the same config."""
-    with tempfile.TemporaryDirectory() as folder, _toy_world(Path(folder, "toyworld")):
+    with tempfile.TemporaryDirectory() as folder, _silent(), _toy_world(Path(folder, "toyworld")):
         for name in options.detectors:
             plain = _config(name, options, folder)
             with _running(DefaultTrainer, plain) as reference, _running(Trainer, plain) as ours:
@@ -34,7 +37,7 @@ def measure_finetune(options: Options) -> Iterator[Measurement]:
                     reference, ours, rounds=options.rounds, seconds=options.seconds, device=options.device
                 )
             what = f"fine-tuning step, {name}, {plain.SOLVER.IMS_PER_BATCH} images"
-            yield times("finetune", what, "detectron2's DefaultTrainer", pair, target=(">=", 1.0))
+            yield times("finetune", what, "detectron2's DefaultTrainer", pair, target=NEVER_SLOWER)
             if options.cuda:
                 mixed = _config(name, options, folder, amp=True)
                 with _running(Trainer, plain) as reference, _running(Trainer, mixed) as ours:
@@ -45,9 +48,22 @@ def measure_finetune(options: Options) -> Iterator[Measurement]:
 
 
 @contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """detectron2 logs each model that it builds."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
 def _toy_world(root: Path) -> Iterator[None]:
     """The toy data sets are those of a small world of its own, and afterwards what they were."""
-    make_toyworld(root, num_unlabelled=1, num_per_class_train=1, num_per_class_test=1, num_train=24, num_test=12)
+    make_toyworld(
+        root, num_unlabelled=1, num_per_class_train=1, num_per_class_test=1, num_train=24, num_test=12
+    )
     register_toy_datasets(str(root))
     try:
         yield
@@ -90,7 +106,9 @@ def coco_case(images: int, seed: int = 0) -> tuple[dict, list[dict]]:
         right = rng.random(DETECTIONS) < 0.5
         labels = np.where(right, categories[near], rng.integers(1, CATEGORIES + 1, DETECTIONS))
         for box, label, score in zip(found, labels, rng.random(DETECTIONS), strict=True):
-            results.append({"image_id": image, "category_id": int(label), "bbox": box.tolist(), "score": score})
+            results.append(
+                {"image_id": image, "category_id": int(label), "bbox": box.tolist(), "score": score}
+            )
     truth = {
         "images": [{"id": image, "width": 640, "height": 640} for image in range(images)],
         "categories": [{"id": category, "name": str(category)} for category in range(1, CATEGORIES + 1)],

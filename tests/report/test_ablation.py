@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from moco_det.pretrain.command import argument_parser
-from moco_det.pretrain.moco_checks import check_moco_config
+from moco_det.pretrain.moco import MoCo
 from moco_det.pretrain.settings import build_config
 from moco_det.report import ablation, ablation_figure, ablation_plan
 from moco_det.report.ablation_plan import plan_ablations, point_name
@@ -61,7 +61,7 @@ def test_every_point_is_a_run_that_pretraining_accepts(name, scale):
             *options,
         ]
         cfg = build_config(argument_parser().parse_args(words))
-        check_moco_config(cfg, 1)
+        MoCo.check_config(cfg, 1)
         assert cfg.SOLVER.CHECKPOINT_EPOCHS <= cfg.SOLVER.EPOCHS
         assert cfg.SOLVER.EPOCHS % cfg.TEST.KNN.PERIOD_EPOCHS == 0
         if name == "dictionary":

@@ -23,9 +23,7 @@ def test_every_part_runs(tmp_path, capsys):
 
 def test_both_are_called_in_turns():
     calls = []
-    pair = alternate(
-        lambda: calls.append("r"), lambda: calls.append("o"), rounds=3, seconds=0, device="cpu"
-    )
+    pair = alternate(lambda: calls.append("r"), lambda: calls.append("o"), rounds=3, seconds=0, device="cpu")
     assert calls == list("ro" + "ro" + "or" + "ro") and len(pair.speedup.values) == 3
 
 

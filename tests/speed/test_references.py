@@ -94,7 +94,11 @@ def test_the_views_are_distributed_as_ours(tmp_path):
     dataset = views_dataset([path], size=64)
     theirs = np.array([_numbers(transform(image)) for _ in range(300)])
     ours = np.array(
-        [_numbers(float_images(dataset[(epoch, 0)][view])) for epoch in range(150) for view in ("query", "key")]
+        [
+            _numbers(float_images(dataset[(epoch, 0)][view]))
+            for epoch in range(150)
+            for view in ("query", "key")
+        ]
     )
     error = np.sqrt(theirs.var(axis=0) / len(theirs) + ours.var(axis=0) / len(ours))
     assert (np.abs(theirs.mean(axis=0) - ours.mean(axis=0)) < 4 * error).all()
