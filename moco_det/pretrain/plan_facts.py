@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from PIL import Image
 
 from moco_det.epochs import steps_per_epoch
-from moco_det.images import FORMATS
+from moco_det.images import open_image
 
 LINEAR_LR, LINEAR_BATCH = 0.03, 256  # the recipe's (MoCo v1, section 4; official README)
 PAPER_STEPS = 1_000_800  # 200 epochs of ImageNet-1k in batches of 256
@@ -160,7 +160,7 @@ def typical_side(paths: Sequence[str], sample: int = 64) -> int | None:
     sides = []
     for path in paths[:: max(len(paths) // sample, 1)][:sample]:
         try:
-            with Image.open(path, formats=FORMATS) as image:
+            with open_image(path) as image:
                 sides.append(min(image.size))
         except (OSError, ValueError, Image.DecompressionBombError):
             continue  # the run replaces it and counts it
