@@ -94,7 +94,8 @@ def add_moco_config(cfg: CN) -> None:
     cfg.MODEL.SEM_SEG_HEAD.DILATION = 6
 
     # ---- DATASETS: unlabelled images -------------------------------------------------------------
-    # A folder (searched in all its sub-folders) or a text file with one path a line; `--images` sets it.
+    # A folder (searched in all its sub-folders) of images or of tar shards, a pattern of shards such as
+    # train-{000000..000147}.tar, or a text file with one path a line; `--images` sets it.
     # Either this or DATASETS.TRAIN (names of registered data sets, labels ignored), not both.
     cfg.DATASETS.IMAGES = ""
     # Stop when more than this share of the images met so far cannot be read, in [0, 1].

@@ -1,4 +1,4 @@
-"""Where data sets lie, and files that appear whole or not at all."""
+"""Where data sets lie, what a disk has left, and files that appear whole or not at all."""
 
 import contextlib
 import os
@@ -9,6 +9,19 @@ from pathlib import Path
 def datasets_root() -> str:
     """The folder in which detectron2 looks for data sets: ``$DETECTRON2_DATASETS``, else ``datasets``."""
     return os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+
+
+def existing_parent(path: str) -> str:
+    """The path, or the nearest folder above it that exists."""
+    path = os.path.abspath(path)
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def gib(count: float) -> str:
+    """Bytes in words."""
+    return f"{count / 2**30:.2f} GiB"
 
 
 @contextlib.contextmanager

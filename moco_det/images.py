@@ -1,6 +1,8 @@
 """Where images come from, and how one file becomes RGB. What is done with them is in views.py."""
 
 import difflib
+import io
+import itertools
 import os
 import stat
 from collections.abc import Sequence
@@ -9,6 +11,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from moco_det import shards
 from moco_det.files import datasets_root
 
 # Files that a folder is searched for (any case). What a file really holds is decided by its content.
@@ -43,38 +46,76 @@ class UnreadableImage(ValueError):
 # ---- where images come from --------------------------------------------------------------------------
 
 
+WHAT_TO_GIVE = (
+    "give a folder of images or of .tar shards, a pattern such as train-{000000..000147}.tar, or a text file with "
+    "one path a line"
+)
+
+
 def find_images(where: str) -> list[str]:
-    """The images of a folder, or of a text file with one path a line.
+    """The images of a folder, of tar shards, or of a text file with one path a line.
 
     A folder is searched in all its sub-folders, links to folders included; names that begin with a dot are
-    passed over. The order is that of the paths, the same on every file system. In a list file, paths are
-    relative to the list's own folder, and blank lines and lines that begin with ``#`` are skipped; the order
-    is the list's.
+    passed over. The order is that of the paths, the same on every file system. A folder that holds shards
+    (``*.tar``) gives the images in these, shard by shard and each in its own order; so does one shard, or a
+    pattern such as ``train-{000000..000147}.tar``. In a list file, paths (of images or of shards) are relative to
+    the list's own folder, and blank lines and lines that begin with ``#`` are skipped; the order is the list's.
+
+    Returns:
+        paths, each of which :func:`decode_rgb` reads; an image in a shard is a place as in
+        :mod:`moco_det.shards`, and :func:`shown` says it in words.
 
     Raises:
-        ValueError: nothing is there, no image is found, or none of a list's files exists.
+        ValueError: nothing is there, no image is found, none of a list's files exists, a shard is missing, or a
+            folder holds both images and shards.
     """
     if os.path.isdir(where):
-        paths = sorted(_walk(where))
-        if not paths:
-            raise ValueError(f"no image in folder {where!r} or below it; looked for {', '.join(EXTENSIONS)}")
-        return paths
+        return _in_folder(where)
+    if shards.is_shard(where):
+        return shards.find_members(shards.shards_of(where), EXTENSIONS)
     if os.path.isfile(where):
         return _read_list(where)
-    raise ValueError(
-        f"{where!r} does not exist (looked in {os.getcwd()!r}): give a folder of images, "
-        "or a text file with one path a line"
-    )
+    raise ValueError(f"{where!r} does not exist (looked in {os.getcwd()!r}): {WHAT_TO_GIVE}")
+
+
+def shown(path: str) -> str:
+    """A path as it is, and a place in a shard as ``shard.tar/member``."""
+    return str(shards.parse(path)) if shards.is_place(path) else path
+
+
+def file_of(path: str) -> str:
+    """The file that holds an image: itself, or its shard."""
+    return shards.parse(path).shard if shards.is_place(path) else path
+
+
+def _in_folder(folder: str) -> list[str]:
+    found = sorted(_walk(folder))
+    paths = [path for path in found if path.lower().endswith(EXTENSIONS)]
+    archives = [path for path in found if not path.lower().endswith(EXTENSIONS)]
+    if paths and archives:
+        raise ValueError(
+            f"folder {folder!r} holds {len(paths)} images and {len(archives)} archives, e.g. {paths[0]!r} and "
+            f"{archives[0]!r}: which are meant? Move the others away, or give a text file with one path a line"
+        )
+    plain = [path for path in archives if shards.is_shard(path)]  # compressed ones are refused here
+    if plain:
+        return shards.find_members(plain, EXTENSIONS)
+    if not paths:
+        looked_for = ", ".join((*EXTENSIONS, shards.EXTENSION))
+        raise ValueError(f"no image in folder {folder!r} or below it; looked for {looked_for}")
+    return paths
 
 
 def _walk(folder: str):
+    """Images and archives below a folder."""
+    wanted = (*EXTENSIONS, shards.EXTENSION, *shards.COMPRESSED)
     seen = set()  # a link back to a folder above would otherwise be followed for ever
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
         folders[:] = [] if real in seen else sorted(name for name in folders if name[0] != ".")
         if real not in seen:
             seen.add(real)
-            names = (name for name in files if name[0] != "." and name.lower().endswith(EXTENSIONS))
+            names = (name for name in files if name[0] != "." and name.lower().endswith(wanted))
             yield from (os.path.join(parent, name) for name in names)
 
 
@@ -83,19 +124,23 @@ def _read_list(list_file: str) -> list[str]:
         with open(list_file, encoding="utf-8-sig") as lines:
             entries = [line.strip() for line in lines]
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{list_file!r} is not a text file: give a folder of images, or a list with one path a line"
-        ) from error
+        raise ValueError(f"{list_file!r} is not a text file: {WHAT_TO_GIVE}") from error
     folder = os.path.dirname(list_file)
-    paths = [os.path.join(folder, entry) for entry in entries if entry and not entry.startswith("#")]
-    if not paths:
+    listed = [os.path.join(folder, entry) for entry in entries if entry and not entry.startswith("#")]
+    if not listed:
         raise ValueError(f"list {list_file!r} names no image: expected one path a line")
     # Single missing files are replaced and counted while training; a list of nothing else is a mistake.
-    if not any(map(os.path.exists, paths)):
+    if not any(os.path.exists(path) or shards.is_shard(path) for path in listed):
         raise ValueError(
-            f"none of the {len(paths)} files in list {list_file!r} exists, e.g. {paths[0]!r}: "
+            f"none of the {len(listed)} files in list {list_file!r} exists, e.g. {listed[0]!r}: "
             f"paths are relative to the list's folder ({os.path.abspath(folder)!r})"
         )
+    paths = []
+    for of_shards, group in itertools.groupby(listed, key=shards.is_shard):
+        if of_shards:
+            archives = [shard for pattern in group for shard in shards.shards_of(pattern)]
+            group = shards.find_members(archives, EXTENSIONS)
+        paths.extend(group)
     return paths
 
 
@@ -115,7 +160,7 @@ def registered_images(names: Sequence[str]) -> list[str]:
         # Readers of data sets assert, or open files that are not there.
         except (OSError, ValueError, AssertionError) as error:
             raise ValueError(_missing(name, str(error))) from error
-        if not any(map(os.path.exists, files)):
+        if not any(os.path.exists(file_of(path)) for path in files):
             looked_for = f"none of its {len(files)} images exists" + "".join(
                 f", e.g. {f!r}" for f in files[:1]
             )
@@ -145,7 +190,7 @@ def _imagenet_train() -> list[dict]:
 
 
 def decode_rgb(path: str) -> Image.Image:
-    """Decode a file to 8-bit RGB, upright.
+    """Decode a file, or a place in a shard, to 8-bit RGB, upright.
 
     The content decides the format, not the name. The first frame is taken. EXIF orientation is applied;
     transparent pixels are laid over ``BACKGROUND``; 16-bit and 32-bit integers are scaled from 0..65535 to
@@ -156,27 +201,39 @@ def decode_rgb(path: str) -> Image.Image:
             (which have no stated range), or larger than Pillow's limit against decompression bombs.
     """
     try:
-        _refuse_pipe(path)
-        with Image.open(path, formats=FORMATS) as image:
+        with open_image(path) as image:
             image.load()
             return _to_rgb(_upright(image))
     except Exception as error:  # decoders raise a dozen types on broken files: struct.error, SyntaxError, …
-        raise UnreadableImage(path, _reason(path, error)) from error
+        raise UnreadableImage(shown(path), _reason(error)) from error
 
 
-def _refuse_pipe(path: str) -> None:
-    mode = os.stat(path).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a folder gives an error of its own
+def open_image(path: str) -> Image.Image:
+    """The image as Pillow opens it, its header read and no more; raises what Pillow and the system raise."""
+    if shards.is_place(path):
+        content = shards.read(path)
+        _refuse_empty(len(content))
+        return Image.open(io.BytesIO(content), formats=FORMATS)
+    status = os.stat(path)
+    if stat.S_ISREG(status.st_mode):
+        _refuse_empty(status.st_size)
+    elif not stat.S_ISDIR(status.st_mode):  # a folder gives an error of its own
         raise ValueError("a pipe or device, which could be waited for without end")
+    return Image.open(path, formats=FORMATS)
 
 
-def _reason(path: str, error: Exception) -> str:
+def _refuse_empty(size: int) -> None:
+    if size == 0:
+        raise ValueError("empty file")
+
+
+def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, UnidentifiedImageError):
-        empty = os.path.getsize(path) == 0
-        return "empty file" if empty else f"not an image of a known format ({', '.join(FORMATS)})"
-    return " ".join(f"{type(error).__name__}: {error}".split())
+        return f"not an image of a known format ({', '.join(FORMATS)})"
+    kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+    return " ".join(f"{kind}{error}".split())
 
 
 def _upright(image: Image.Image) -> Image.Image:

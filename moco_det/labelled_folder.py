@@ -5,12 +5,15 @@ import os
 import torch
 from torch import Tensor
 
+from moco_det import shards
 from moco_det.images import UnreadableImage, decode_rgb, find_images
 from moco_det.views import center_view
 
 
 class LabelledFolder(torch.utils.data.Dataset):
     """``root/<class>/*``: the centre view of each image and its class number, classes in alphabetic order.
+
+    Where ``root`` holds tar shards, their members' names begin with the class: ``<class>/*``.
 
     Attributes:
         classes: their names; ``paths`` and ``labels``: of each image, class by class.
@@ -29,15 +32,9 @@ class LabelledFolder(torch.utils.data.Dataset):
             raise ValueError(
                 f"{key}: the folder {root!r} does not exist; expected train/ and test/ with a folder a class"
             )
-        folders = (entry.name for entry in os.scandir(root) if entry.is_dir())
-        self.classes = sorted(name for name in folders if not name.startswith("."))
-        if not self.classes:
-            raise ValueError(f"{key}: {root!r} holds no class folders; expected {root}/<class>/*.jpg")
-        found = [
-            (path, label)
-            for label, name in enumerate(self.classes)
-            for path in find_images(os.path.join(root, name))
-        ]
+        by_class = _of_shards(root, key) if _holds_shards(root) else _of_folders(root, key)
+        self.classes = sorted(by_class)
+        found = [(path, label) for label, name in enumerate(self.classes) for path in by_class[name]]
         self.paths, self.labels = zip(*found, strict=True)
         self.root, self.size, self.key = root, size, key
 
@@ -58,6 +55,30 @@ class LabelledFolder(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Its centre view, uint8 (3, size, size) in RGB, and its class; raises as :meth:`decode`."""
         return center_view(self.decode(index), self.size), self.labels[index]
+
+
+def _of_folders(root: str, key: str) -> dict[str, list[str]]:
+    folders = (entry.name for entry in os.scandir(root) if entry.is_dir())
+    classes = [name for name in folders if not name.startswith(".")]
+    if not classes:
+        raise ValueError(f"{key}: {root!r} holds no class folders; expected {root}/<class>/*.jpg")
+    return {name: find_images(os.path.join(root, name)) for name in classes}
+
+
+def _holds_shards(root: str) -> bool:
+    return any(name.lower().endswith(shards.EXTENSION) for name in os.listdir(root))
+
+
+def _of_shards(root: str, key: str) -> dict[str, list[str]]:
+    by_class: dict[str, list[str]] = {}
+    for path in find_images(root):
+        place = shards.parse(path)
+        name, slash, _ = place.name.partition("/")
+        if place.trouble or not slash:
+            why = place.trouble or "no class folder in its name; expected <class>/<name>.jpg in the shards"
+            raise ValueError(f"{key}: {place}: {why}")
+        by_class.setdefault(name, []).append(path)
+    return by_class
 
 
 def check_same_classes(train: LabelledFolder, test: LabelledFolder) -> None:

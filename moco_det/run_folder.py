@@ -11,7 +11,7 @@ from detectron2.utils.logger import setup_logger
 
 from moco_det.checkpoint_files import newest_first, remove_left_over
 from moco_det.config import get_cfg, known_keys, load_yaml
-from moco_det.files import appears_whole
+from moco_det.files import appears_whole, existing_parent
 from moco_det.run_record import MACHINE_KEYS
 
 logger = logging.getLogger(__name__)
@@ -56,14 +56,6 @@ def check_output(cfg, resume: bool) -> list[str]:
             "choose another"
         )
     return changes
-
-
-def existing_parent(path: str) -> str:
-    """The path, or the nearest folder above it that exists."""
-    path = os.path.abspath(path)
-    while not os.path.exists(path):
-        path = os.path.dirname(path)
-    return path
 
 
 def settle_seed(cfg: CfgNode, resume: bool) -> None:

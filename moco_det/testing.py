@@ -1,7 +1,9 @@
 """Shared by the tests of the core and of the projects: tiny configs, tiny images, several processes on a CPU."""
 
+import io
 import os
 import sys
+import tarfile
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +50,17 @@ def write_random_images(folder: Path, count: int, size: int = 40, seed: int = 0)
         paths.append(folder / f"{number:03d}.jpg")
         coarse.resize((size, size), Image.BICUBIC).save(paths[-1], quality=95)
     return paths
+
+
+def write_shard(path: Path, files: dict[str, bytes], format: int = tarfile.PAX_FORMAT) -> str:
+    """A tar of the given members, in their order; its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=format) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return str(path)
 
 
 def run_processes(function: Callable, count: int, *args) -> list:

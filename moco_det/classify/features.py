@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from moco_det.classify.classifier import Classifier
 from moco_det.classify.data import CentreViews, view_batches
+from moco_det.images import file_of
 from moco_det.labelled_folder import LabelledFolder
 
 logger = logging.getLogger(__name__)
@@ -48,8 +49,7 @@ def cache_key(model: Classifier, folder: LabelledFolder) -> str:
     strides = [module.stride for module in model.encoder.modules() if isinstance(module, nn.Conv2d)]
     digest.update(repr((mean, std, model.flip_channels, strides, str(model.precision), folder.size)).encode())
     for path in folder.paths:
-        status = os.stat(path)
-        name = os.path.relpath(path, folder.root)
+        status, name = os.stat(file_of(path)), path.removeprefix(folder.root)
         digest.update(repr((name, status.st_size, status.st_mtime_ns)).encode())
     return digest.hexdigest()[:12]
 

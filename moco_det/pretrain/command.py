@@ -29,7 +29,10 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.description = "Pre-train a ResNet on unlabelled images, with MoCo or another method."
     parser.add_argument(
-        "--images", default="", help="a folder of images (any depth), or a text file of paths"
+        "--images",
+        default="",
+        help="a folder of images (any depth) or of tar shards, a pattern of shards such as "
+        "train-{000000..000147}.tar, or a text file of paths",
     )
     parser.add_argument(
         "--overlay",

@@ -40,6 +40,8 @@ class PretrainMethod(nn.Module):
     uses: ClassVar[tuple[str, ...]] = SHARED_KEYS
     # Learning rate of the method's paper for a batch of 256 images, in proportion for others; None: it gives none.
     lr_for_256: ClassVar[float | None] = None
+    # Whether ``forward`` takes the small views of INPUT.VIEWS.SMALL_CROPS; else that setting is refused.
+    uses_small_crops: ClassVar[bool] = False
     # Which encoder is the result, whose features kNN judges and convert takes: "query" or "key".
     result: ClassVar[str] = "query"
     # Whether it takes the small views of INPUT.VIEWS.SMALL_CROPS: ``batch["small"]``, uint8 (n, V, 3, s, s).
@@ -81,7 +83,8 @@ class PretrainMethod(nn.Module):
 
         Args:
             batch: ``query`` and ``key``, two views of the same images, uint8 (n, 3, S, S) in RGB; ``index``, int64
-                (n,), which images of the data set they are; ``epoch`` and ``iteration``, from 0 on; ``progress``,
+                (n,), which images of the data set they are; with small views ``small``, uint8 (n, V, 3, s, s);
+                ``epoch`` and ``iteration``, from 0 on; ``progress``,
                 the share of the run's steps that are done, in [0, 1); ``micro_batch``, from 0 on.
 
         Returns:

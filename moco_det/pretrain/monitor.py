@@ -12,6 +12,7 @@ from torch import Tensor
 
 from moco_det.grouped_batch_norm import average_running_statistics, update_running_statistics
 from moco_det.hooks import is_due
+from moco_det.images import shown
 from moco_det.interruption import ignore_stop_signals
 from moco_det.knn import knn_accuracy, nearest
 from moco_det.labelled_folder import LabelledFolder, check_same_classes
@@ -97,11 +98,11 @@ class KNNMonitor(HookBase):
         similarities, indices = nearest(test[chosen], train, min(k, len(train)))
         rows = [
             {
-                "query": os.path.abspath(self.test.paths[query]),
+                "query": os.path.abspath(shown(self.test.paths[query])),
                 "label": self.test.classes[self.test.labels[query]],
                 "neighbours": [
                     {
-                        "path": os.path.abspath(self.train.paths[i]),
+                        "path": os.path.abspath(shown(self.train.paths[i])),
                         "label": self.train.classes[self.train.labels[i]],
                         "similarity": round(similarity, 4),
                     }

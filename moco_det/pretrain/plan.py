@@ -8,6 +8,7 @@ import textwrap
 import torch
 
 from moco_det.cli import num_processes, processes_of_torchrun, settle_processes
+from moco_det.files import gib
 from moco_det.pretrain.method import Row
 from moco_det.pretrain.plan_advice import Advice, advise
 from moco_det.pretrain.plan_facts import (
@@ -23,7 +24,6 @@ from moco_det.pretrain.preflight import (
     check_run,
     checkpoint_bytes,
     checkpoints_at_most,
-    gib,
     unlabelled_images,
 )
 from moco_det.pretrain.settings import build_config

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 from PIL import Image
 
 from moco_det.epochs import steps_per_epoch
-from moco_det.images import FORMATS
+from moco_det.images import open_image
 from moco_det.pretrain.method import PretrainMethod, method_class
 
 LINEAR_BATCH = 256  # for which papers give the learning rate, in proportion for others
@@ -170,7 +170,7 @@ def typical_side(paths: Sequence[str], sample: int = 64) -> int | None:
     sides = []
     for path in paths[:: max(len(paths) // sample, 1)][:sample]:
         try:
-            with Image.open(path, formats=FORMATS) as image:
+            with open_image(path) as image:
                 sides.append(min(image.size))
         except (OSError, ValueError, Image.DecompressionBombError):
             continue  # the run replaces it and counts it

@@ -5,11 +5,12 @@ import shutil
 from torch import nn
 
 from moco_det.epochs import steps_per_epoch
+from moco_det.files import existing_parent, gib
 from moco_det.images import find_images, registered_images
 from moco_det.pretrain.loader import UnreadableLog
 from moco_det.pretrain.method import method_class
 from moco_det.pretrain.monitor import KNNMonitor
-from moco_det.run_folder import check_output, existing_parent
+from moco_det.run_folder import check_output
 from moco_det.schedule import check_schedule
 from moco_det.views import ViewSettings
 
@@ -94,8 +95,3 @@ def check_disk_space(cfg, model: nn.Module, epochs_done: int = 0) -> tuple[int, 
             f"SOLVER.CHECKPOINT_KEEP is {cfg.SOLVER.CHECKPOINT_KEEP} (0 keeps all), 1 needs {gib(2 * size)}"
         )
     return count * size, free
-
-
-def gib(count: int) -> str:
-    """Bytes in words."""
-    return f"{count / 2**30:.2f} GiB"

@@ -190,7 +190,10 @@ def main(argv: list[str] | None = None) -> None:
         description="Mean and std of images, each of which weighs the same, as an overlay for pre-training."
     )
     parser.add_argument(
-        "--images", required=True, help="a folder of images (any depth), or a text file of paths"
+        "--images",
+        required=True,
+        help="a folder of images (any depth) or of tar shards, a pattern of shards such as "
+        "train-{000000..000147}.tar, or a text file of paths",
     )
     parser.add_argument("--num-images", type=int, help="measure a random sample of so many (default: all)")
     parser.add_argument(

@@ -21,7 +21,7 @@ from moco_det.interruption import StopOnSignal
 from moco_det.pretrain.diagnostics import CollapseWatch
 from moco_det.pretrain.hooks import UnreadableImages, describe_step
 from moco_det.pretrain.loader import UnreadableLog, build_loader
-from moco_det.pretrain.method import method_class
+from moco_det.pretrain.method import PretrainMethod, method_class
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.pretrain.numerics import LossGuard, stop_at_loss, with_clipped_gradients
 from moco_det.pretrain.optimizers import build_optimizer
@@ -53,6 +53,7 @@ class PretrainTrainer(TrainerBase):
 
         torch.manual_seed(keyed_seed(cfg.SEED, "weights"))  # the same start on all ranks
         self.method = build_model(with_num_images(cfg, len(self.paths)))
+        refuse_small_crops(cfg, self.method)
         self.model = self._distributed(self.method)
         self.optimizer = build_optimizer(cfg, self.method.parameter_groups())
         self.optimizer = with_clipped_gradients(cfg, self.optimizer)

@@ -85,7 +85,11 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=DESCRIPTION, usage=usage, epilog=epilog)
     add = parser.add_argument
     add("ablations", nargs="+", choices=sorted(ABLATIONS), metavar="ABLATION", help=", ".join(ABLATIONS))
-    add("--images", required=True, help="unlabelled images to pre-train on, a folder or a list file")
+    add(
+        "--images",
+        required=True,
+        help="unlabelled images to pre-train on: a folder, tar shards or a list file",
+    )
     add("--classes", required=True, help="labelled images that judge: train/<class>/ and test/<class>/")
     add("--scale", choices=SCALES, default="toy", help="the paper's recipes, or small ones; default: toy")
     add("--seeds", type=at_least_one, default=3, metavar="N", help="runs with the seeds 1 to N; default: 3")

@@ -17,6 +17,7 @@ from moco_det.model_zoo import get_config_file
 from moco_det.report.ablation_points import ABLATIONS, CLASSIFIERS, Point
 from moco_det.run_record import COMMIT
 from moco_det.run_record import FILE_NAME as RECORD
+from moco_det.shards import is_shard, shards_of
 from moco_det.steps import REPOSITORY, Step
 
 PLAN = "plan.json"
@@ -137,15 +138,18 @@ def _resolved(recipe: str) -> CfgNode:
 
 
 def fingerprint_images(images: Path) -> str:
-    """12 hex digits of the names and sizes of all files in a folder, or of the text of a list file.
+    """12 hex digits of the names and sizes of all files in a folder or of shards, or of the text of a list file.
 
     Raises:
         ValueError: there is no such folder or file.
     """
+    if is_shard(images.name) and not images.is_dir():
+        sizes = "".join(f"{Path(shard).name} {os.path.getsize(shard)}\n" for shard in shards_of(str(images)))
+        return hashlib.sha256(sizes.encode()).hexdigest()[:12]
     if images.is_file():
         return hashlib.sha256(images.read_bytes()).hexdigest()[:12]
     if not images.is_dir():
-        raise ValueError(f"{images} is neither a folder nor a list file; give --images and --classes")
+        raise ValueError(f"{images} is no folder, no shards and no list file; give --images and --classes")
     digest = hashlib.sha256()
     for where, folders, files in os.walk(images):
         folders.sort()

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from checkpoint_examples import official_moco, own_checkpoint, random_states
@@ -13,10 +14,12 @@ from classify_runs import LINEAR, make_trainer, metrics, run_tool
 from moco_det.backbone_file import TORCHVISION_PREPROCESSING, write_backbone
 from moco_det.classify.accuracy import accuracy_on_features, count_hits
 from moco_det.classify.classifier import Classifier
+from moco_det.classify.features import cache_key
 from moco_det.convert.verify import detectron2_resnet
 from moco_det.encoder import pooled_features
 from moco_det.sources.families import MSRA
 from moco_det.tensor_names import to_detectron2
+from moco_det.testing import write_shard
 
 CACHED = ("CLASSIFY.FEATURES", "cached")
 
@@ -172,3 +175,28 @@ def test_top_1_and_top_5_against_a_loop():
 
 def test_with_fewer_than_five_classes_top_5_is_all():
     assert count_hits(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([0, 0])).tolist() == [1, 2]
+
+
+# ---- From shards -------------------------------------------------------------------------------------------
+
+
+def test_labelled_shards_give_what_their_folders_give(random_set, weights, tmp_path):
+    """The same features, judged the same; and the cache goes with the shards."""
+    for part in ("train", "test"):
+        files = sorted((random_set / part).rglob("*.jpg"))
+        for number in range(2):
+            members = {
+                str(path.relative_to(random_set / part)): path.read_bytes() for path in files[number::2]
+            }
+            write_shard(tmp_path / f"shards/{part}/{number}.tar", members)
+    words = ("SOLVER.EPOCHS", "1", *CACHED)
+    folders = run_tool(LINEAR, random_set, tmp_path / "a", *words, weights=weights)
+    shards = run_tool(LINEAR, tmp_path / "shards", tmp_path / "b", *words, weights=weights)
+    for part in ("train", "test"):
+        (ours,), (theirs,) = (list((run / "features").glob(f"{part}_*.npy")) for run in (shards, folders))
+        assert sorted(np.load(ours).tolist()) == sorted(np.load(theirs).tolist())
+    assert metrics(shards)["knn/top1"] == metrics(folders)["knn/top1"]
+    trainer = make_trainer(LINEAR, tmp_path / "shards", tmp_path / "c", *CACHED, weights=weights)
+    key = cache_key(trainer.classifier, trainer.train_set)
+    os.utime(tmp_path / "shards/train/1.tar", (1, 1))
+    assert key != cache_key(trainer.classifier, trainer.train_set)

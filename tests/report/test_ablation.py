@@ -110,7 +110,7 @@ def test_images_recipe_and_options_make_other_runs(folders):
     (classes / "a.jpg").rename(classes / "c.jpg")
     prints.append(plan_ablations(["momentum"], "toy", 1, images, classes)[1].fingerprint)
     assert len({json.dumps(one) for one in prints}) == 4
-    with pytest.raises(ValueError, match="nowhere is neither a folder nor a list file"):
+    with pytest.raises(ValueError, match="nowhere is no folder, no shards and no list file"):
         plan_ablations(["momentum"], "toy", 1, images / "nowhere", classes)
 
 
@@ -317,3 +317,15 @@ def test_steps_of_a_chain_follow_one_another_and_a_failure_ends_its_own_chain_al
     with pytest.raises(ValueError, match="1 of 3 runs failed"):
         run_chains(chains, tmp_path / "logs", jobs=2)
     assert all((tmp_path / name).exists() for name in "abcd") and not (tmp_path / "never").exists()
+
+
+def test_shards_are_told_apart_by_names_and_sizes(tmp_path):
+    for number in range(2):
+        (tmp_path / f"{number}.tar").write_bytes(b"x" * number)
+    both, one = tmp_path / "{0..1}.tar", tmp_path / "0.tar"
+    before = ablation_plan.fingerprint_images(both)
+    assert before != ablation_plan.fingerprint_images(one)
+    one.write_bytes(b"longer")
+    assert before != ablation_plan.fingerprint_images(both)
+    with pytest.raises(ValueError, match=r"2.tar' does not exist, after 2 that do"):
+        ablation_plan.fingerprint_images(tmp_path / "{0..2}.tar")
