@@ -53,7 +53,6 @@ class PretrainTrainer(TrainerBase):
 
         torch.manual_seed(keyed_seed(cfg.SEED, "weights"))  # the same start on all ranks
         self.method = build_model(with_num_images(cfg, len(self.paths)))
-        refuse_small_crops(cfg, self.method)
         self.model = self._distributed(self.method)
         self.optimizer = build_optimizer(cfg, self.method.parameter_groups())
         self.optimizer = with_clipped_gradients(cfg, self.optimizer)
