@@ -7,8 +7,8 @@ code's authors, a trial of this project, or no more than a rule of thumb.
 import dataclasses
 from collections.abc import Callable
 
+from moco_det.files import gib
 from moco_det.pretrain.plan_facts import LINEAR_BATCH, LINEAR_LR, Facts, duration
-from moco_det.pretrain.preflight import gib
 
 SMALL, VERY_SMALL = 100_000, 10_000  # images
 ENOUGH_STEPS = 5  # time constants of the key encoder: then less than 1% of its start is left

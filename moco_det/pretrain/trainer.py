@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Sequence
 
 import torch
 from detectron2.engine import TrainerBase, hooks
@@ -42,11 +43,15 @@ class PretrainTrainer(TrainerBase):
     are summed and minimised, the others are logged.
     """
 
-    def __init__(self, cfg):
+    def __init__(self, cfg, paths: Sequence[str] | None = None):
+        """
+        Args:
+            paths: of the images, where they were found before; None: those that the config names are found.
+        """
         super().__init__()
         self.cfg = cfg
         self.history = RunHistory()
-        self.paths = unlabelled_images(cfg)
+        self.paths = unlabelled_images(cfg) if paths is None else paths
         check_agreement({"the list of images": names_digest(self.paths, cfg.DATASETS.IMAGES)})
         check_schedule(cfg)
         check_queue_size(cfg, len(self.paths))
