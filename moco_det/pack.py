@@ -10,7 +10,6 @@ import dataclasses
 import io
 import json
 import os
-import shutil
 import sys
 import tarfile
 from collections.abc import Sequence
@@ -20,7 +19,8 @@ from tqdm import tqdm
 
 from moco_det.agreement import names_digest
 from moco_det.cli import user_errors
-from moco_det.files import appears_whole, datasets_root, existing_parent, gib
+from moco_det.disk_space import check_space
+from moco_det.files import appears_whole, datasets_root, gib
 from moco_det.images import UnreadableImage, find_images, registered_images, shown
 from moco_det.machine import num_cores
 from moco_det.packed_images import Settings, member_names, pack_each, packed_jpeg
@@ -61,21 +61,6 @@ def foresee_bytes(paths: Sequence[str], settings: Settings) -> int:
     if not sizes:
         raise ValueError(f"none of {len(sample)} images can be read, e.g.: {reason}")
     return round((sum(sizes) / len(sizes) + _MEMBER_BYTES) * len(paths))
-
-
-def check_space(output: Path, needed: int) -> int:
-    """Bytes that are free at ``output``.
-
-    Raises:
-        ValueError: they are fewer than needed.
-    """
-    free = shutil.disk_usage(existing_parent(str(output))).free
-    if needed > free:
-        raise ValueError(
-            f"--output {str(output)!r} has {gib(free)} free, and the copy needs about {gib(needed)} more; free "
-            "space, choose another --output, or a lower --shorter-side or --quality"
-        )
-    return free
 
 
 # ---- the shards --------------------------------------------------------------------------------------
@@ -226,7 +211,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     needed = foresee_bytes(paths, settings)
     begun = output.with_name(output.name + UNFINISHED)
     there = sum(file.stat().st_size for file in begun.glob(f"*{EXTENSION}")) if begun.exists() else 0
-    free = check_space(output, needed - there)
+    mend = "take a lower --shorter-side or --quality"
+    free = check_space("--output", args.output, needed - there, f"about {len(paths):,} packed images", mend)
     print(
         f"{len(paths):,} images, packed about {gib(needed)} in {-(-needed // (settings.shard_mib * MIB))} shards; "
         f"{gib(there)} are there already, {gib(free)} free at {args.output}",

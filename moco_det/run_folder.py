@@ -49,13 +49,18 @@ def check_output(cfg, resume: bool) -> list[str]:
                 f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} already holds a run; continue it with --resume, or choose another"
             )
         changes = check_continuation(cfg)
-    there = existing_parent(cfg.OUTPUT_DIR)
+    check_writable(cfg.OUTPUT_DIR)
+    return changes
+
+
+def check_writable(output: str) -> None:
+    """Raises ValueError: OUTPUT_DIR, or the folder it would be made in, cannot be written to."""
+    there = existing_parent(output)
     if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be written: {there!r} is no folder, or not yours to write to; "
+            f"OUTPUT_DIR {output!r} cannot be written: {there!r} is no folder, or not yours to write to; "
             "choose another"
         )
-    return changes
 
 
 def settle_seed(cfg: CfgNode, resume: bool) -> None:

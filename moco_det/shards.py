@@ -58,7 +58,7 @@ class Place(NamedTuple):
 
 def is_place(path: str) -> bool:
     """Whether an entry of a list of images lies in a shard."""
-    return "\0" in path
+    return "\0" in os.fspath(path)
 
 
 def parse(path: str) -> Place:

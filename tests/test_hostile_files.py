@@ -128,8 +128,8 @@ def test_malicious_weights_do_not_start_a_run(folder, capsys, toy_recipe, name):
 @pytest.fixture
 def toy_recipe(monkeypatch):
     """A recipe whose data sets are not looked for: the weights come after them."""
-    monkeypatch.setattr("moco_det.finetune.trainer.check_datasets", lambda *_: None)
-    monkeypatch.setattr("moco_det.finetune.trainer.check_evaluator", lambda *_: None)
+    monkeypatch.setattr("moco_det.finetune.preflight.check_datasets", lambda *_: None)
+    monkeypatch.setattr("moco_det.finetune.preflight.check_evaluator", lambda *_: None)
     return ("--config-file", "toy/faster_rcnn_R_18_FPN", "--num-gpus", "0")
 
 

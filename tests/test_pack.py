@@ -254,7 +254,7 @@ def test_wrong_words_are_refused_and_nothing_is_written(
 def test_too_little_disk_is_refused_with_both_numbers(source, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2**40, 2**40, 100))
     said = refused(["--images", str(source), "--output", str(tmp_path / "out")], capsys)
-    assert "has 0.00 GiB free, and the copy needs about 0.00 GiB more" in said
+    assert "has 0.00 GiB free, but about 12 packed images need 0.00 GiB" in said
 
 
 def test_a_dry_run_foresees_the_size_and_writes_nothing(source, tmp_path, capsys, monkeypatch):

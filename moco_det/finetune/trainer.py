@@ -24,7 +24,6 @@ from detectron2.utils.logger import setup_logger
 
 from moco_det.agreement import check_agreement, settings_and_code
 from moco_det.cli import (
-    num_machines,
     num_processes,
     processes_of_torchrun,
     run_in_processes,
@@ -32,9 +31,9 @@ from moco_det.cli import (
     user_errors,
 )
 from moco_det.config import get_cfg, merge_config
-from moco_det.finetune.coco_evaluator import check_coco_evaluator
-from moco_det.finetune.datasets import check_datasets, names_faulty_labels, register_toy_datasets
-from moco_det.finetune.evaluators import build_evaluator, check_evaluator
+from moco_det.finetune.datasets import names_faulty_labels, register_toy_datasets
+from moco_det.finetune.dry_run import dry_run
+from moco_det.finetune.evaluators import build_evaluator
 from moco_det.finetune.hooks import (
     BroadcastNormStatistics,
     EvalAtStart,
@@ -42,9 +41,10 @@ from moco_det.finetune.hooks import (
     same_generators,
     seed_of_checkpoint,
 )
-from moco_det.finetune.inits import Init, check_init, read_init
-from moco_det.finetune.labels import check_label_fraction, take_labels
+from moco_det.finetune.inits import Init, read_init
+from moco_det.finetune.labels import take_labels
 from moco_det.finetune.mappers import build_mapper
+from moco_det.finetune.preflight import CHECKPOINT, check_run, resumes
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
 from moco_det.finetune.sampler import ResumableSampler, repeat_factors
 from moco_det.finetune.samples import write_sample_detections
@@ -64,8 +64,22 @@ from moco_det.tasks import task_name
 
 logger = logging.getLogger(__name__)
 
-# In OUTPUT_DIR, the file in which detectron2 names the checkpoint to resume from.
-CHECKPOINT = "last_checkpoint"
+
+def training_records(cfg: CfgNode) -> list[dict]:
+    """The labelled images to train on, as detectron2 takes them: the share DATASETS.LABEL_FRACTION of them.
+
+    Raises:
+        ValueError: the labels cannot be read.
+    """
+    keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0
+    with names_faulty_labels(cfg.DATASETS.TRAIN):
+        dataset = get_detection_dataset_dicts(
+            cfg.DATASETS.TRAIN,
+            filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+            min_keypoints=keypoints,
+            proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+        )
+    return take_labels(dataset, cfg.DATASETS.LABEL_FRACTION, cfg.SEED)
 
 
 class Trainer(DefaultTrainer):
@@ -84,16 +98,7 @@ class Trainer(DefaultTrainer):
             if start_iter:
                 logger.warning(f"{cfg.DATALOADER.SAMPLER_TRAIN} cannot be advanced: the data start anew")
             return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
-        with names_faulty_labels(cfg.DATASETS.TRAIN):
-            dataset = get_detection_dataset_dicts(
-                cfg.DATASETS.TRAIN,
-                filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-                min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE
-                if cfg.MODEL.KEYPOINT_ON
-                else 0,
-                proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
-            )
-        dataset = take_labels(dataset, cfg.DATASETS.LABEL_FRACTION, cfg.SEED)
+        dataset = training_records(cfg)
         grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
         sampler = ResumableSampler(
             [grouped and record["width"] > record["height"] for record in dataset],
@@ -197,6 +202,11 @@ def make_parser() -> argparse.ArgumentParser:
         "supervised_torchvision, moco), a YAML file, or the backbone.pkl that convert wrote; merged over the "
         "recipe, below the KEY VALUE pairs",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, print what the run will be, write nothing",
+    )
     parser.set_defaults(num_gpus=None)
     return parser
 
@@ -225,7 +235,10 @@ def run(args: argparse.Namespace, add_configs: Sequence[Callable[[CfgNode], None
     _settle_device(cfg, args)
     _settle_seed(cfg, args)
     cfg.freeze()
-    _check(cfg, args, init)
+    if args.dry_run:
+        dry_run(cfg, args, init, add_configs, training_records)
+        return
+    check_run(cfg, args, init)
     run_in_processes(_work, args, cfg, args, init)
 
 
@@ -250,48 +263,13 @@ def _settle_seed(cfg: CfgNode, args: argparse.Namespace) -> None:
     """A run without a seed gets one here, so that run.json names it; a resumed one takes its checkpoint's."""
     if cfg.SEED >= 0:
         return
-    if _resumes(cfg, args):
+    if resumes(cfg, args):
         with open(os.path.join(cfg.OUTPUT_DIR, CHECKPOINT)) as file:
             cfg.SEED = seed_of_checkpoint(os.path.join(cfg.OUTPUT_DIR, file.read().strip()))
     else:
         if args.num_machines > 1 or processes_of_torchrun() > 1:
             raise ValueError("SEED is -1; processes started apart need the same: give SEED 1 (or any other)")
         cfg.SEED = random.SystemRandom().randrange(2**31)
-
-
-def _resumes(cfg: CfgNode, args: argparse.Namespace) -> bool:
-    return args.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, CHECKPOINT))
-
-
-def _check(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
-    """Refuse, before any process starts, what would fail later or train on something else."""
-    for architecture, stage, tool in (
-        ("MoCo", "pre-training", "pretrain_moco"),
-        ("Classifier", "classification", "train_classifier"),
-    ):
-        if cfg.MODEL.META_ARCHITECTURE == architecture:
-            raise ValueError(f"{args.config_file!r} is a recipe of {stage}; run it with tools/{tool}.py")
-    check_label_fraction(cfg)
-    check_coco_evaluator(cfg)
-    check_datasets(cfg, cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
-    for name in cfg.DATASETS.TEST:
-        check_evaluator(name, num_machines(args))
-    if not (args.resume or args.eval_only) and any(
-        os.path.exists(os.path.join(cfg.OUTPUT_DIR, name)) for name in (CHECKPOINT, RECORD)
-    ):
-        raise ValueError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} already holds a run; continue it with --resume, or choose another"
-        )
-    if _resumes(cfg, args):
-        return
-    if not args.eval_only:
-        check_init(cfg, init)
-    elif not cfg.MODEL.WEIGHTS:
-        raise ValueError("--eval-only has no MODEL.WEIGHTS; give MODEL.WEIGHTS path/to/model_final.pth")
-    if cfg.MODEL.WEIGHTS:
-        weights = read_weights(cfg.MODEL.WEIGHTS)
-        _setup_logger(cfg)
-        check_preprocessing(cfg, weights, init)
 
 
 def _setup_logger(cfg: CfgNode) -> None:
@@ -303,6 +281,8 @@ def _work(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
     check_agreement(settings_and_code(cfg))
     _setup_logger(cfg)
     default_setup(cfg, args)
+    if cfg.MODEL.WEIGHTS and not resumes(cfg, args):
+        check_preprocessing(cfg, read_weights(cfg.MODEL.WEIGHTS), init)  # again, for the log
     if cfg.MODEL.DEVICE == "cpu":
         logger.info("On the CPU, as --num-gpus 0 asks or because there is no GPU")
     if args.eval_only:
@@ -340,7 +320,7 @@ def _record(trainer: Trainer, args: argparse.Namespace, init: Init | None) -> No
 def _evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
     model = Trainer.build_model(cfg)
     checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-    location = checkpointer.get_checkpoint_file() if _resumes(cfg, args) else cfg.MODEL.WEIGHTS
+    location = checkpointer.get_checkpoint_file() if resumes(cfg, args) else cfg.MODEL.WEIGHTS
     weights = read_weights(location)
     checkpointer.load(location)
     check_detector(model, weights, complete=True)

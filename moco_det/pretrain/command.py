@@ -9,12 +9,14 @@ from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
 from moco_det.cli import run_in_processes, settle_processes, user_errors
+from moco_det.disk_space import check_disk_space
 from moco_det.model_zoo import recipe_name
 from moco_det.pretrain import plan
-from moco_det.pretrain.preflight import check_disk_space, check_periods
+from moco_det.pretrain.preflight import check_periods, check_run, unlabelled_images
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.run_folder import prepare_run_folder
+from moco_det.run_logs import held_back_logs
 from moco_det.run_record import FILE_NAME as RECORD
 from moco_det.run_record import write_run_record
 
@@ -45,6 +47,11 @@ def argument_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print what the run will be, after a short trial, with advice; nothing is written",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="the plan without its trial: check everything, print what the run will be, write nothing",
+    )
     parser.set_defaults(num_gpus=None)
     return parser
 
@@ -55,7 +62,7 @@ def run(args: argparse.Namespace, add_configs=()) -> None:
     Raises:
         ValueError: the settings cannot run; OSError: the output cannot be written.
     """
-    if args.plan:
+    if args.plan or args.dry_run:
         plan.run(args, add_configs)
         return
     settle_processes(args)
@@ -64,12 +71,15 @@ def run(args: argparse.Namespace, add_configs=()) -> None:
 
 def train_process(args: argparse.Namespace, add_configs=()) -> None:
     """One process of a run."""
-    cfg = build_config(args, add_configs)
-    prepare_output(cfg, args.resume)
-    trainer = PretrainTrainer(cfg)
-    if args.resume:
-        trainer.resume()
-    check_disk_space(cfg, trainer.method, trainer.start_iter // trainer.steps_per_epoch)
+    with held_back_logs():  # nothing is written until all is checked
+        cfg = build_config(args, add_configs)
+        paths = unlabelled_images(cfg)
+        check_run(cfg, len(paths), comm.get_world_size(), args.resume)
+        trainer = PretrainTrainer(cfg, paths)
+        if args.resume:
+            trainer.resume()
+        check_disk_space(cfg, trainer.method, trainer.start_iter // trainer.steps_per_epoch)
+        prepare_output(cfg, args.resume)
     if trainer.start_iter < trainer.max_iter:
         trainer.run()
     elif os.path.exists(os.path.join(cfg.OUTPUT_DIR, RECORD)):

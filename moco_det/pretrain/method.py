@@ -14,10 +14,9 @@ from torchvision.models.resnet import ResNet
 
 from moco_det.encoder import build_resnet, pooled_features
 from moco_det.grouped_batch_norm import GroupedBatchNorm2d
+from moco_det.plan_text import Row
 from moco_det.pretrain.checks import check_common
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
-
-Row = tuple[str, str]  # of a plan: label, text
 
 # The keys of MODEL.MOCO that are every method's: its encoder and the groups of its batch norm.
 SHARED_KEYS = ("MODEL.MOCO.ARCH", "MODEL.MOCO.NORM", "MODEL.MOCO.BN_GROUP_SIZE")

@@ -22,9 +22,10 @@ from moco_det.grouped_batch_norm import (
     unshuffle,
     update_running_statistics,
 )
+from moco_det.plan_text import Row
 from moco_det.pretrain.diagnostics import alignment, mutual_information_bound, spread, uniformity
 from moco_det.pretrain.dictionaries import Dictionary, build_dictionary
-from moco_det.pretrain.method import PretrainMethod, Row, bn_group_size, common_settings
+from moco_det.pretrain.method import PretrainMethod, bn_group_size, common_settings
 from moco_det.pretrain.moco_checks import check_moco_config, check_queue_size, keys_without_effect
 from moco_det.pretrain.moco_plan import DICTIONARY_ROWS
 from moco_det.pretrain.orders import CachedOrder, Order, swapped

@@ -1,6 +1,6 @@
 """What ``--plan`` says of a dictionary: its size, its age, and the momentum against the length of the run."""
 
-from moco_det.pretrain.method import Row
+from moco_det.plan_text import Row
 from moco_det.pretrain.plan_facts import Facts
 from moco_det.pretrain.preflight import gib
 

@@ -1,15 +1,18 @@
-"""``tools/pretrain_moco.py --plan``: what a run will be, before it starts. Nothing is written."""
+"""``tools/pretrain_moco.py --plan`` and ``--dry-run``: what a run will be, before it starts. Nothing is written.
+
+A dry run is the plan without its trial: all that can be known without taking a step, in seconds.
+"""
 
 import argparse
 import dataclasses
-import sys
-import textwrap
 
 import torch
 
 from moco_det.cli import num_processes, processes_of_torchrun, settle_processes
+from moco_det.disk_space import check_disk_space, checkpoint_bytes, checkpoints_at_most
 from moco_det.files import gib
-from moco_det.pretrain.method import Row
+from moco_det.model_zoo import get_config_file
+from moco_det.plan_text import Row, changed_settings, count, fill, show, show_start
 from moco_det.pretrain.plan_advice import Advice, advise
 from moco_det.pretrain.plan_facts import (
     LINEAR_BATCH,
@@ -19,22 +22,15 @@ from moco_det.pretrain.plan_facts import (
     typical_side,
 )
 from moco_det.pretrain.plan_trial import explain_out_of_memory, run_trial, trial_config
-from moco_det.pretrain.preflight import (
-    check_disk_space,
-    check_run,
-    checkpoint_bytes,
-    checkpoints_at_most,
-    unlabelled_images,
-)
+from moco_det.pretrain.preflight import check_run, unlabelled_images
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
-from moco_det.run_record import command_line
 
-WIDTH, LABEL = 110, 15
+ASKS = ("--plan", "--dry-run")
 
 
 def run(args: argparse.Namespace, add_configs) -> None:
-    """Check all that a run checks, take a few steps, and print what the run will be.
+    """Check all that a run checks, take a few steps (``--plan``), and print what the run will be.
 
     Args:
         args, add_configs: as of the run.
@@ -49,18 +45,19 @@ def run(args: argparse.Namespace, add_configs) -> None:
     check_run(cfg, len(paths), ranks, args.resume)
     facts = Facts(cfg, len(paths), ranks, args.num_machines, typical_side(paths))
     with explain_out_of_memory(facts):
-        trainer = PretrainTrainer(trial_config(facts))
+        trainer = PretrainTrainer(trial_config(facts), paths)
         if args.resume:
             trainer.resume()
         facts = dataclasses.replace(facts, start=trainer.start_iter)
         disk = disk_row(facts, trainer.method)
         print(f"Plan of {args.config_file}")
-        show([*rows(facts), disk])
-        if here and facts.start < facts.steps:
+        show([changed_settings(cfg, get_config_file(args.config_file), add_configs), *rows(facts), disk])
+        if args.plan and here and facts.start < facts.steps:
             facts = dataclasses.replace(facts, trial=run_trial(trainer))
-    show(trial_rows(facts))
+    if args.plan:
+        show(trial_rows(facts))
     show_advice(advise(facts))
-    print("Start it with\n  " + command_line([word for word in sys.argv if not _asks_for_plan(word)]))
+    show_start(ASKS)
 
 
 def settle(args: argparse.Namespace) -> bool:
@@ -71,10 +68,10 @@ def settle(args: argparse.Namespace) -> bool:
     """
     if processes_of_torchrun():
         raise ValueError(
-            "--plan runs in one process: start it without torchrun, with the run's --num-gpus (of one machine) "
-            "and --num-machines"
+            f"{'--plan' if args.plan else '--dry-run'} runs in one process: start it without torchrun, with the "
+            "run's --num-gpus (of one machine) and --num-machines"
         )
-    if args.num_gpus is None or args.num_gpus <= torch.cuda.device_count():
+    if args.num_gpus is None or args.num_gpus <= torch.cuda.devicecount():
         settle_processes(args)
     return args.num_gpus == 0 or torch.cuda.is_available()
 
@@ -88,16 +85,16 @@ def rows(facts: Facts) -> list[Row]:
     groups, over = facts.local // facts.group, "in each process"
     if facts.group > facts.local:
         groups, over = facts.batch // facts.group, f"each over {facts.group // facts.local} processes"
-    left_out = f", without {_count(facts.dropped, 'image')} (others each time)" if facts.dropped else ""
+    left_out = f", without {count(facts.dropped, 'image')} (others each time)" if facts.dropped else ""
     resumed = f"; {facts.start:,} are done" if facts.start else ""
     return [
         ("images", f"{facts.images:,} in {cfg.DATASETS.IMAGES or ', '.join(cfg.DATASETS.TRAIN)}{side}"),
         ("a step", f"{facts.batch} images on {processes}{parts}"),
-        ("batch norm", f"{_count(groups, 'group')} of {facts.group} images {over}"),
-        ("an epoch", f"{_count(facts.steps_per_epoch, 'step')}{left_out}"),
+        ("batch norm", f"{count(groups, 'group')} of {facts.group} images {over}"),
+        ("an epoch", f"{count(facts.steps_per_epoch, 'step')}{left_out}"),
         (
             "the run",
-            f"{_count(solver.EPOCHS, 'epoch')}, {_count(facts.steps, 'step')} (the paper: {PAPER_STEPS:,}), "
+            f"{count(solver.EPOCHS, 'epoch')}, {count(facts.steps, 'step')} (the paper: {PAPER_STEPS:,}), "
             f"{2 * facts.drawn:,} views{resumed}",
         ),
         *method_rows(facts),
@@ -118,16 +115,12 @@ def method_rows(facts: Facts) -> list[Row]:
     ]
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' if number != 1 else ''}"
-
-
 def _schedule(cfg) -> str:
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME == "EpochCosineLR":
         return "falling along half a cosine"
     if solver.LR_SCHEDULER_NAME == "CosineLR":
-        rising = f"rising over {_count(solver.WARMUP_EPOCHS, 'epoch')}, then " if solver.WARMUP_EPOCHS else ""
+        rising = f"rising over {count(solver.WARMUP_EPOCHS, 'epoch')}, then " if solver.WARMUP_EPOCHS else ""
         return f"{rising}falling along half a cosine to {solver.BASE_LR_END:g}"
     return f"times {solver.GAMMA:g} after epochs {', '.join(map(str, solver.STEP_EPOCHS))}"
 
@@ -142,7 +135,7 @@ def disk_row(facts: Facts, model) -> Row:
     needed, free = check_disk_space(cfg, model, done)
     return (
         "checkpoints",
-        f"every {_count(cfg.SOLVER.CHECKPOINT_EPOCHS, 'epoch')}, {checkpoints_at_most(cfg, done)} at once, "
+        f"every {count(cfg.SOLVER.CHECKPOINT_EPOCHS, 'epoch')}, {checkpoints_at_most(cfg, done)} at once, "
         f"{gib(checkpoint_bytes(cfg, model))} each: {gib(needed)} of {gib(free)} free at {cfg.OUTPUT_DIR}",
     )
 
@@ -170,7 +163,7 @@ def trial_rows(facts: Facts) -> list[Row]:
     )
     without = "kNN and checkpoints" + ("" if facts.ranks == 1 else ", and what processes tell each other")
     return [
-        ("trial", f"{_count(trial.steps, 'step')} of {facts.local} images on {trial.device}{cut}"),
+        ("trial", f"{count(trial.steps, 'step')} of {facts.local} images on {trial.device}{cut}"),
         (
             "speed",
             f"{trial.seconds:.3g} s a step, {facts.local / trial.seconds:.4g} images/s a process, "
@@ -194,12 +187,6 @@ def reference_rows(facts: Facts) -> list[Row]:
     ]
 
 
-def show(lines: list[Row]) -> None:
-    """Print labels and texts in two columns."""
-    for label, text in lines:
-        print(_fill(f"  {label:<{LABEL}}{text}", LABEL + 2), flush=True)
-
-
 def show_advice(found: list[Advice]) -> None:
     """Print what the rules say; settings stand in one line, to be copied."""
     if not found:
@@ -207,17 +194,6 @@ def show_advice(found: list[Advice]) -> None:
         return
     print("Advice")
     for number, advice in enumerate(found, 1):
-        print(_fill(f"  {number}. {advice.found}", 5))
+        print(fill(f"  {number}. {advice.found}", 5))
         print(f"     set  {advice.mend}")
-        print(_fill(f"     why  {advice.why}", 10))
-
-
-def _fill(text: str, indent: int) -> str:
-    # Neither paths nor options are torn apart.
-    return textwrap.fill(
-        text, WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
-    )
-
-
-def _asks_for_plan(word: str) -> bool:
-    return len(word) > 2 and "--plan".startswith(word)
+        print(fill(f"     why  {advice.why}", 10))

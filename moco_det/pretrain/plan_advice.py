@@ -7,8 +7,8 @@ code's authors, a trial of this project, or no more than a rule of thumb.
 import dataclasses
 from collections.abc import Callable
 
+from moco_det.files import gib
 from moco_det.pretrain.plan_facts import LINEAR_BATCH, Facts, duration
-from moco_det.pretrain.preflight import gib
 from moco_det.views import ViewSettings
 
 SMALL, VERY_SMALL = 100_000, 10_000  # images

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Sequence
 
 import torch
 from detectron2.engine import TrainerBase, hooks
@@ -21,7 +22,7 @@ from moco_det.interruption import StopOnSignal
 from moco_det.pretrain.diagnostics import CollapseWatch
 from moco_det.pretrain.hooks import UnreadableImages, describe_step
 from moco_det.pretrain.loader import UnreadableLog, build_loader
-from moco_det.pretrain.method import PretrainMethod, method_class
+from moco_det.pretrain.method import method_class
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.pretrain.numerics import LossGuard, stop_at_loss, with_clipped_gradients
 from moco_det.pretrain.optimizers import build_optimizer
@@ -40,11 +41,15 @@ logger = logging.getLogger(__name__)
 class PretrainTrainer(TrainerBase):
     """Trains the method of a config, a :class:`moco_det.pretrain.method.PretrainMethod`, on unlabelled images."""
 
-    def __init__(self, cfg):
+    def __init__(self, cfg, paths: Sequence[str] | None = None):
+        """
+        Args:
+            paths: of the images, where they were found before; None: those that the config names are found.
+        """
         super().__init__()
         self.cfg = cfg
         self.history = RunHistory()
-        self.paths = unlabelled_images(cfg)
+        self.paths = unlabelled_images(cfg) if paths is None else paths
         check_agreement({"the list of images": names_digest(self.paths, cfg.DATASETS.IMAGES)})
         check_schedule(cfg)
         method_class(cfg).check_num_images(cfg, len(self.paths))

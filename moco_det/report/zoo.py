@@ -3,7 +3,7 @@
 A document holds a table between two markers, each alone on its line: ``<!-- results:SUITE -->`` and
 ``<!-- /results:SUITE -->`` (runs of this project, with their commands), the same with ``summary`` (without the
 commands), ``<!-- ablation:NAME-SCALE -->`` (runs that tools/run_ablation.py kept), ``<!-- speed:NAME -->`` (what
-tools/benchmark_speed.py measured on a machine, ``results/speed/NAME.json``), or ``<!-- paper:PREFIX -->`` (printed by
+tools/benchmark_speed.py measured, ``results/speed/NAME.json``), or ``<!-- paper:PREFIX -->`` (printed by
 the paper, for the recipes whose names start so), each with its closing marker.
 """
 

@@ -52,9 +52,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, help="images in a step; default: 256 on a GPU, 16 on a CPU")
     parser.add_argument("--rounds", type=int, help="how often each pair is measured; default: 5")
     parser.add_argument("--threads", type=int, help="of the arithmetic on a CPU; default: torch's")
-    parser.add_argument(
-        "--smoke", action="store_true", help="tiny sizes: all of it runs, no number counts"
-    )
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes: all of it runs, no number counts")
     parser.add_argument("--output", help=f"folder for {JSON} and {MARKDOWN}; default: they are only printed")
     return parser
 

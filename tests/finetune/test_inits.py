@@ -107,7 +107,8 @@ def test_a_backbone_file_is_its_own_overlay(backbone, backbone_tensors, tmp_path
     unusual = dataclasses.replace(TORCHVISION_PREPROCESSING, pixel_std=(50.0, 51.0, 52.0))
     record = {"preprocessing": unusual.to_dict(), "provenance": {"source": "test"}}
     states = {name: torch.from_numpy(array) for name, array in backbone_tensors.items()}
-    torch.save({"model": states, "moco_det": record}, tmp_path / "unusual.pth")
+    content = {"model": states, "moco_det": record, "matching_heuristics": True}
+    torch.save(content, tmp_path / "unusual.pth")
     train("--init", backbone)
     train("--init", str(tmp_path / "unusual.pth"), "SEED", "7", output="out2")
     (first, init), (second, _) = started

@@ -9,10 +9,11 @@ import pytest
 import torch
 from fvcore.common.checkpoint import PeriodicCheckpointer
 
+from moco_det import disk_space
 from moco_det.config import get_cfg, merge_config
 from moco_det.epochs import rank_batches
 from moco_det.model_zoo import get_config_file
-from moco_det.pretrain import plan, plan_trial, preflight
+from moco_det.pretrain import plan, plan_trial
 from moco_det.pretrain import plan_advice as rules
 from moco_det.pretrain.command import main, prepare_output
 from moco_det.pretrain.plan_facts import Facts, Trial, duration, typical_side
@@ -301,7 +302,7 @@ def test_most_checkpoints_at_once_are_those_that_the_hook_leaves(epochs, every, 
     for iteration in range(done * 4, epochs * 4):
         hook.step(iteration)
     cfg = tiny_pretrain_config(EPOCHS=epochs, CHECKPOINT_EPOCHS=every, CHECKPOINT_KEEP=keep)
-    expected = preflight.checkpoints_at_most(cfg, done)
+    expected = disk_space.checkpoints_at_most(cfg, done)
     assert expected == max(most) if done < epochs else not most
 
 
@@ -314,9 +315,9 @@ def test_size_of_a_checkpoint_is_that_of_the_file(folder):
     trainer.optimizer.step()  # from here on it has its momentum
     trainer.checkpointer.save("model_final", iteration=0)
     size = (folder / "model_final.pth").stat().st_size
-    assert preflight.checkpoint_bytes(cfg, trainer.method) == pytest.approx(size, rel=0.01)
+    assert disk_space.checkpoint_bytes(cfg, trainer.method) == pytest.approx(size, rel=0.01)
     cfg.SOLVER.MOMENTUM = 0.0
-    assert preflight.checkpoint_bytes(cfg, trainer.method) < 0.7 * size  # without momentum SGD keeps nothing
+    assert disk_space.checkpoint_bytes(cfg, trainer.method) < 0.7 * size  # without momentum SGD keeps nothing
 
 
 def test_too_little_disk_is_refused(folder, monkeypatch):
@@ -328,13 +329,13 @@ def test_too_little_disk_is_refused(folder, monkeypatch):
         seen.append(path)
         return SimpleNamespace(free=free)
 
-    monkeypatch.setattr(preflight.shutil, "disk_usage", usage)
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", usage)
     free = 32_000
-    assert preflight.check_disk_space(cfg, model) == (32_000, 32_000)
+    assert disk_space.check_disk_space(cfg, model) == (32_000, 32_000)
     free = 31_999
     with pytest.raises(ValueError, match="OUTPUT_DIR .* 4 checkpoints of .* SOLVER.CHECKPOINT_KEEP is 3"):
-        preflight.check_disk_space(cfg, model)
-    assert preflight.check_disk_space(cfg, model, epochs_done=8) == (24_000, 31_999)
+        disk_space.check_disk_space(cfg, model)
+    assert disk_space.check_disk_space(cfg, model, epochs_done=8) == (24_000, 31_999)
     assert set(seen) == {str(folder)}
 
 
@@ -462,7 +463,7 @@ def test_batches_that_the_planned_processes_cannot_share_are_refused(folder, mon
 
 
 def test_a_plan_that_would_fill_the_disk_is_refused(folder, monkeypatch, capsys):
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**8))
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**8))
     with pytest.raises(SystemExit):
         type_in(monkeypatch, "--num-gpus", "0", "--plan", *TINY, "OUTPUT_DIR", "out")
     assert "OUTPUT_DIR 'out' has 0.09 GiB free, but 2 checkpoints" in capsys.readouterr().err

@@ -5,7 +5,9 @@ within 1e-5 relative at the first step in float32 (two float32 runs that differ 
 """
 
 import contextlib
+import os
 import shutil
+import signal
 from unittest import mock
 
 import pytest
@@ -187,3 +189,41 @@ def test_another_number_of_ranks_continues_with_the_same_draws(runs, images, tmp
     print(f"largest difference of a loss, 2 ranks continued by 1: {largest:.1e}")
     assert largest <= 1e-9
     assert "processes 2 -> 1" in (cut / "log.txt").read_text()
+
+
+# ---- A stop ----------------------------------------------------------------------------------------
+
+
+def _run_of_three_steps(images, output, *, resume=False, stop_in=None):
+    """One epoch of batches over both ranks; its last checkpoint. Rank 1 may be asked to stop in a step."""
+    cfg = tiny_pretrain_config(output, EPOCHS=1, IMS_PER_BATCH=16)
+    cfg.MODEL.MOCO.QUEUE_SIZE, cfg.DATASETS.IMAGES = 48, str(images)
+    prepare_output(cfg, resume)
+    trainer = PretrainTrainer(cfg)
+    if resume:
+        trainer.resume()
+    run_step = trainer.run_step
+
+    def step_and_signal():
+        run_step()
+        if trainer.iter == stop_in and comm.get_rank() == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    trainer.run_step = step_and_signal
+    with contextlib.suppress(SystemExit) if stop_in is not None else contextlib.nullcontext():
+        trainer.run()
+    return trainer.moco.state_dict()
+
+
+def _alone_and_stopped(images, folder):
+    whole = _run_of_three_steps(images, f"{folder}/whole")
+    _run_of_three_steps(images, f"{folder}/cut", stop_in=1)
+    left = sorted(os.listdir(f"{folder}/cut"))
+    return whole, _run_of_three_steps(images, f"{folder}/cut", resume=True), left
+
+
+def test_two_ranks_that_are_stopped_go_on_bit_for_bit(images, tmp_path):
+    """Also running statistics, which differ between ranks until a checkpoint averages them: a stop must not."""
+    for whole, continued, left in run_processes(_alone_and_stopped, 2, images, tmp_path):
+        assert "model_0000001.pth" in left and "model_final.pth" not in left
+        assert [name for name in whole if not torch.equal(whole[name], continued[name])] == []

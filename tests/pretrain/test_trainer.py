@@ -317,7 +317,10 @@ def test_no_space_keeps_the_last_checkpoint(images, tmp_path, monkeypatch):
         (("SOLVER.EPOCHS", "many"), "command line: .*SOLVER.EPOCHS"),
         (("SOLVER.EPOCHS",), "KEY VALUE pairs"),
         (("--resume",), "the flag --resume stands after a KEY VALUE pair"),
-        (("SOLVER.IMS_PER_BATCH", "32"), "24 images do not fill one batch"),
+        (
+            ("SOLVER.IMS_PER_BATCH", "32", "MODEL.MOCO.DICTIONARY", "end_to_end"),
+            "24 images do not fill one batch",
+        ),
         (
             ("MODEL.MOCO.QUEUE_SIZE", "64"),
             "QUEUE_SIZE is 64, but there are only 24 images.*a quarter of the images .8. or",

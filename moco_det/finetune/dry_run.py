@@ -1,0 +1,81 @@
+"""``tools/train_net.py --dry-run``: what a run will be, before it starts. Nothing is written."""
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from moco_det.cli import num_processes
+from moco_det.files import gib
+from moco_det.finetune.datasets import names_faulty_labels
+from moco_det.finetune.inits import Init
+from moco_det.finetune.preflight import check_disk_space, check_run
+from moco_det.finetune.weights_check import read_weights
+from moco_det.plan_text import Row, changed_settings, count, show, show_start
+
+
+def dry_run(
+    cfg: CfgNode,
+    args: argparse.Namespace,
+    init: Init | None,
+    add_configs: Sequence[Callable[[CfgNode], None]],
+    training_records: Callable[[CfgNode], list[dict]],
+) -> None:
+    """Check all that a run checks, and read the labels; print what the run will be.
+
+    Raises:
+        ValueError: it cannot start.
+    """
+    model = check_run(cfg, args, init)
+    train = [] if args.eval_only else [training_row(cfg, training_records(cfg))]
+    print(f"Dry run of {args.config_file}" + (f" from --init {init.name}" if init else ""))
+    rows = [changed_settings(cfg, args.config_file, add_configs), *train, *map(test_row, cfg.DATASETS.TEST)]
+    if model is None:
+        rows.append(("weights", f"the newest checkpoint in {cfg.OUTPUT_DIR}, from which the run goes on"))
+    else:
+        size = sum(parameter.numel() for parameter in model.parameters())
+        rows += [
+            ("model", f"{cfg.MODEL.META_ARCHITECTURE}, {size / 1e6:.1f} million parameters"),
+            weights_row(cfg),
+        ]
+    if not args.eval_only:
+        rows.append(schedule_row(cfg, args))
+    if model is not None and not args.eval_only:
+        number, needed, free = check_disk_space(cfg, model)
+        checkpoints = f"{count(number, 'checkpoint')} take {gib(needed)} of {gib(free)} free"
+        rows.append(("output", f"{cfg.OUTPUT_DIR}: {checkpoints}"))
+    show(rows)
+    show_start(("--dry-run",))
+
+
+def training_row(cfg: CfgNode, records: Sequence[dict]) -> Row:
+    share = f", {cfg.DATASETS.LABEL_FRACTION:.0%} of the labels" if cfg.DATASETS.LABEL_FRACTION != 1 else ""
+    return "train", f"{', '.join(cfg.DATASETS.TRAIN)}: {count(len(records), 'image')}{share}"
+
+
+def test_row(name: str) -> Row:
+    with names_faulty_labels([name]):
+        number = len(DatasetCatalog.get(name))
+    return "test", f"{name}: {count(number, 'image')}, measured by {MetadataCatalog.get(name).evaluator_type}"
+
+
+def weights_row(cfg: CfgNode) -> Row:
+    if not cfg.MODEL.WEIGHTS:
+        return "weights", "none: random"
+    weights = read_weights(cfg.MODEL.WEIGHTS)
+    kind = "a whole detector" if weights.is_detector else "a backbone; all of its tensors are in the model"
+    return "weights", f"{weights.location}: {kind}; sha256 {weights.sha256[:12]}"
+
+
+def schedule_row(cfg: CfgNode, args: argparse.Namespace) -> Row:
+    solver = cfg.SOLVER
+    steps = f", times {solver.GAMMA:g} at {', '.join(map(str, solver.STEPS))}" if solver.STEPS else ""
+    return (
+        "the run",
+        f"{count(solver.MAX_ITER, 'iteration')} of {count(solver.IMS_PER_BATCH, 'image')} on "
+        f"{count(num_processes(args), 'process', 'processes')}; learning rate {solver.BASE_LR:g}{steps} "
+        f"({solver.LR_SCHEDULER_NAME}); evaluated "
+        + (f"every {count(cfg.TEST.EVAL_PERIOD, 'iteration')} and " if cfg.TEST.EVAL_PERIOD else "")
+        + "at the end",
+    )
