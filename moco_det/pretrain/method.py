@@ -39,7 +39,7 @@ class PretrainMethod(nn.Module):
     uses: ClassVar[tuple[str, ...]] = SHARED_KEYS
     # Learning rate of the method's paper for a batch of 256 images, in proportion for others; None: it gives none.
     lr_for_256: ClassVar[float | None] = None
-    # Whether ``forward`` takes the small views of INPUT.VIEWS.SMALL_CROPS, ``batch["small"]``, uint8 (n, V, 3, s, s);
+    # Whether it takes the small views of INPUT.VIEWS.SMALL_CROPS: ``batch["small"]``, uint8 (n, V, 3, s, s);
     # else that setting is refused.
     uses_small_crops: ClassVar[bool] = False
     # Which encoder is the result, whose features kNN judges and convert takes: "query" or "key".

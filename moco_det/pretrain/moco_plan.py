@@ -1,8 +1,8 @@
 """What ``--plan`` says of a dictionary: its size, its age, and the momentum against the length of the run."""
 
+from moco_det.files import gib
 from moco_det.plan_text import Row
 from moco_det.pretrain.plan_facts import Facts
-from moco_det.pretrain.preflight import gib
 
 
 def queue_rows(facts: Facts) -> list[Row]:

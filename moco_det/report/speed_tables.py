@@ -39,7 +39,7 @@ def growth_table(record: Mapping) -> Table:
 
 
 def hours_table(record: Mapping) -> Table:
-    """Hours of the paper's recipes by the measured rates of a step, without loading and without other processes."""
+    """Hours of the paper's recipes by the measured rates of a step alone: no loading, no other processes."""
     rows = []
     for name, milliseconds in _steps(record):
         hours = [steps * IMAGENET_BATCH * milliseconds / 3.6e6 for _, steps in RECIPES]
