@@ -13,7 +13,13 @@ from detectron2.utils import comm
 from moco_det.config import known_keys
 
 # Where a machine has its files, and what it can carry.
-OF_A_MACHINE = ("OUTPUT_DIR", "DATASETS.IMAGES", "TEST.KNN.IMAGES", "DATALOADER.NUM_WORKERS")
+OF_A_MACHINE = (
+    "OUTPUT_DIR",
+    "DATASETS.IMAGES",
+    "TEST.KNN.IMAGES",
+    "DATALOADER.NUM_WORKERS",
+    "DATALOADER.PREFETCH",
+)
 
 
 def check_agreement(facts: dict[str, object]) -> None:

@@ -212,6 +212,7 @@ def environment(cfg) -> dict[str, str | int]:
     return {
         "processes": comm.get_world_size(),
         "device": cfg.MODEL.DEVICE,
+        "INPUT.VIEWS.COLOUR_ON": cfg.INPUT.VIEWS.COLOUR_ON,
         "GPU": machine["gpus"][0] if cfg.MODEL.DEVICE == "cuda" else "none",
         "processor": machine["cpu"],
         "threads a process": torch.get_num_threads(),

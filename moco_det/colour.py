@@ -1,11 +1,12 @@
 """The colours of many views at once, and their flip, by the parameters that were drawn: on the CPU or a GPU.
 
-The definition is torchvision's for Pillow images. Between two operations there are whole levels from 0 to 255, as in
-Pillow, here held in float32. What differs: the passes of the blur do not round to whole levels
-(tests/test_colour.py states and holds how little the results differ).
+The definition is torchvision's for Pillow images. Between two operations there are whole levels from 0 to 255, as
+in Pillow, here held in float32. Brightness, contrast, saturation, grayscale and solarisation give the same levels;
+of the hue 1 pixel in 1000 is in another of Pillow's 255 steps; and the passes of the blur do not round, which
+Pillow's do (tests/test_colour.py holds how little the results differ).
 
-The parameters of a view are a row of float32 numbers, COLUMNS of them, on the CPU: which views an operation is for is
-known without asking the GPU, so nothing here waits for it.
+The parameters of a view are a row of float32 numbers, COLUMNS of them, on the CPU: which views an operation is for
+is known without asking the GPU, so nothing here waits for it.
 
 Letters: n views, S: their side.
 """
@@ -17,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Of a row: factors of brightness, contrast and saturation, and the shift of the hue in levels; then which of the four
-# comes first, second, ... (-1: none does); then whether or how much of the others.
-FACTORS, SLOTS, GRAYSCALE, BLUR, SOLARIZE, FLIP = slice(0, 4), slice(4, 8), 8, 9, 10, 11
+# Of a row: factors of brightness, contrast and saturation, and the shift of the hue in levels; then which of the
+# four comes first, second, ... (-1: none does); then whether or how much of the others.
+HUE, SLOTS, GRAYSCALE, BLUR, SOLARIZE, FLIP = 3, slice(4, 8), 8, 9, 10, 11
 COLUMNS = 12
 
-# Red, green and blue in Pillow's conversion to gray levels ("L"), in 65536ths: whole numbers that float32 holds exactly.
+# Red, green and blue in Pillow's conversion to gray levels ("L"), in 65536ths; float32 holds the sums exactly.
 _GRAY = (19595, 38470, 7471)
 
 
@@ -41,25 +42,28 @@ def finish_views(
         uint8 (n, 3, S, S) on the device.
     """
     rows = colours.numpy()
-    x = views.to(device or views.device, non_blocking=True)
+    x = views.to(device or views.device, non_blocking=True).contiguous()
     steps = [step for name in order for step in _STEPS[name](rows)]
     if any(chosen.any() for chosen, *_ in steps):
         levels = x.float()
         for chosen, operation, *columns in steps:
             levels = _on(levels, chosen, operation, *columns)
         x = levels.to(torch.int16).to(torch.uint8)  # much faster on a CPU than at once
-    return _on(x, rows[:, FLIP] > 0, lambda some: some.flip(-1))
+    return _on(x.clone() if x is views else x, rows[:, FLIP] > 0, lambda some: some.flip(-1))
 
 
 def _on(x: Tensor, chosen: np.ndarray, operation: Callable, *columns: np.ndarray) -> Tensor:
-    """The operation on the chosen views, with their rows of the columns, (n, k), as tensors (m, k, 1, 1)."""
+    """The operation on the chosen views, with their rows of the columns, (n, k), as tensors (m, k, 1, 1).
+
+    The views are changed in place, or given up.
+    """
     if not chosen.any():
         return x
     numbers = [_to(column[chosen], x.device)[..., None, None] for column in columns]
     if chosen.all():
         return operation(x, *numbers)
     index = _to(np.flatnonzero(chosen), x.device)
-    return x.index_copy(0, index, operation(x[index], *numbers))
+    return x.index_copy_(0, index, operation(x[index], *numbers))
 
 
 def _to(numbers: np.ndarray, device: torch.device) -> Tensor:
@@ -124,10 +128,9 @@ def hue(x: Tensor, shift: Tensor) -> Tensor:
     highest = value.add_(0.5)
     lowest = highest - spread
     # A channel is highest within a sixth of its own hue, and falls to its lowest over the next.
-    centres = torch.tensor([3.0, 2.0, 4.0], device=x.device)[:, None, None]
-    share = (
-        torch.sub(sixths, centres, out=x).abs_().sub_(1).clamp_(0, 1)
-    )  # of red, from below; of others, from above
+    for channel, centre in zip(x.split(1, dim=1), (3.0, 2.0, 4.0), strict=True):
+        torch.sub(sixths, centre, out=channel)
+    share = x.abs_().sub_(1).clamp_(0, 1)  # of red, from below; of the others, from above
     share[:, :1].mul_(spread).add_(lowest)
     share[:, 1:].mul_(-spread).add_(highest)
     return share.floor_()
@@ -170,9 +173,10 @@ def box_of_blur(sigma: float) -> np.ndarray:
     return np.array([*[1.0] * (whole + 1), part]) / (2 * whole + 1 + 2 * part)
 
 
-# ---- Which operations the rows ask for: (which views, operation, its numbers) in order -----------------------------
+# ---- Which operations the rows ask for -------------------------------------------------------------------------
 
-Step = tuple  # (chosen: bool (n,), operation, *columns: float32 (n, k))
+# (which views: bool (n,), operation, *its columns: float32 (n, k))
+Step = tuple
 
 
 def _jitter_steps(rows: np.ndarray) -> list[Step]:

@@ -86,6 +86,13 @@ def add_moco_config(cfg: CN) -> None:
     cfg.INPUT.VIEWS.SMALL_CROPS = 0
     cfg.INPUT.VIEWS.SMALL_SIZE = 96
     cfg.INPUT.VIEWS.SMALL_CROP_SCALE = (0.05, 0.14)
+    # Where colours, blur and flip of pre-training's views are done, by one code: "workers", image by image on the
+    # CPU; "device", for the whole batch where the model is; "auto": on a GPU if the model is on one. The draws are
+    # the same; a GPU may round a level differently.
+    cfg.INPUT.VIEWS.COLOUR_ON = "auto"
+    # Batches that each of DATALOADER.NUM_WORKERS has ready ahead, >= 1: more of them even out a slow disk, for
+    # memory.
+    cfg.DATALOADER.PREFETCH = 2
 
     # ---- Semantic segmentation in fine-tuning (MoCo v1, A.5) ----------------------------------------
     # Smallest and largest factor, > 0, by which a training image is scaled before its crop of INPUT.CROP.SIZE.

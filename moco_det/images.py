@@ -1,5 +1,6 @@
 """Where images come from, and how one file becomes RGB. What is done with them is in views.py."""
 
+import contextlib
 import difflib
 import io
 import itertools
@@ -8,8 +9,11 @@ import stat
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from detectron2.data import DatasetCatalog
 from PIL import ExifTags, Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision.io import decode_jpeg
 
 from moco_det import shards
 from moco_det.files import datasets_root
@@ -208,6 +212,38 @@ def decode_rgb(path: str) -> Image.Image:
         raise UnreadableImage(shown(path), _reason(error)) from error
 
 
+def decode_pixels(path: str) -> Tensor:
+    """What :func:`decode_rgb` decodes, as uint8 (3, H, W), in less time. The channels lie together in memory.
+
+    A JPEG file of three channels is decoded by torchvision, to the same pixels; whatever that cannot read, and all
+    else, is Pillow's.
+
+    Raises:
+        UnreadableImage: as :func:`decode_rgb`.
+    """
+    try:
+        with open_image(path) as image:
+            if image.format == "JPEG" and image.mode == "RGB" and _orientation(image) == 1:
+                with contextlib.suppress(RuntimeError):
+                    return _decode_jpeg(image.fp)
+            image.load()
+            return to_pixels(_to_rgb(_upright(image)))
+    except Exception as error:  # as in decode_rgb
+        raise UnreadableImage(shown(path), _reason(error)) from error
+
+
+def to_pixels(image: Image.Image) -> Tensor:
+    """An RGB image as uint8 (3, H, W), whose channels lie together in memory."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _decode_jpeg(file) -> Tensor:
+    file.seek(0)
+    pixels = decode_jpeg(torch.frombuffer(bytearray(file.read()), dtype=torch.uint8))
+    file.seek(0)
+    return pixels
+
+
 def open_image(path: str) -> Image.Image:
     """The image as Pillow opens it, its header read and no more; raises what Pillow and the system raise."""
     if shards.is_place(path):
@@ -236,12 +272,16 @@ def _reason(error: Exception) -> str:
     return " ".join(f"{kind}{error}".split())
 
 
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # broken metadata around good pixels
+        return 1
+
+
 def _upright(image: Image.Image) -> Image.Image:
     # Not ImageOps.exif_transpose: it also rewrites the metadata, and fails where only these are broken.
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken metadata around good pixels
-        orientation = 1
+    orientation = _orientation(image)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 

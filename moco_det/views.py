@@ -1,4 +1,4 @@
-"""Random views of an image: what is drawn, apart from how it is applied.
+"""Random views of an image: what is drawn, and crops; colours are :mod:`moco_det.colour`'s.
 
 Order and parameters are those of the official code (main_moco.py at 3b42c2a), not of the paper's prose, which
 names another order. Views stay 8-bit; the model normalises them on its device.
@@ -9,15 +9,18 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageFilter
+import torch
+from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms import functional as F
+
+from moco_det import colour
 
 ASPECT_RATIO = (3 / 4, 4 / 3)  # width / height of a crop
 CROP_ATTEMPTS = 10
 BLUR_SIGMA = (0.1, 2.0)  # pixels of the finished view, the official code's for 224 px
 SMALL_CROP_SCALE = (0.05, 0.14)  # SwAV, section 3.3 and appendix
-SOLARIZE_THRESHOLD = 128  # a channel from this level on becomes 255 minus itself
 FLIP_PROBABILITY = 0.5
 LARGE_VIEWS = 2  # the query's and the key's; views from this number on are small
 
@@ -64,8 +67,6 @@ RECIPES = {
         dataclasses.replace(_BYOL, blur_probability=0.5),
     ),
 }
-
-_JITTER_OPERATIONS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +120,10 @@ class ViewSettings:
         """Of an image: large and small ones."""
         return LARGE_VIEWS + self.small_crops
 
+    def order(self, view: int) -> tuple[str, ...]:
+        """Names of the operations on the colours of a view, by its number."""
+        return RECIPES[self.recipe][min(view, LARGE_VIEWS)].order
+
     @property
     def blurs(self) -> bool:
         """Whether a view may be blurred."""
@@ -149,6 +154,18 @@ class ViewParameters:
     blur: float | None
     solarize: bool
     flip: bool
+
+    def colours(self) -> list[float]:
+        """The row of these parameters for :func:`moco_det.colour.finish_views`: all but the crop."""
+        row = [0.0] * colour.COLUMNS
+        row[colour.SLOTS] = [-1.0] * 4
+        for slot, (operation, factor) in enumerate(self.jitter or ()):
+            # As torchvision: a whole number of levels, cut towards 0.
+            row[operation] = float(int(factor * 255)) if operation == colour.HUE else factor
+            row[colour.SLOTS.start + slot] = float(operation)
+        row[colour.GRAYSCALE], row[colour.BLUR] = float(self.grayscale), self.blur or 0.0
+        row[colour.SOLARIZE], row[colour.FLIP] = float(self.solarize), float(self.flip)
+        return row
 
 
 def draw_view(
@@ -206,40 +223,28 @@ def _draw_jitter(
     return tuple((int(operation), float(factors[operation])) for operation in rng.permutation(4))
 
 
-def apply_view(image: Image.Image, parameters: ViewParameters) -> Tensor:
+def apply_view(pixels: Tensor, parameters: ViewParameters) -> Tensor:
     """Make the view that was drawn.
 
     Args:
-        image: RGB.
+        pixels: of the image, uint8 (3, H, W), RGB.
 
     Returns:
         uint8 tensor of shape (3, S, S), RGB; S: the drawn size.
     """
-    view = F.resized_crop(image, *parameters.crop, [parameters.size] * 2)  # bilinear, with antialias
-    for name in parameters.order:
-        view = _OPERATIONS[name](view, parameters)
-    return F.pil_to_tensor(F.hflip(view) if parameters.flip else view)
+    row = torch.tensor([parameters.colours()])
+    return colour.finish_views(crop_view(pixels, parameters)[None], row, parameters.order)[0]
 
 
-def _grayscale(view: Image.Image, parameters: ViewParameters) -> Image.Image:
-    return F.rgb_to_grayscale(view, num_output_channels=3) if parameters.grayscale else view
+def crop_view(pixels: Tensor, parameters: ViewParameters) -> Tensor:
+    """The drawn crop in the drawn size, with the image's own colours, not flipped; shapes as :func:`apply_view`.
 
-
-def _jitter(view: Image.Image, parameters: ViewParameters) -> Image.Image:
-    for operation, factor in parameters.jitter or ():
-        view = _JITTER_OPERATIONS[operation](view, factor)
-    return view
-
-
-def _blur(view: Image.Image, parameters: ViewParameters) -> Image.Image:
-    return view if parameters.blur is None else view.filter(ImageFilter.GaussianBlur(radius=parameters.blur))
-
-
-def _solarize(view: Image.Image, parameters: ViewParameters) -> Image.Image:
-    return F.solarize(view, SOLARIZE_THRESHOLD) if parameters.solarize else view
-
-
-_OPERATIONS = {"solarize": _solarize, "grayscale": _grayscale, "jitter": _jitter, "blur": _blur}
+    Bilinear with antialias: within 1 level of Pillow's resize. It is fastest on pixels whose channels lie together
+    in memory, and its result is then such, too.
+    """
+    top, left, height, width = parameters.crop
+    crop = pixels[None, :, top : top + height, left : left + width]
+    return interpolate(crop, [parameters.size] * 2, mode="bilinear", antialias=True)[0]
 
 
 def center_view(image: Image.Image, size: int) -> Tensor:

@@ -10,7 +10,9 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 from torchvision import transforms as T
+from torchvision.transforms import functional as F
 
+from moco_det.images import to_pixels
 from moco_det.seeding import numpy_generator
 from moco_det.views import (
     ASPECT_RATIO,
@@ -18,6 +20,7 @@ from moco_det.views import (
     ViewSettings,
     apply_view,
     center_view,
+    crop_view,
     draw_view,
 )
 
@@ -69,15 +72,28 @@ def official_transform(recipe: str, parameters, monkeypatch) -> T.Compose:
 
 @pytest.mark.parametrize("recipe", ["v1", "v2", "simclr", "byol"])
 @pytest.mark.parametrize("image", [picture(100, 80), picture(30, 45)], ids=["shrinks", "grows"])
-def test_apply_equals_torchvision_with_the_same_parameters(recipe, image, monkeypatch):
+def test_apply_is_torchvisions_with_the_same_parameters(recipe, image, monkeypatch):
     drawn = views(recipe, 60, width=image.width, height=image.height, view=1)
     assert any(p.grayscale for p in drawn) and any(p.flip for p in drawn)
     assert any(p.solarize for p in drawn) == (recipe == "byol")
     for parameters in drawn:
         expected = official_transform(recipe, parameters, monkeypatch)(image)
-        view = apply_view(image, parameters)
+        view = apply_view(to_pixels(image), parameters)
         assert view.dtype == torch.uint8 and view.shape == (3, 48, 48)
-        assert torch.equal(view, expected)
+        # The crop is off by 1 level here and there, which the operations after it can make more.
+        difference = (view.int() - expected.int()).abs().float()
+        assert difference.mean() < 1 and (difference > 2).float().mean() < 0.03 and difference.max() <= 30
+
+
+@pytest.mark.parametrize("image", [picture(100, 80), picture(30, 45)], ids=["shrinks", "grows"])
+def test_crops_are_pillows_within_a_level(image):
+    differences = []
+    for parameters in views("crop_flip", 60, width=image.width, height=image.height):
+        expected = F.resized_crop(image, *parameters.crop, [48, 48])
+        crop = crop_view(to_pixels(image), parameters)
+        differences.append((crop.int() - F.pil_to_tensor(expected).int()).abs())
+    assert max(d.max() for d in differences) <= 1
+    assert sum(d.float().mean() for d in differences) / 60 < 0.02
 
 
 def test_grayscale_comes_before_jitter_in_v1_and_after_it_in_v2():
@@ -86,8 +102,8 @@ def test_grayscale_comes_before_jitter_in_v1_and_after_it_in_v2():
     strong = dataclasses.replace(
         base, jitter=((2, 1.4), (3, 0.3), (1, 1.4), (0, 1.2)), grayscale=True, blur=None, crop=(0, 0, 64, 64)
     )
-    v1 = apply_view(image, dataclasses.replace(strong, order=views("v1", 1)[0].order))
-    v2 = apply_view(image, strong)
+    v1 = apply_view(to_pixels(image), dataclasses.replace(strong, order=views("v1", 1)[0].order))
+    v2 = apply_view(to_pixels(image), strong)
     for view in (v1, v2):
         assert torch.equal(view[0], view[1]) and torch.equal(view[1], view[2])  # gray either way
     # Hue and saturation do nothing to an image that is gray already, and change the gray that follows.
@@ -100,8 +116,8 @@ def test_blur_radius_is_in_pixels_of_the_view():
     plain = dataclasses.replace(
         base, crop=(0, 0, 64, 64), jitter=None, grayscale=False, blur=None, flip=False
     )
-    assert apply_view(stripes, plain).float().std() > 120
-    assert apply_view(stripes, dataclasses.replace(plain, blur=2.0)).float().std() < 60
+    assert apply_view(to_pixels(stripes), plain).float().std() > 120
+    assert apply_view(to_pixels(stripes), dataclasses.replace(plain, blur=2.0)).float().std() < 60
 
 
 def test_center_view_is_the_official_resize_and_crop():
@@ -288,7 +304,7 @@ def test_small_views_have_their_own_size_and_scale():
         areas = [p.crop[2] * p.crop[3] / 100**2 for p in drawn]
         low, high = (0.5, 1.0) if view < 2 else (0.05, 0.14)
         assert low - 0.02 < min(areas) < low + 0.1 and high - 0.1 < max(areas) < high + 0.02
-        assert apply_view(picture(100, 100), drawn[0]).shape == (3, *[64 if view < 2 else 24] * 2)
+        assert apply_view(to_pixels(picture(100, 100)), drawn[0]).shape == (3, *[64 if view < 2 else 24] * 2)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from moco_det.epochs import Slot
+from moco_det.images import to_pixels
 from moco_det.interruption import ignore_stop_signals
 from moco_det.labelled_folder import LabelledFolder, check_same_classes
 from moco_det.seeding import numpy_generator, torch_generator
@@ -69,7 +70,7 @@ class RandomViews(CentreViews):
 
     def _view(self, image: Image.Image, slot: Slot) -> Tensor:
         rng = numpy_generator(self.seed, "classified view", *slot)
-        return apply_view(image, draw_view(rng, *image.size, self.settings))
+        return apply_view(to_pixels(image), draw_view(rng, *image.size, self.settings))
 
 
 def view_batches(views: CentreViews, slots, num_workers: int) -> Iterator[dict]:

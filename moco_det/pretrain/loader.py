@@ -10,16 +10,16 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
+from moco_det.colour import finish_views
 from moco_det.epochs import PackedPaths, Slot, rank_batches, steps_per_epoch
-from moco_det.images import UnreadableImage, decode_rgb
+from moco_det.images import UnreadableImage, decode_pixels
 from moco_det.interruption import ignore_stop_signals
 from moco_det.run_logs import cut_unfinished_line
 from moco_det.seeding import numpy_generator, torch_generator
-from moco_det.views import LARGE_VIEWS, ViewSettings, apply_view, draw_view
+from moco_det.views import LARGE_VIEWS, ViewSettings, crop_view, draw_view
 
 MAX_REPLACEMENTS = 20  # images tried in place of one that cannot be read
 GRACE_IMAGES = 100  # images met before their unreadable share is judged (fewer in a smaller data set)
@@ -34,34 +34,38 @@ class TwoViews(Dataset):
     same on every rank; its views are drawn with the key of the slot.
     """
 
-    def __init__(self, paths: Sequence[str], *, seed: int, views: ViewSettings):
+    def __init__(self, paths: Sequence[str], *, seed: int, views: ViewSettings, finished: bool = True):
         """
         Args:
             paths: files of the images; a slot's index counts in it.
+            finished: else the views are crops, which :func:`finish_batch` finishes from the item's "colours".
         """
         self.paths = PackedPaths(paths)
-        self.seed, self.views = seed, views
+        self.seed, self.views, self.finished = seed, views, finished
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, slot: Slot) -> dict:
         """One item of a batch; without its views if neither the image nor a replacement can be read."""
-        image, index, unreadable = self._read(slot)
+        pixels, index, unreadable = self._read(slot)
         item = {"epoch": slot[0], "index": index, "unreadable": unreadable}
-        if image is not None:
-            item["query"], item["key"] = (self._view(image, slot, view) for view in range(LARGE_VIEWS))
-            small = [self._view(image, slot, view) for view in range(LARGE_VIEWS, self.views.num_views)]
-            if small:
-                item["small"] = torch.stack(small)
+        if pixels is not None:
+            views = [self._view(pixels, slot, view) for view in range(self.views.num_views)]
+            crops, colours = zip(*views, strict=True)
+            item["query"], item["key"] = crops[:LARGE_VIEWS]
+            if self.views.small_crops:
+                item["small"] = torch.stack(crops[LARGE_VIEWS:])
+            if not self.finished:
+                item["colours"] = torch.tensor(colours)
         return item
 
-    def _read(self, slot: Slot) -> tuple[Image.Image | None, int, list[Unreadable]]:
+    def _read(self, slot: Slot) -> tuple[Tensor | None, int, list[Unreadable]]:
         """The slot's image or its replacement, which one it is, and what could not be read before."""
         unreadable: list[Unreadable] = []
         for index in self._candidates(slot):
             try:
-                return decode_rgb(self.paths[index]), index, unreadable
+                return decode_pixels(self.paths[index]), index, unreadable
             except UnreadableImage as error:
                 unreadable.append((error.path, error.reason))
         return None, slot[1], unreadable
@@ -71,9 +75,15 @@ class TwoViews(Dataset):
         for attempt in range(MAX_REPLACEMENTS):
             yield int(numpy_generator(self.seed, "replacement", *slot, attempt).integers(len(self)))
 
-    def _view(self, image: Image.Image, slot: Slot, view: int) -> Tensor:
+    def _view(self, pixels: Tensor, slot: Slot, view: int) -> tuple[Tensor, list[float]]:
+        """The view, or its crop, and the row of its colours."""
         rng = numpy_generator(self.seed, "view", *slot, view)
-        return apply_view(image, draw_view(rng, *image.size, self.views, view))
+        height, width = pixels.shape[1:]
+        drawn = draw_view(rng, width, height, self.views, view)
+        crop, colours = crop_view(pixels, drawn), drawn.colours()
+        if self.finished:
+            crop = finish_views(crop[None], torch.tensor([colours]), drawn.order)[0]
+        return crop, colours
 
 
 def build_loader(
@@ -83,6 +93,8 @@ def build_loader(
     images_per_batch: int,
     views: ViewSettings,
     num_workers: int,
+    prefetch: int = 2,
+    finished: bool = True,
     rank: int = 0,
     world_size: int = 1,
     start_iteration: int = 0,
@@ -94,13 +106,15 @@ def build_loader(
     Args:
         paths: all images, the same list on every rank.
         images_per_batch: of the global batch.
+        prefetch: batches that each worker has ready ahead.
+        finished: as of :class:`TwoViews`.
         start_iteration: iterations (global batches) that were done before.
 
     Returns:
         iterator over ``{"query": uint8 (n, 3, S, S), "key": uint8 (n, 3, S, S), "index": int64 (n,),
         "epoch": int, "unreadable": [(path, reason), ...]}``: which images these are (a replacement by its own
         index), and the files that this rank met and replaced; with small views, also ``"small"``: uint8
-        (n, V, 3, s, s).
+        (n, V, 3, s, s). Unfinished ones have ``"colours"``, too: float32 (n, 2 + V, COLUMNS).
 
     Raises:
         ValueError: a setting is out of range, or batch, ranks and images do not fit together; while
@@ -111,8 +125,10 @@ def build_loader(
             f"SOLVER.IMS_PER_BATCH is {images_per_batch}, which {world_size} processes cannot share equally; "
             f"set it to a multiple of {world_size}"
         )
+    if prefetch < 1:
+        raise ValueError(f"DATALOADER.PREFETCH is {prefetch}; expected at least 1 batch for each worker")
     steps_per_epoch(len(paths), images_per_batch)
-    dataset = TwoViews(paths, seed=seed, views=views)
+    dataset = TwoViews(paths, seed=seed, views=views, finished=finished)
     slots = rank_batches(
         len(dataset),
         seed=seed,
@@ -125,6 +141,7 @@ def build_loader(
         dataset,
         batch_sampler=slots,
         num_workers=num_workers,
+        prefetch_factor=prefetch if num_workers else None,
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=ignore_stop_signals,
@@ -138,16 +155,57 @@ def _collate(items: list[dict]) -> dict:
         if "query" not in item:
             return {"hopeless": item["unreadable"]}
     return {
-        # nx3xSxS, nx3xSxS, nxVx3xsxs
+        # nx3xSxS, nx3xSxS, nxVx3xsxs, nx(2+V)xCOLUMNS
         **{
-            name: torch.stack([item[name] for item in items])
-            for name in ("query", "key", "small")
+            name: _stack([item[name] for item in items])
+            for name in ("query", "key", "small", "colours")
             if name in items[0]
         },
         "index": torch.tensor([item["index"] for item in items]),  # n
         "epoch": items[0]["epoch"],
         "unreadable": list(itertools.chain.from_iterable(item["unreadable"] for item in items)),
     }
+
+
+def _stack(parts: list[Tensor]) -> Tensor:
+    """Stacked as they lie in memory; in a worker, straight into the memory that it shares."""
+    if parts[0].is_contiguous():
+        return default_collate(parts)
+    return default_collate([part.movedim(-3, -1) for part in parts]).movedim(-1, -3)  # crops
+
+
+def colours_on_device(cfg) -> bool:
+    """Whether the views get their colours where the model is, and not in the workers (INPUT.VIEWS.COLOUR_ON).
+
+    Raises:
+        ValueError: the key has a value that it cannot have.
+    """
+    where = cfg.INPUT.VIEWS.COLOUR_ON
+    if where not in ("auto", "workers", "device"):
+        raise ValueError(f"INPUT.VIEWS.COLOUR_ON is {where!r}; expected 'auto', 'workers' or 'device'")
+    return where == "device" or (where == "auto" and cfg.MODEL.DEVICE != "cpu")
+
+
+def finish_batch(batch: dict, views: ViewSettings, device: torch.device | str) -> dict:
+    """The batch with finished views on the device; one with finished views as it is.
+
+    Args:
+        batch: of :func:`build_loader`.
+        views: the settings that it was drawn with.
+    """
+    if "colours" not in batch:
+        return batch
+    finished = dict(batch)
+    colours = finished.pop("colours")
+    for view, name in enumerate(("query", "key")):
+        finished[name] = finish_views(batch[name], colours[:, view], views.order(view), device)
+    if "small" in batch:
+        small = batch["small"].flatten(0, 1)  # n*V
+        rows = colours[:, LARGE_VIEWS:].flatten(0, 1)
+        finished["small"] = finish_views(small, rows, views.order(LARGE_VIEWS), device).view(
+            batch["small"].shape
+        )
+    return finished
 
 
 def _refuse_hopeless(batches: Iterable[dict]) -> Iterator[dict]:

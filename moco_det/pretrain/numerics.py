@@ -54,7 +54,9 @@ def stop_at_loss(trainer, finite: list[bool]) -> None:
     """
     rank = finite.index(False)
     names = [name for name in ("query", "key", "small", "index") if name in trainer.batch]
-    batches = comm.gather({name: trainer.batch[name] for name in (*names, "epoch")})
+    batches = comm.gather(
+        {**{name: trainer.batch[name].cpu() for name in names}, "epoch": trainer.batch["epoch"]}
+    )
     state = None
     if comm.is_main_process():
         state = {name: value.cpu().clone() for name, value in trainer.method.state_dict().items()}

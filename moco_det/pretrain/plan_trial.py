@@ -12,7 +12,6 @@ from moco_det.pretrain.plan_facts import Facts, Trial
 
 WARM_UP_SECONDS, SECONDS = 10, 20
 CPU_STEPS = 10  # a GPU takes as many as fit the time
-PREFETCHED = 2  # batches that each worker has ready ahead; they must be used up before waiting is measured
 
 
 def trial_config(facts: Facts) -> CfgNode:
@@ -40,7 +39,8 @@ def run_trial(trainer) -> Trial:
     trainer.iter = max(trainer.start_iter, 1)  # step 0 would write a picture
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    _take_steps(trainer, 2 + PREFETCHED * cfg.DATALOADER.NUM_WORKERS, WARM_UP_SECONDS)
+    # What the workers have ready ahead must be used up before waiting is measured.
+    _take_steps(trainer, 2 + cfg.DATALOADER.PREFETCH * cfg.DATALOADER.NUM_WORKERS, WARM_UP_SECONDS)
     steps, seconds, waited = _take_steps(trainer, None if cuda else CPU_STEPS, SECONDS)
     del trainer.batches  # ends the workers
     threads = torch.get_num_threads()

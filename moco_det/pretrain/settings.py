@@ -25,6 +25,7 @@ APPLIES = (
     "DATASETS.TRAIN",
     "DATASETS.MAX_UNREADABLE",
     "DATALOADER.NUM_WORKERS",
+    "DATALOADER.PREFETCH",
     "SOLVER.IMS_PER_BATCH",
     "SOLVER.BASE_LR",
     "SOLVER.BASE_LR_END",
@@ -117,6 +118,7 @@ def _refuse_what_has_no_effect(cfg: CfgNode, method: type[PretrainMethod], given
             (f"SOLVER.CLIP_GRADIENTS.{name}", not solver.CLIP_GRADIENTS.ENABLED, "ENABLED False")
             for name in ("CLIP_TYPE", "CLIP_VALUE", "NORM_TYPE")
         ),
+        ("DATALOADER.PREFETCH", cfg.DATALOADER.NUM_WORKERS == 0, "DATALOADER.NUM_WORKERS 0"),
         ("INPUT.VIEWS.BLUR_SIGMA", not views.blurs, f"INPUT.VIEWS.RECIPE {views.recipe}"),
         *(
             (f"INPUT.VIEWS.{name}", views.small_crops == 0, "INPUT.VIEWS.SMALL_CROPS 0")

@@ -21,7 +21,7 @@ from moco_det.hooks import LearningRate, LogWriter, StepStatistics
 from moco_det.interruption import StopOnSignal
 from moco_det.pretrain.diagnostics import CollapseWatch
 from moco_det.pretrain.hooks import UnreadableImages, describe_step
-from moco_det.pretrain.loader import UnreadableLog, build_loader
+from moco_det.pretrain.loader import UnreadableLog, build_loader, colours_on_device, finish_batch
 from moco_det.pretrain.method import method_class
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.pretrain.numerics import LossGuard, stop_at_loss, with_clipped_gradients
@@ -47,7 +47,7 @@ class PretrainTrainer(TrainerBase):
             paths: of the images, where they were found before; None: those that the config names are found.
         """
         super().__init__()
-        self.cfg = cfg
+        self.cfg, self.views = cfg, ViewSettings.from_config(cfg)
         self.history = RunHistory()
         self.paths = unlabelled_images(cfg) if paths is None else paths
         check_agreement({"the list of images": names_digest(self.paths, cfg.DATASETS.IMAGES)})
@@ -119,8 +119,10 @@ class PretrainTrainer(TrainerBase):
             rank=comm.get_rank(),
             world_size=comm.get_world_size(),
             start_iteration=self.start_iter,
-            views=ViewSettings.from_config(cfg),
+            views=self.views,
+            finished=not colours_on_device(cfg),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
+            prefetch=cfg.DATALOADER.PREFETCH,
         )
 
     def _hooks_of_run(self) -> list:
@@ -168,8 +170,9 @@ class PretrainTrainer(TrainerBase):
 
     def run_step(self) -> None:
         start = time.perf_counter()
-        self.batch = next(self.batches)
+        batch = next(self.batches)
         self.data_seconds = time.perf_counter() - start
+        self.batch = finish_batch(batch, self.views, self.cfg.MODEL.DEVICE)
         if self.iter == 0 and comm.is_main_process():
             save_sample_views(self.batch, os.path.join(self.cfg.OUTPUT_DIR, "sample_views.png"))
 
@@ -228,4 +231,4 @@ def with_num_images(cfg, num_images: int):
 def save_sample_views(batch: dict, path: str, pairs: int = 8) -> None:
     """A picture of the first views: queries in the upper row, their keys below."""
     rows = [torch.cat(list(batch[name][:pairs]), dim=2) for name in ("query", "key")]  # 3xSx(pairs*S)
-    Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).numpy()).save(path)
+    Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).cpu().numpy()).save(path)

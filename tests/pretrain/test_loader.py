@@ -10,13 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
+from moco_det.config import get_cfg
 from moco_det.epochs import PackedPaths, epoch_order, rank_batches, steps_per_epoch
-from moco_det.images import decode_rgb
+from moco_det.images import decode_pixels
 from moco_det.pretrain.loader import (
     MAX_REPLACEMENTS,
     TwoViews,
     UnreadableLog,
     build_loader,
+    colours_on_device,
+    finish_batch,
 )
 from moco_det.seeding import numpy_generator
 from moco_det.views import ViewSettings, apply_view, draw_view
@@ -52,9 +55,11 @@ def assert_equal_batches(ours: list[dict], theirs: list[dict]) -> None:
 
 def views_of(path: str, epoch: int, index: int, views: ViewSettings = VIEWS) -> list[torch.Tensor]:
     """The views of a slot, from the keys as the module's docstring states them."""
-    image = decode_rgb(path)
+    pixels = decode_pixels(path)
     generators = [numpy_generator(3, "view", epoch, index, view) for view in range(2 + views.small_crops)]
-    return [apply_view(image, draw_view(g, *image.size, views, view)) for view, g in enumerate(generators)]
+    height, width = pixels.shape[1:]
+    drawn = [draw_view(g, width, height, views, view) for view, g in enumerate(generators)]
+    return [apply_view(pixels, parameters) for parameters in drawn]
 
 
 # ---- order and draws ---------------------------------------------------------------------------------
@@ -88,6 +93,38 @@ def test_small_views_come_on_top_and_change_no_large_one(paths):
             views = views_of(paths[index], batch["epoch"], index, small)
             assert all(map(torch.equal, views, [batch["query"][i], batch["key"][i], *batch["small"][i]]))
             assert len({tuple(view.flatten().tolist()) for view in views}) == 5
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_colours_of_the_whole_batch_are_those_of_the_workers(paths, num_workers):
+    """COLOUR_ON device: the same draws, so the same views but for a rounding."""
+    views = dataclasses.replace(VIEWS, recipe="byol", small_crops=3, small_size=8)
+    crops = batches(paths, 4, views=views, finished=False, num_workers=num_workers, prefetch=1)
+    expected = batches(paths, 4, views=views)
+    finished = [finish_batch(batch, views, "cpu") for batch in crops]
+    for crop, ours, theirs in zip(crops, finished, expected, strict=True):
+        assert crop["colours"].shape == (4, 5, 12) and ours.keys() == theirs.keys()
+        assert torch.equal(ours["index"], theirs["index"])
+        for name in ("query", "key", "small"):
+            assert ours[name].shape == theirs[name].shape and ours[name].dtype == torch.uint8
+            assert (ours[name].int() - theirs[name].int()).abs().max() <= 1
+            assert not torch.equal(crop[name], ours[name])
+        assert finish_batch(theirs, views, "cpu") is theirs
+
+
+def test_where_colours_are_done():
+    cfg = get_cfg()
+    for device, where, expected in (
+        ("cuda", "auto", True),
+        ("cpu", "auto", False),
+        ("cuda", "workers", False),
+        ("cpu", "device", True),
+    ):
+        cfg.MODEL.DEVICE, cfg.INPUT.VIEWS.COLOUR_ON = device, where
+        assert colours_on_device(cfg) == expected
+    cfg.INPUT.VIEWS.COLOUR_ON = "gpu"
+    with pytest.raises(ValueError, match="COLOUR_ON is 'gpu'; expected 'auto', 'workers' or 'device'"):
+        colours_on_device(cfg)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -168,6 +205,8 @@ def test_bad_settings_are_refused_before_the_first_batch(paths):
         batches(paths, 0, world_size=3)
     with pytest.raises(ValueError, match="IMS_PER_BATCH is 0"):
         batches(paths, 0, images_per_batch=0)
+    with pytest.raises(ValueError, match="DATALOADER.PREFETCH is 0; expected at least 1"):
+        batches(paths, 0, prefetch=0)
 
 
 # ---- unreadable images -------------------------------------------------------------------------------
