@@ -41,6 +41,8 @@ class Recipe:
 RECIPES = {
     "v1": Recipe(("grayscale", "jitter"), jitter_probability=1.0, hue=0.4, blur_probability=0.0),
     "v2": Recipe(("jitter", "grayscale", "blur"), jitter_probability=0.8, hue=0.1, blur_probability=0.5),
+    # The CIFAR-10 demo of MoCo's authors. (It flips first; the other operations do the same to a mirror image.)
+    "cifar": Recipe(("jitter", "grayscale"), jitter_probability=0.8, hue=0.1, blur_probability=0.0),
     # Crop and flip alone, as classifiers are trained (official code, main_lincls.py).
     "crop_flip": Recipe((), jitter_probability=0.0, hue=0.0, blur_probability=0.0),
 }
@@ -183,3 +185,8 @@ def center_view(image: Image.Image, size: int) -> Tensor:
         uint8 tensor of shape (3, size, size), RGB.
     """
     return F.pil_to_tensor(F.center_crop(F.resize(image, [round(size * 256 / 224)]), [size, size]))
+
+
+def whole_view(image: Image.Image, size: int) -> Tensor:
+    """The whole image, scaled: uint8 tensor of shape (3, size, size), RGB."""
+    return F.pil_to_tensor(F.resize(image, [size, size]))

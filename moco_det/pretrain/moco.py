@@ -31,7 +31,12 @@ from moco_det.seeding import torch_generator
 
 
 def build_encoder(
-    arch: str, dim: int, mlp: bool, bn_group_size: int, activation_checkpointing: bool = False
+    arch: str,
+    dim: int,
+    mlp: bool,
+    bn_group_size: int,
+    activation_checkpointing: bool = False,
+    stem: str = "imagenet",
 ) -> nn.Module:
     """A ResNet ending in the projection head ``fc``; names as in the official checkpoints.
 
@@ -41,11 +46,13 @@ def build_encoder(
         bn_group_size: images that batch norm normalises together, a part of the global batch.
         activation_checkpointing: keep the input of each residual block only, and compute the rest anew in the
             backward pass.
+        stem: its first layers, see :data:`moco_det.encoder.STEMS`.
     """
     encoder = build_resnet(
         arch,
         functools.partial(GroupedBatchNorm2d, group_size=bn_group_size),
         num_classes=dim,
+        stem=stem,
         **({"blocks": RECOMPUTED_BLOCKS} if activation_checkpointing else {}),
     )
     if mlp:
@@ -120,7 +127,7 @@ class MoCo(nn.Module):
         group = cfg.SOLVER.IMS_PER_BATCH if moco.NORM == "SyncBN" else moco.BN_GROUP_SIZE
         return {
             "encoder": build_encoder(
-                moco.ARCH, moco.DIM, moco.MLP, group, cfg.SOLVER.ACTIVATION_CHECKPOINTING
+                moco.ARCH, moco.DIM, moco.MLP, group, cfg.SOLVER.ACTIVATION_CHECKPOINTING, moco.STEM
             ),
             "dictionary": build_dictionary(cfg),
             "momentum": moco.MOMENTUM,

@@ -2,7 +2,7 @@
 
 import math
 
-from moco_det.encoder import parse_arch
+from moco_det.encoder import STEMS, parse_arch
 
 
 def check_moco_config(cfg, ranks: int) -> None:
@@ -19,6 +19,8 @@ def check_moco_config(cfg, ranks: int) -> None:
     for key, value, choices in (
         ("MODEL.MOCO.DICTIONARY", moco.DICTIONARY, ("queue", "memory_bank", "end_to_end")),
         ("MODEL.MOCO.LOSS", moco.LOSS, ("infonce", "nce")),
+        ("MODEL.MOCO.STEM", moco.STEM, STEMS),
+        ("TEST.KNN.FEATURES", cfg.TEST.KNN.FEATURES, ("pooled", "embedding")),
         ("MODEL.MOCO.NORM", moco.NORM, ("BN", "SyncBN")),
         ("SOLVER.PRECISION", cfg.SOLVER.PRECISION, ("float32", "bfloat16", "float16")),
         ("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB",)),

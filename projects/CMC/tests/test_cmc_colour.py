@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from moco_cmc.colour import RANGES, SPACES, split_channels
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moco_det.grouped_batch_norm import gather
+from moco_det.pretrain.multi_crop import swapped_cross_entropy
 
 
 def distillation(
@@ -19,9 +20,9 @@ def distillation(
     student_temperature: float,
     teacher_temperature: float,
 ) -> Tensor:
-    """The mean over pairs (large crop by the teacher, another crop by the student) of the cross-entropy H(P_t, P_s).
+    """The mean over pairs (large crop by the teacher, another crop by the student) of H(P_t, P_s).
 
-    Equations 1 to 3; the teacher's outputs are centred and sharpened (section 3.1).
+    H is the cross-entropy: equations 1 to 3; the teacher's outputs are centred and sharpened (section 3.1).
 
     Args:
         student: V tensors (n, J), the large crops first.
@@ -34,13 +35,7 @@ def distillation(
     """
     targets = [F.softmax((output.detach() - center) / teacher_temperature, dim=1) for output in teacher]
     predictions = [F.log_softmax(output / student_temperature, dim=1) for output in student]
-    losses = [
-        -(target * prediction).sum(dim=1).mean()
-        for i, target in enumerate(targets)
-        for v, prediction in enumerate(predictions)
-        if v != i
-    ]
-    return torch.stack(losses).mean()
+    return swapped_cross_entropy(targets, predictions)
 
 
 @torch.no_grad()

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 from detectron2.utils import comm
-from moco_dino.losses import distillation, moved_center, teacher_temperature_at
 
 from moco_det.testing import run_processes
+from moco_dino.losses import distillation, moved_center, teacher_temperature_at
 
 T_S, T_T = 0.1, 0.04
 

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from moco_densecl.losses import correspondence, dense_loss, dense_similarities
 from torch.nn import functional as F
+
+from moco_densecl.losses import correspondence, dense_loss, dense_similarities
 
 TAU = 0.2
 

@@ -10,6 +10,8 @@ from detectron2.utils import comm
 from torch import Tensor
 from torch.nn import functional as F
 
+from moco_det.pretrain.multi_crop import swapped_cross_entropy
+
 
 @torch.no_grad()
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
@@ -54,10 +56,4 @@ def swapped_prediction(scores: Sequence[Tensor], codes: Sequence[Tensor], temper
         a scalar, the mean over images too.
     """
     predictions = [F.log_softmax(score / temperature, dim=1) for score in scores]
-    losses = [
-        -(code * prediction).sum(dim=1).mean()
-        for i, code in enumerate(codes)
-        for v, prediction in enumerate(predictions)
-        if v != i
-    ]
-    return torch.stack(losses).mean()
+    return swapped_cross_entropy(codes, predictions)

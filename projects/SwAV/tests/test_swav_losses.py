@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from moco_swav.losses import sinkhorn, swapped_prediction
 
 from moco_det.testing import run_processes
+from moco_swav.losses import sinkhorn, swapped_prediction
 
 EPSILON, TAU = 0.05, 0.1
 
