@@ -93,3 +93,8 @@ def build_resnet(
 def pooled_features(encoder: ResNet, images: Tensor) -> Tensor:
     """Globally average-pooled features before ``fc``: (N, 3, H, W) -> (N, D); D is 512 or 2048."""
     return nn.Sequential(*list(encoder.children())[:-1])(images).flatten(1)
+
+
+def feature_map(encoder: ResNet, images: Tensor) -> Tensor:
+    """The last stage's map: (N, 3, H, W) -> (N, D, H / 32, W / 32), rounded up; D is 512 or 2048."""
+    return nn.Sequential(*list(encoder.children())[:-2])(images)

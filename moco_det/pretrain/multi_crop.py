@@ -26,3 +26,9 @@ def swapped_cross_entropy(targets: Sequence[Tensor], log_predictions: Sequence[T
         if v != i
     ]
     return torch.stack(losses).mean()
+
+
+def crops(batch: dict) -> list[Tensor]:
+    """The crops of a step, the two large ones first: uint8 tensors (n, 3, side, side)."""
+    small = batch["small"].unbind(1) if "small" in batch else ()  # of nxVx3xsxs
+    return [batch["query"], batch["key"], *small]
