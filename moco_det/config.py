@@ -17,7 +17,7 @@ def add_moco_config(cfg: CN) -> None:
 
     Defaults are MoCo v1 on ImageNet-1k (He et al. 2019, section 3.3 and 4; official code).
     """
-    # ---- MODEL.MOCO: the method ------------------------------------------------------------------
+    # ---- MODEL.MOCO: the method. ARCH, STEM, NORM and BN_GROUP_SIZE are those of every other method too ----
     cfg.MODEL.MOCO = CN()
     # Encoder: resnet18, resnet34, resnet50, resnet101, resnet152 (torchvision's), or
     # resnext<depth>_<groups>x<width>d such as the paper's resnext50_32x8d (Table 1, "RX50").
@@ -109,7 +109,15 @@ def add_moco_config(cfg: CN) -> None:
     cfg.SOLVER.EPOCHS = 200
     # Epochs after which EpochMultiStepLR multiplies the learning rate by SOLVER.GAMMA.
     cfg.SOLVER.STEP_EPOCHS = (120, 160)
-    # (SOLVER.LR_SCHEDULER_NAME takes "EpochMultiStepLR" (v1) and "EpochCosineLR" (v2) in pre-training.)
+    # (SOLVER.LR_SCHEDULER_NAME takes "EpochMultiStepLR" (v1) and "EpochCosineLR" (v2) in pre-training, and
+    # "CosineLR": with each step, after a warm-up, down to SOLVER.BASE_LR_END.)
+    # "CosineLR": epochs over which the learning rate first rises from 0, in [0, EPOCHS).
+    cfg.SOLVER.WARMUP_EPOCHS = 0
+    # Pre-training: "SGD", or "LARS", whose steps are in proportion to a layer's weights, for batches of thousands
+    # (You et al. 2017). LARS leaves biases and batch norm without weight decay and without that proportion.
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    # "LARS": the trust coefficient eta, > 0.
+    cfg.SOLVER.LARS_TRUST = 0.001
     # Arithmetic of the encoders: "float32", "bfloat16", or "float16" with a loss scaler (autocast; the loss and
     # the statistics of batch norm stay in float32).
     cfg.SOLVER.PRECISION = "float32"

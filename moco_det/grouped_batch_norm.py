@@ -20,27 +20,28 @@ from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
 
-class GroupedBatchNorm2d(nn.BatchNorm2d):
+class _GroupedBatchNorm:
     """Batch norm whose training statistics are those of consecutive groups of images of the global batch.
 
-    Parameters and buffers have the names and shapes of ``nn.BatchNorm2d``. In training the running statistics
+    Parameters and buffers have the names and shapes of torch's own class. In training the running statistics
     change only by :func:`update_running_statistics`, once a step: towards the mean over the groups of group
     mean and unbiased group variance, however many micro-batches the step takes.
     """
 
-    def __init__(self, num_features: int, group_size: int):
+    def __init__(self, num_features: int, group_size: int, affine: bool = True):
         """
         Args:
             group_size: G. Either the n images of a forward pass are whole groups, or a group is made of the n
                 images of each of G / n consecutive ranks.
+            affine: whether it has a scale and a shift.
         """
-        super().__init__(num_features)
+        super().__init__(num_features, affine=affine)
         self.group_size = group_size
         for name, value in (("mean_sum", self.running_mean), ("variance_sum", self.running_var)):
             self.register_buffer(name, torch.zeros_like(value), persistent=False)
         self.groups_seen = 0
 
-    def forward(self, x: Tensor) -> Tensor:  # nxCxHxW
+    def forward(self, x: Tensor) -> Tensor:  # nxCxHxW, or nxC
         if not self.training:
             return super().forward(x)
         if self.group_size > x.shape[0]:
@@ -56,18 +57,23 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
             self._note(mean, variance)
         return torch.cat(groups)
 
-    def _group_over_ranks(self, x: Tensor) -> Tensor:  # nxCxHxW
+    def _group_over_ranks(self, x: Tensor) -> Tensor:  # nxCxHxW, or nxC
         """The same over a group that several ranks hold; sums in float32 at least, two passes."""
         assert self.group_size % x.shape[0] == 0, f"a group of {self.group_size} on ranks with {x.shape[0]}"
         ranks = subgroup_of_ranks(self.group_size // x.shape[0])
         values = x.to(self.running_mean.dtype)
-        count = self.group_size * x.shape[2] * x.shape[3]
-        mean = all_reduce(values.sum((0, 2, 3)), group=ranks) / count  # C
-        centred = values - mean.view(1, -1, 1, 1)
-        variance = all_reduce(centred.square().sum((0, 2, 3)), group=ranks) / count  # C
+        over = [d for d in range(x.dim()) if d != 1]
+        shape = [-1 if d == 1 else 1 for d in range(x.dim())]
+        count = self.group_size * x[0, 0].numel()
+        mean = all_reduce(values.sum(over), group=ranks) / count  # C
+        centred = values - mean.view(shape)
+        variance = all_reduce(centred.square().sum(over), group=ranks) / count  # C
         self._note(mean.detach(), variance.detach() * (count / max(count - 1, 1)))
-        scale = self.weight * torch.rsqrt(variance + self.eps)  # C
-        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+        scale = torch.rsqrt(variance + self.eps)  # C
+        if self.weight is None:
+            return (centred * scale.view(shape)).to(x.dtype)
+        scale = self.weight * scale
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
 
     @torch.no_grad()
     def _note(self, mean: Tensor, variance: Tensor) -> None:
@@ -78,6 +84,14 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, group_size={self.group_size}"
+
+
+class GroupedBatchNorm2d(_GroupedBatchNorm, nn.BatchNorm2d):
+    """Of feature maps."""
+
+
+class GroupedBatchNorm1d(_GroupedBatchNorm, nn.BatchNorm1d):
+    """Of vectors, one an image."""
 
 
 _recomputing = contextvars.ContextVar("recomputing", default=False)
@@ -97,7 +111,7 @@ def recomputing() -> Iterator[None]:
 def update_running_statistics(model: nn.Module) -> None:
     """End a step: one momentum update of the running statistics, with the groups seen since the last one."""
     for module in model.modules():
-        if isinstance(module, GroupedBatchNorm2d) and module.groups_seen:
+        if isinstance(module, _GroupedBatchNorm) and module.groups_seen:
             module.running_mean.lerp_(module.mean_sum / module.groups_seen, module.momentum)
             module.running_var.lerp_(module.variance_sum / module.groups_seen, module.momentum)
             module.num_batches_tracked += 1
@@ -135,7 +149,7 @@ def set_running_statistics(model: nn.Module, values: Tensor) -> None:
 
 def _running_statistics(model: nn.Module) -> Iterator[Tensor]:
     for module in model.modules():
-        if isinstance(module, GroupedBatchNorm2d):
+        if isinstance(module, _GroupedBatchNorm):
             yield from (module.running_mean, module.running_var)
 
 
@@ -190,11 +204,18 @@ class _GatherWithGradient(torch.autograd.Function):
         return local_block(gradient)
 
 
+def gather_with_gradient(x: Tensor) -> Tensor:
+    """:func:`gather` through which gradients flow back: (n, ...) -> (N, ...).
+
+    They are summed over the ranks: where each rank's loss is the mean over its own images and gradients of the
+    weights are averaged, that is the gradient of the mean over all images.
+    """
+    return x if comm.get_world_size() == 1 else _GatherWithGradient.apply(x)
+
+
 def unshuffle(embeddings: Tensor, permutation: Tensor) -> Tensor:
     """Undo :func:`shuffle`: this rank's (n, C) -> the whole global batch (N, C) in its own order.
 
-    Gradients flow back through it. They are summed over the ranks: where each rank's loss is the mean over its own
-    images and gradients of the weights are averaged, that is the gradient of the mean over all images.
+    Gradients flow back as through :func:`gather_with_gradient`.
     """
-    everywhere = embeddings if comm.get_world_size() == 1 else _GatherWithGradient.apply(embeddings)
-    return everywhere[permutation.argsort()]
+    return gather_with_gradient(embeddings)[permutation.argsort()]

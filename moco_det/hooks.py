@@ -15,19 +15,23 @@ from moco_det.schedule import learning_rate
 logger = logging.getLogger(__name__)
 
 
-class EpochLearningRate(HookBase):
-    """Sets the learning rate of the epoch before each step; a function of the iteration, so it has no state.
+class LearningRate(HookBase):
+    """Sets the learning rate before each step; a function of the iteration, so it has no state.
 
-    A parameter group with a ``base_lr`` has a schedule of its own that begins with it.
+    A parameter group with a ``base_lr`` has a schedule of its own that begins with it; one with ``decay_lr`` False
+    keeps that, or SOLVER.BASE_LR.
     """
 
     def __init__(self, cfg, optimizer, steps_per_epoch: int):
         self.cfg, self.optimizer, self.steps_per_epoch = cfg, optimizer, steps_per_epoch
 
     def before_step(self):
-        epoch = self.trainer.iter // self.steps_per_epoch
+        epoch = self.trainer.iter / self.steps_per_epoch
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.cfg, epoch, group.get("base_lr"))
+            if group.get("decay_lr", True):
+                group["lr"] = learning_rate(self.cfg, epoch, group.get("base_lr"))
+            else:
+                group["lr"] = group.get("base_lr", self.cfg.SOLVER.BASE_LR)
 
 
 class StepStatistics(HookBase):

@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from moco_det.grouped_batch_norm import (
+    GroupedBatchNorm1d,
     GroupedBatchNorm2d,
     average_running_statistics,
+    gather_with_gradient,
     local_block,
     recomputing,
     shuffle,
@@ -29,6 +31,17 @@ def layer(group_size):
         bn.weight.copy_(torch.tensor([1.0, 2.0, 0.5]))
         bn.bias.copy_(torch.tensor([0.1, -0.2, 0.3]))
     return bn
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_vectors_are_maps_of_one_position(affine):
+    vectors, maps = (kind(3, 4, affine=affine).double() for kind in (GroupedBatchNorm1d, GroupedBatchNorm2d))
+    x = images().mean((2, 3))
+    torch.testing.assert_close(vectors(x), maps(x[:, :, None, None])[:, :, 0, 0])
+    for bn in (vectors, maps):
+        update_running_statistics(bn)
+    torch.testing.assert_close(vectors.state_dict(), maps.state_dict())
+    assert len(list(vectors.parameters())) == (2 if affine else 0)
 
 
 @pytest.mark.parametrize("group_size", [2, 4, 12])
@@ -105,6 +118,7 @@ GROUP_SIZES = (3, 6, 12)
 def _on_ranks():
     """By group size: keys of the shuffled batch, gradient of the batch, running statistics."""
     results = {"shuffled": shuffle(local_block(images()), PERMUTATION), "float16": _float16_sums()}
+    results["vectors"] = [_vectors(affine) for affine in (True, False)]
     for group_size in GROUP_SIZES:
         bn, x = layer(group_size), images().requires_grad_()
         keys = unshuffle(bn(results["shuffled"]).detach(), PERMUTATION)
@@ -114,6 +128,16 @@ def _on_ranks():
         average_running_statistics(bn)
         results[group_size] = (keys, gradient, bn.running_mean, bn.running_var)
     return results
+
+
+def _vectors(affine):
+    """Of this rank's block: vectors normalised in one group over all ranks, gradient and statistics."""
+    bn = GroupedBatchNorm1d(3, 12, affine=affine).double()
+    x = images().mean((2, 3)).requires_grad_()  # 12x3
+    y = bn(local_block(x))
+    (gradient,) = torch.autograd.grad(gather_with_gradient(y).pow(3).sum(), x)
+    update_running_statistics(bn)
+    return y.detach(), gradient, bn.running_mean, bn.running_var
 
 
 def _float16_sums():
@@ -133,6 +157,17 @@ def test_the_shuffle_deals_over_the_global_batch(ranks):
     n = 12 // len(ranks)
     for rank, results in enumerate(ranks):
         assert torch.equal(results["shuffled"], images()[PERMUTATION[rank * n : rank * n + n]])
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_vectors_on_ranks_equal_one(ranks, number):
+    """With a scale and a shift, and without; each rank has the gradients of the sum over all ranks' sums."""
+    y, gradient, *statistics = _vectors(affine=number == 0)
+    found = [rank["vectors"][number] for rank in ranks]
+    torch.testing.assert_close(torch.cat([rank[0] for rank in found]), y)
+    torch.testing.assert_close(sum(rank[1] for rank in found) / len(ranks), gradient)
+    for rank in found:
+        torch.testing.assert_close(rank[2:], tuple(statistics))
 
 
 @pytest.mark.parametrize("group_size", GROUP_SIZES)

@@ -11,6 +11,7 @@ from detectron2.modeling import build_model
 
 from moco_det import model_zoo
 from moco_det.config import get_cfg, known_keys, merge_config
+from moco_det.pretrain.method import method_class
 from moco_det.pretrain.settings import APPLIES
 from moco_det.testing import REPOSITORY
 
@@ -72,7 +73,8 @@ def test_recipes_of_pretraining_build_and_hold_only_what_applies(name):
     build_model(cfg)
     assert cfg.MODEL.META_ARCHITECTURE == "MoCo"
     for key in set_keys:
-        assert any(key == allowed or key.startswith(allowed + ".") for allowed in APPLIES), key
+        allowed = (*APPLIES, *method_class(cfg).uses)
+        assert any(key == name or key.startswith(name + ".") for name in allowed), key
 
 
 # PAPER: MoCo v1 sections 3.3 and 4, MoCo v2 section 3, official code main_moco.py.

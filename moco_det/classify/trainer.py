@@ -17,7 +17,7 @@ from moco_det.classify.data import RandomViews, feature_batches, open_labelled_s
 from moco_det.classify.features import cached_features
 from moco_det.classify.judge import JudgeClassifier, JudgeFeatures
 from moco_det.epochs import rank_batches, steps_per_epoch
-from moco_det.hooks import EpochLearningRate, LogWriter, StepStatistics, is_due
+from moco_det.hooks import LearningRate, LogWriter, StepStatistics, is_due
 from moco_det.interruption import StopOnSignal
 from moco_det.progress import ProgressBar
 from moco_det.run_logs import cut_metrics
@@ -182,7 +182,7 @@ class ClassifierTrainer(TrainerBase):
             cfg.SOLVER.LOG_PERIOD, self.steps_per_epoch, cfg.SOLVER.IMS_PER_BATCH
         )
         return [
-            EpochLearningRate(cfg, self.optimizer, self.steps_per_epoch),
+            LearningRate(cfg, self.optimizer, self.steps_per_epoch),
             self.statistics,
             judge,
             Writers(writers, cfg.SOLVER.LOG_PERIOD, self._period),

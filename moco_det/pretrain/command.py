@@ -27,7 +27,7 @@ def argument_parser() -> argparse.ArgumentParser:
         epilog="Example: tools/pretrain_moco.py --config-file configs/Pretrain/moco_v2_R_50_200ep.yaml "
         "--images DIR --num-gpus 8 OUTPUT_DIR output/pretrain"
     )
-    parser.description = "Pre-train a ResNet with MoCo on unlabelled images."
+    parser.description = "Pre-train a ResNet on unlabelled images, with MoCo or another method."
     parser.add_argument(
         "--images", default="", help="a folder of images (any depth), or a text file of paths"
     )
@@ -66,7 +66,7 @@ def train_process(args: argparse.Namespace, add_configs=()) -> None:
     trainer = PretrainTrainer(cfg)
     if args.resume:
         trainer.resume()
-    check_disk_space(cfg, trainer.moco, trainer.start_iter // trainer.steps_per_epoch)
+    check_disk_space(cfg, trainer.method, trainer.start_iter // trainer.steps_per_epoch)
     if trainer.start_iter < trainer.max_iter:
         trainer.run()
     elif os.path.exists(os.path.join(cfg.OUTPUT_DIR, RECORD)):

@@ -50,6 +50,19 @@ def spread(x: Tensor) -> Tensor:
     return x.std(dim=0, correction=0).mean() * math.sqrt(x.shape[1])
 
 
+def mutual_information_bound(loss: Tensor, candidates: int) -> Tensor:
+    """A lower bound on what two views tell of each other, in nats: log(candidates) - loss, never above the log.
+
+    It holds for InfoNCE, the mean log loss of picking the positive out of the candidates, where the negatives are
+    drawn independently of the query (van den Oord et al. 2018, arXiv 1807.03748, appendix A.1). Near its ceiling
+    it says little: the information may be far more, and only more candidates could show it.
+
+    Args:
+        loss: InfoNCE, not scaled; candidates: the positive and the negatives of a query.
+    """
+    return math.log(candidates) - loss.detach()
+
+
 def effective_rank(x: Tensor, rows: int = 4096) -> float:
     """exp of the entropy of the normalised singular values: the directions that the rows fill, 1 to min(M, D).
 

@@ -52,6 +52,8 @@ class Dictionary(nn.Module):
 
     # Whether the keys get gradients, so that accumulation takes a gradient cache.
     trains_keys = False
+    # Whether the loss is InfoNCE, and so a bound on mutual information.
+    is_info_nce = True
 
     def key_encoder(self, encoder: nn.Module) -> nn.Module | None:
         """The encoder of the keys, made from that of the queries; None: there is no other one."""
@@ -215,6 +217,7 @@ class MemoryBank(Dictionary):
         """
         super().__init__()
         self.num_negatives, self.momentum, self.use_nce, self.seed = negatives, momentum, use_nce, seed
+        self.is_info_nce = not use_nce
         self.register_buffer("entries", random_entries(num_images, dim, seed))  # images x C
         self.register_buffer(
             "seen", torch.zeros(num_images, dtype=torch.bool)

@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moco_det.encoder import build_resnet, pooled_features
+from moco_det.encoder import build_resnet
 from moco_det.grouped_batch_norm import (
     GroupedBatchNorm2d,
     local_block,
@@ -22,9 +22,11 @@ from moco_det.grouped_batch_norm import (
     unshuffle,
     update_running_statistics,
 )
-from moco_det.pretrain.diagnostics import alignment, spread, uniformity
+from moco_det.pretrain.diagnostics import alignment, mutual_information_bound, spread, uniformity
 from moco_det.pretrain.dictionaries import Dictionary, build_dictionary
-from moco_det.pretrain.moco_checks import check_moco_config
+from moco_det.pretrain.method import PretrainMethod, Row, bn_group_size, common_settings
+from moco_det.pretrain.moco_checks import check_moco_config, check_queue_size, keys_without_effect
+from moco_det.pretrain.moco_plan import DICTIONARY_ROWS
 from moco_det.pretrain.orders import CachedOrder, Order, swapped
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
 from moco_det.seeding import torch_generator
@@ -62,11 +64,14 @@ def build_encoder(
 
 
 @META_ARCH_REGISTRY.register()
-class MoCo(nn.Module):
+class MoCo(PretrainMethod):
     """Momentum Contrast (v1: He et al. 2019; v2: Chen et al. 2020) with any of the dictionaries.
 
     ``encoder_k`` is None where the dictionary needs none: a memory bank, or end-to-end with a shared encoder.
     """
+
+    uses = ("MODEL.MOCO",)
+    lr_for_256 = 0.03  # MoCo v1, section 4
 
     @configurable
     def __init__(
@@ -77,14 +82,10 @@ class MoCo(nn.Module):
         momentum: float,
         temperature: float,
         shuffle_bn: bool,
-        pixel_mean: list[float],
-        pixel_std: list[float],
-        precision: torch.dtype = torch.float32,
-        channels_last: bool = True,
-        accumulate: int = 1,
         proximal: float = 0.0,
         symmetric: bool = False,
         seed: int = 0,
+        **common,
     ):
         """
         Args:
@@ -93,55 +94,60 @@ class MoCo(nn.Module):
             momentum: m of the key encoder.
             temperature: tau of the loss.
             shuffle_bn: deal the keys anew over the global batch before the key encoder's batch norm.
-            pixel_mean: per channel (RGB), on the scale 0 to 255.
-            pixel_std: likewise.
-            precision: of the encoders' arithmetic; everything else is float32.
-            channels_last: keep images and weights in the memory format that convolutions in reduced precision
-                are fastest in.
-            accumulate: micro-batches in which a rank takes its images, see :meth:`forward`.
             proximal: weight of the squared distance between a query and its positive, added to the loss.
             symmetric: the loss is the mean over both orders of the two views.
             seed: the run's seed, from which the shuffles are drawn.
+            common: of :class:`PretrainMethod`.
         """
-        super().__init__()
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        super().__init__(**common)
         self.encoder_q = encoder.to(memory_format=self.memory_format)
         self.encoder_k = dictionary.key_encoder(self.encoder_q)
         self.dictionary = dictionary
         self.momentum = momentum
         self.temperature = temperature
         self.shuffle_bn = shuffle_bn
-        self.precision = precision
-        self.accumulate = accumulate
         self.proximal = proximal
         self.symmetric = symmetric
         self.seed = seed
-        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
     @classmethod
     def from_config(cls, cfg):
         moco = cfg.MODEL.MOCO
-        check_moco_config(cfg, comm.get_world_size())
-        # SyncBN is one group of the whole global batch.
-        group = cfg.SOLVER.IMS_PER_BATCH if moco.NORM == "SyncBN" else moco.BN_GROUP_SIZE
+        cls.check_config(cfg, comm.get_world_size())
         return {
+            **common_settings(cfg),
             "encoder": build_encoder(
-                moco.ARCH, moco.DIM, moco.MLP, group, cfg.SOLVER.ACTIVATION_CHECKPOINTING, moco.STEM
+                moco.ARCH,
+                moco.DIM,
+                moco.MLP,
+                bn_group_size(cfg),
+                cfg.SOLVER.ACTIVATION_CHECKPOINTING,
+                moco.STEM,
             ),
             "dictionary": build_dictionary(cfg),
             "momentum": moco.MOMENTUM,
             "temperature": moco.TEMPERATURE,
             "shuffle_bn": moco.SHUFFLE_BN,
-            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
-            "pixel_std": cfg.MODEL.PIXEL_STD,
-            "precision": getattr(torch, cfg.SOLVER.PRECISION),
-            "channels_last": cfg.SOLVER.CHANNELS_LAST,
-            "accumulate": cfg.SOLVER.ACCUMULATE,
             "proximal": moco.PROXIMAL,
             "symmetric": moco.SYMMETRIC,
             "seed": cfg.SEED,
         }
+
+    @classmethod
+    def check_config(cls, cfg, ranks: int) -> None:
+        check_moco_config(cfg, ranks)
+
+    @classmethod
+    def check_num_images(cls, cfg, num_images: int) -> None:
+        check_queue_size(cfg, num_images)
+
+    @classmethod
+    def without_effect(cls, cfg) -> list[tuple[str, bool, str]]:
+        return keys_without_effect(cfg)
+
+    @classmethod
+    def plan_rows(cls, facts) -> list[Row]:
+        return DICTIONARY_ROWS[facts.cfg.MODEL.MOCO.DICTIONARY](facts)
 
     def forward(self, batch: dict) -> dict[str, Tensor]:
         """One step of Algorithm 1 without the optimizer, or one micro-batch of it.
@@ -189,24 +195,17 @@ class MoCo(nn.Module):
         positive = torch.einsum("nc,nc->n", q, k)  # n
         negatives = self.dictionary.compare(q, keys, own)  # nxK
         losses = {"loss_contrastive": self.dictionary.loss(positive, negatives, self.temperature)}
+        report = self.dictionary.report(len(keys) * (2 if self.symmetric else 1))
+        if self.dictionary.is_info_nce:
+            candidates = 1 + negatives.shape[1]
+            report["mutual_information"] = mutual_information_bound(losses["loss_contrastive"], candidates)
         if self.proximal:
             losses["loss_proximal"] = self.proximal * (q - k).square().sum(dim=1).mean()
-        report = self.dictionary.report(len(keys) * (2 if self.symmetric else 1))
         return {**losses, **report, **statistics(q, keys, positive, negatives)}
-
-    def normalized(self, images: Tensor) -> Tensor:
-        """uint8 images (n, 3, S, S) on any device -> float input of the encoders on the model's."""
-        images = images.to(self.pixel_mean.device, non_blocking=True)
-        images = (images - self.pixel_mean) / self.pixel_std
-        return images.contiguous(memory_format=self.memory_format)
 
     def embed(self, encoder: nn.Module, images: Tensor) -> Tensor:
         """Unit-length embeddings: (n, 3, S, S) -> (n, C) in the precision of the loss."""
-        with torch.autocast(images.device.type, self.precision, enabled=self.precision != torch.float32):
-            embeddings = encoder(images)
-        if self.precision != torch.float32:
-            embeddings = embeddings.float()
-        return F.normalize(embeddings, dim=1)
+        return F.normalize(self.compute(encoder, images), dim=1)
 
     def embed_queries(self, images: Tensor) -> Tensor:
         """uint8 (n, 3, S, S) -> (n, C)."""
@@ -236,13 +235,6 @@ class MoCo(nn.Module):
             permutation = torch.randperm(global_batch, generator=generator)
         permutation = permutation.to(images.device)
         return shuffle(images, permutation), permutation
-
-    def features(self, images: Tensor) -> Tensor:
-        """Pooled features of the query encoder before the head: uint8 (n, 3, S, S) -> (n, D)."""
-        with torch.autocast(
-            self.pixel_mean.device.type, self.precision, enabled=self.precision != torch.float32
-        ):
-            return pooled_features(self.encoder_q, self.normalized(images)).float()
 
 
 @torch.no_grad()

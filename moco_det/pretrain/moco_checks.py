@@ -1,8 +1,6 @@
-"""What the method's settings must fulfil, asked before a model is built."""
+"""What MoCo's own settings must fulfil, asked before a model is built."""
 
-import math
-
-from moco_det.encoder import STEMS, parse_arch
+from moco_det.pretrain.checks import check_choices, check_common
 
 
 def check_moco_config(cfg, ranks: int) -> None:
@@ -14,30 +12,38 @@ def check_moco_config(cfg, ranks: int) -> None:
     Raises:
         ValueError: with the key, the value found, what was expected and the mend.
     """
-    moco, batch = cfg.MODEL.MOCO, cfg.SOLVER.IMS_PER_BATCH
-    parse_arch(moco.ARCH)
-    for key, value, choices in (
+    moco = cfg.MODEL.MOCO
+    check_choices(
         ("MODEL.MOCO.DICTIONARY", moco.DICTIONARY, ("queue", "memory_bank", "end_to_end")),
         ("MODEL.MOCO.LOSS", moco.LOSS, ("infonce", "nce")),
-        ("MODEL.MOCO.STEM", moco.STEM, STEMS),
-        ("TEST.KNN.FEATURES", cfg.TEST.KNN.FEATURES, ("pooled", "embedding")),
-        ("MODEL.MOCO.NORM", moco.NORM, ("BN", "SyncBN")),
-        ("SOLVER.PRECISION", cfg.SOLVER.PRECISION, ("float32", "bfloat16", "float16")),
-        ("INPUT.FORMAT", cfg.INPUT.FORMAT, ("RGB",)),
-    ):
-        if value not in choices:
-            raise ValueError(f"{key} is {value!r}; expected one of {', '.join(choices)}")
+    )
     if not 0 <= moco.MOMENTUM < 1:
         raise ValueError(f"MODEL.MOCO.MOMENTUM is {moco.MOMENTUM}; expected 0 <= m < 1 (the paper: 0.999)")
     if moco.TEMPERATURE <= 0:
         raise ValueError(f"MODEL.MOCO.TEMPERATURE is {moco.TEMPERATURE}; expected > 0 (v1: 0.07, v2: 0.2)")
-    if batch < 1 or batch % ranks:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {batch}; expected a multiple of the {ranks} processes, since it counts "
-            f"the images of all of them: for example {max(batch // ranks, 1) * ranks}"
-        )
-    check_groups(cfg, batch // ranks, ranks)
+    check_common(cfg, ranks)
     check_dictionary(cfg)
+
+
+# Keys of MODEL.MOCO that only some dictionaries read.
+HAS_EFFECT = {
+    "QUEUE_SIZE": ("queue", "memory_bank"),
+    "MOMENTUM": ("queue",),
+    "SHUFFLE_BN": ("queue", "end_to_end"),
+    "SHARED_ENCODER": ("end_to_end",),
+    "SYMMETRIC": ("queue", "end_to_end"),
+    "BANK_MOMENTUM": ("memory_bank",),
+    "PROXIMAL": ("memory_bank",),
+}
+
+
+def keys_without_effect(cfg) -> list[tuple[str, bool, str]]:
+    """Keys that the chosen dictionary does not read, as ``PretrainMethod.without_effect`` gives them."""
+    kind = cfg.MODEL.MOCO.DICTIONARY
+    return [
+        (f"MODEL.MOCO.{name}", kind not in kinds, f"MODEL.MOCO.DICTIONARY {kind}")
+        for name, kinds in HAS_EFFECT.items()
+    ]
 
 
 def check_dictionary(cfg) -> None:
@@ -82,39 +88,6 @@ def check_dictionary(cfg) -> None:
         raise ValueError(
             f"SOLVER.IMS_PER_BATCH is {batch} with MODEL.MOCO.DICTIONARY end_to_end, whose negatives are the "
             "other keys of the batch; expected 2 or more"
-        )
-
-
-def check_groups(cfg, local: int, ranks: int) -> None:
-    """Refuse batch-norm groups and micro-batches that do not divide the images of a rank, or these them.
-
-    Args:
-        local: images on each rank.
-
-    Raises:
-        ValueError: with the numbers and what would fit.
-    """
-    moco, parts = cfg.MODEL.MOCO, cfg.SOLVER.ACCUMULATE
-    group = local * ranks if moco.NORM == "SyncBN" else moco.BN_GROUP_SIZE
-    found = (
-        f"SOLVER.IMS_PER_BATCH is {local * ranks}, that is {local} images on each of {ranks} processes, "
-        f"in SOLVER.ACCUMULATE {parts} micro-batches"
-    )
-    if parts < 1 or local % parts:
-        raise ValueError(
-            f"{found}; expected a divisor of {local}, for example {math.gcd(local, max(parts, 1))}"
-        )
-    if group < 1 or (local // parts) % group and (group % local or (local * ranks) % group):
-        raise ValueError(
-            f"{found}, and MODEL.MOCO.BN_GROUP_SIZE is {group}; expected a divisor of the {local // parts} images "
-            f"of a micro-batch, for example {math.gcd(local // parts, max(group, 1))}, or a multiple of {local} "
-            f"that divides {local * ranks}"
-        )
-    if group > local and parts > 1:
-        raise ValueError(
-            f"{found}, and a batch-norm group of {group} images spans {group // local} processes: a micro-batch "
-            "would be a part of a group; set SOLVER.ACCUMULATE 1 (SOLVER.ACTIVATION_CHECKPOINTING True saves "
-            "memory as well), or MODEL.MOCO.BN_GROUP_SIZE lower"
         )
 
 

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class KNNMonitor(HookBase):
-    """kNN accuracy of the query encoder's features, before training, every few epochs and at the end.
+    """kNN accuracy of the resulting encoder's features, before training, every few epochs and at the end.
 
     With few reference images K is lowered to their number. Works on the main process; the others wait.
     """
@@ -49,16 +49,16 @@ class KNNMonitor(HookBase):
         if self.trainer.start_iter == 0:
             # The running statistics of an untrained network describe no image yet; without this the
             # comparison would flatter training. On all ranks, because batch norm may synchronise.
-            untrained = with_settled_statistics(self.trainer.moco, self._batches_for_statistics())
+            untrained = with_settled_statistics(self.trainer.method, self._batches_for_statistics())
             if comm.is_main_process():
                 self._evaluate(untrained, "untrained")
             comm.synchronize()
 
     def after_step(self):
         if is_due(self.trainer, self.period):
-            average_running_statistics(self.trainer.moco)
+            average_running_statistics(self.trainer.method)
             if comm.is_main_process():
-                self._evaluate(self.trainer.moco, f"after step {self.trainer.iter + 1}")
+                self._evaluate(self.trainer.method, f"after step {self.trainer.iter + 1}")
             comm.synchronize()
 
     def _batches(self, folder: LabelledFolder):
@@ -126,7 +126,7 @@ def extract_features(model, batches, kind: str = "pooled") -> tuple[Tensor, Tens
     Args:
         kind: "pooled", before the head, or "embedding", after it.
     """
-    training, features_of = model.training, {"pooled": model.features, "embedding": model.embed_queries}[kind]
+    training, features_of = model.training, {"pooled": model.features, "embedding": model.embeddings}[kind]
     model.eval()
     parts = [(features_of(images).cpu(), labels) for images, labels in batches]
     model.train(training)

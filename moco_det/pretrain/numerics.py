@@ -56,9 +56,9 @@ def stop_at_loss(trainer, finite: list[bool]) -> None:
     batches = comm.gather({name: trainer.batch[name] for name in ("query", "key", "index", "epoch")})
     state = None
     if comm.is_main_process():
-        state = {name: value.cpu().clone() for name, value in trainer.moco.state_dict().items()}
+        state = {name: value.cpu().clone() for name, value in trainer.method.state_dict().items()}
     losses = {name: float(value) for name, value in trainer.outputs.items() if name.startswith("loss")}
-    layer = first_not_finite(trainer.moco, trainer.forward_again)
+    layer = first_not_finite(trainer.method, trainer.forward_again)
     losses, layer = comm.all_gather((losses, layer))[rank]
     path = os.path.join(trainer.cfg.OUTPUT_DIR, f"nonfinite_{trainer.iter:07d}.pth")
     if comm.is_main_process():

@@ -8,10 +8,10 @@ import textwrap
 import torch
 
 from moco_det.cli import num_processes, processes_of_torchrun, settle_processes
+from moco_det.pretrain.method import Row
 from moco_det.pretrain.plan_advice import Advice, advise
 from moco_det.pretrain.plan_facts import (
     LINEAR_BATCH,
-    LINEAR_LR,
     PAPER_STEPS,
     Facts,
     duration,
@@ -31,8 +31,6 @@ from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.run_record import command_line
 
 WIDTH, LABEL = 110, 15
-
-Row = tuple[str, str]  # label, text
 
 
 def run(args: argparse.Namespace, add_configs) -> None:
@@ -55,7 +53,7 @@ def run(args: argparse.Namespace, add_configs) -> None:
         if args.resume:
             trainer.resume()
         facts = dataclasses.replace(facts, start=trainer.start_iter)
-        disk = disk_row(facts, trainer.moco)
+        disk = disk_row(facts, trainer.method)
         print(f"Plan of {args.config_file}")
         show([*rows(facts), disk])
         if here and facts.start < facts.steps:
@@ -107,49 +105,17 @@ def rows(facts: Facts) -> list[Row]:
 
 
 def method_rows(facts: Facts) -> list[Row]:
-    """Learning rate, dictionary and momentum, each against what it should fit."""
-    return [
-        (
-            "learning rate",
-            f"{facts.cfg.SOLVER.BASE_LR:g} {_schedule(facts.cfg)}; the linear rule, {LINEAR_LR} x {facts.batch} / "
-            f"{LINEAR_BATCH}, gives {facts.linear_lr:.4g}",
-        ),
-        *DICTIONARY_ROWS[facts.cfg.MODEL.MOCO.DICTIONARY](facts),
-    ]
-
-
-def queue_rows(facts: Facts) -> list[Row]:
-    return [
-        (
-            "queue",
-            f"{facts.queue:,} keys: {facts.queue_batches:.4g} batches, {facts.queue / facts.images:.2%} of the "
-            f"images; {facts.own_key_share:.2%} of queries meet an older key of their own image",
-        ),
-        (
-            "momentum",
-            f"{facts.momentum:g}: the key encoder follows over {facts.time_constant:,.0f} steps, the oldest key "
-            f"is {facts.queue_batches:.4g} steps old; {facts.start_left:.2%} of its start is left at the end",
-        ),
-    ]
-
-
-def memory_bank_rows(facts: Facts) -> list[Row]:
-    moco = facts.cfg.MODEL.MOCO
-    return [
-        (
-            "memory bank",
-            f"an entry for each of {facts.images:,} images, {gib(2 * facts.images * moco.DIM)}; {facts.queue:,} "
-            f"negatives a step, for {facts.own_entry_share:.2%} of queries their own among them; loss {moco.LOSS}",
+    """The learning rate against the rule of the method's paper, and what the method says of itself."""
+    rule = ""
+    if facts.linear_lr is not None:
+        rule = (
+            f"; the linear rule, {facts.method.lr_for_256} x {facts.batch} / {LINEAR_BATCH}, gives "
+            f"{facts.linear_lr:.4g}"
         )
+    return [
+        ("learning rate", f"{facts.cfg.SOLVER.BASE_LR:g} {_schedule(facts.cfg)}{rule}"),
+        *facts.method.plan_rows(facts),
     ]
-
-
-def end_to_end_rows(facts: Facts) -> list[Row]:
-    who = "one encoder" if facts.cfg.MODEL.MOCO.SHARED_ENCODER else "an encoder for queries and one for keys"
-    return [("end-to-end", f"{facts.batch - 1:,} negatives, the other keys of the batch; {who}, all trained")]
-
-
-DICTIONARY_ROWS = {"queue": queue_rows, "memory_bank": memory_bank_rows, "end_to_end": end_to_end_rows}
 
 
 def _count(number: int, noun: str) -> str:
@@ -160,6 +126,9 @@ def _schedule(cfg) -> str:
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME == "EpochCosineLR":
         return "falling along half a cosine"
+    if solver.LR_SCHEDULER_NAME == "CosineLR":
+        rising = f"rising over {_count(solver.WARMUP_EPOCHS, 'epoch')}, then " if solver.WARMUP_EPOCHS else ""
+        return f"{rising}falling along half a cosine to {solver.BASE_LR_END:g}"
     return f"times {solver.GAMMA:g} after epochs {', '.join(map(str, solver.STEP_EPOCHS))}"
 
 

@@ -7,7 +7,7 @@ code's authors, a trial of this project, or no more than a rule of thumb.
 import dataclasses
 from collections.abc import Callable
 
-from moco_det.pretrain.plan_facts import LINEAR_BATCH, LINEAR_LR, Facts, duration
+from moco_det.pretrain.plan_facts import LINEAR_BATCH, Facts, duration
 from moco_det.pretrain.preflight import gib
 
 SMALL, VERY_SMALL = 100_000, 10_000  # images
@@ -30,21 +30,25 @@ class Advice:
 
 def advise(facts: Facts) -> list[Advice]:
     """What the rules have to say, the most important first."""
-    rules = RULES if facts.has_queue else [rule for rule in RULES if rule not in QUEUE_RULES]
-    return [advice for rule in rules if (advice := rule(facts))]
+    left_out = (() if facts.is_moco else MOCO_RULES) + (() if facts.has_queue else QUEUE_RULES)
+    return [advice for rule in RULES if rule not in left_out and (advice := rule(facts))]
 
 
 def learning_rate_off(facts: Facts) -> Advice | None:
     found, linear = facts.cfg.SOLVER.BASE_LR, facts.linear_lr
-    if 0.5 <= found / linear <= 2:
+    if linear is None or 0.5 <= found / linear <= 2:
         return None
+    why = f"the paper's rule is {facts.method.lr_for_256} for {LINEAR_BATCH} images, in proportion for others"
+    if facts.is_moco:
+        why += (
+            " (0.015 for 128 gave similar results: official README; 0.12 for 1024: the paper). In this project "
+            "four times the rule learned with batches of 32 and did not with 64; eight times never did"
+        )
     return Advice(
         f"the learning rate {found:g} is {found / linear:.2g} times what the linear rule gives for batches of "
         f"{facts.batch}",
         f"SOLVER.BASE_LR {linear:.4g}",
-        f"the recipe is {LINEAR_LR} for {LINEAR_BATCH} images, in proportion for others (0.015 for 128 gave "
-        "similar results: official README; 0.12 for 1024: the paper). In this project four times the rule learned "
-        "with batches of 32 and did not with 64; eight times never did.",
+        f"{why}.",
     )
 
 
@@ -272,4 +276,5 @@ RULES: tuple[Callable[[Facts], Advice | None], ...] = (
     more_workers_than_cores,
     memory_nearly_full,
 )
+MOCO_RULES = (one_batch_norm_group,)
 QUEUE_RULES = (queue_too_large, key_encoder_hardly_moves, age_gives_keys_away)

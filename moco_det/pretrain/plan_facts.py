@@ -10,8 +10,9 @@ from PIL import Image
 
 from moco_det.epochs import steps_per_epoch
 from moco_det.images import FORMATS
+from moco_det.pretrain.method import PretrainMethod, method_class
 
-LINEAR_LR, LINEAR_BATCH = 0.03, 256  # the recipe's (MoCo v1, section 4; official README)
+LINEAR_BATCH = 256  # for which papers give the learning rate, in proportion for others
 PAPER_STEPS = 1_000_800  # 200 epochs of ImageNet-1k in batches of 256
 
 
@@ -99,18 +100,27 @@ class Facts:
         return self.steps * self.batch
 
     @property
-    def linear_lr(self) -> float:
-        """The learning rate that the linear rule gives for this batch size."""
-        return LINEAR_LR * self.batch / LINEAR_BATCH
+    def method(self) -> type[PretrainMethod]:
+        return method_class(self.cfg)
+
+    @property
+    def linear_lr(self) -> float | None:
+        """The learning rate that the linear rule of the method's paper gives for this batch size."""
+        rate = self.method.lr_for_256
+        return None if rate is None else rate * self.batch / LINEAR_BATCH
 
     @property
     def queue(self) -> int:
         return self.cfg.MODEL.MOCO.QUEUE_SIZE
 
     @property
+    def is_moco(self) -> bool:
+        return self.cfg.MODEL.META_ARCHITECTURE == "MoCo"
+
+    @property
     def has_queue(self) -> bool:
         """Whether negatives are the keys of the last batches; what follows about them and momentum holds then."""
-        return self.cfg.MODEL.MOCO.DICTIONARY == "queue"
+        return self.is_moco and self.cfg.MODEL.MOCO.DICTIONARY == "queue"
 
     @property
     def own_entry_share(self) -> float:

@@ -7,7 +7,7 @@ from torch import nn
 from moco_det.epochs import steps_per_epoch
 from moco_det.images import find_images, registered_images
 from moco_det.pretrain.loader import UnreadableLog
-from moco_det.pretrain.moco_checks import check_moco_config, check_queue_size
+from moco_det.pretrain.method import method_class
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.run_folder import check_output, existing_parent
 from moco_det.schedule import check_schedule
@@ -34,9 +34,9 @@ def check_run(cfg, num_images: int, ranks: int, resume: bool) -> None:
     """
     check_output(cfg, resume)
     check_periods(cfg)
-    check_moco_config(cfg, ranks)
+    method_class(cfg).check_config(cfg, ranks)
     check_schedule(cfg)
-    check_queue_size(cfg, num_images)
+    method_class(cfg).check_num_images(cfg, num_images)
     steps = steps_per_epoch(num_images, cfg.SOLVER.IMS_PER_BATCH)
     views = cfg.INPUT.VIEWS
     check_view_settings(views.RECIPE, views.SIZE, views.CROP_SCALE, views.BLUR_SIGMA)

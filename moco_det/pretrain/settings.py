@@ -7,16 +7,17 @@ from detectron2.config import CfgNode
 from moco_det.agreement import check_agreement, settings_and_code
 from moco_det.config import get_cfg, known_keys, merge_config, refuse_what_does_not_apply
 from moco_det.model_zoo import get_config_file
+from moco_det.pretrain.method import PretrainMethod, method_class
 from moco_det.run_folder import settle_seed
 
-# What pre-training reads; a key set outside of these would silently do nothing, so it is refused.
+# What pre-training reads, and the keys that its method names; a key set outside of these would silently do
+# nothing, so it is refused.
 APPLIES = (
     "MODEL.META_ARCHITECTURE",
     "MODEL.DEVICE",
     "MODEL.WEIGHTS",
     "MODEL.PIXEL_MEAN",
     "MODEL.PIXEL_STD",
-    "MODEL.MOCO",
     "INPUT.FORMAT",
     "INPUT.VIEWS",
     "DATASETS.IMAGES",
@@ -25,6 +26,10 @@ APPLIES = (
     "DATALOADER.NUM_WORKERS",
     "SOLVER.IMS_PER_BATCH",
     "SOLVER.BASE_LR",
+    "SOLVER.BASE_LR_END",
+    "SOLVER.WARMUP_EPOCHS",
+    "SOLVER.OPTIMIZER",
+    "SOLVER.LARS_TRUST",
     "SOLVER.MOMENTUM",
     "SOLVER.WEIGHT_DECAY",
     "SOLVER.LR_SCHEDULER_NAME",
@@ -45,16 +50,6 @@ APPLIES = (
     "CUDNN_BENCHMARK",
     "VERSION",
 )
-# Keys of MODEL.MOCO that only some dictionaries read.
-HAS_EFFECT = {
-    "QUEUE_SIZE": ("queue", "memory_bank"),
-    "MOMENTUM": ("queue",),
-    "SHUFFLE_BN": ("queue", "end_to_end"),
-    "SHARED_ENCODER": ("end_to_end",),
-    "SYMMETRIC": ("queue", "end_to_end"),
-    "BANK_MOMENTUM": ("memory_bank",),
-    "PROXIMAL": ("memory_bank",),
-}
 INSTEAD = {
     "SOLVER.MAX_ITER": "SOLVER.EPOCHS",
     "SOLVER.STEPS": "SOLVER.STEP_EPOCHS",
@@ -84,10 +79,14 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
         )
     overlays = (args.overlay,) if args.overlay else ()
     set_keys = merge_config(cfg, get_config_file(args.config_file), args.opts, overlays)
+    method = method_class(cfg)
     refuse_what_does_not_apply(
-        [key for key in set_keys if key in core_keys], APPLIES, "pre-training", INSTEAD
+        [key for key in set_keys if key in core_keys],
+        (*APPLIES, *method.uses),
+        f"pre-training with {cfg.MODEL.META_ARCHITECTURE}",
+        INSTEAD,
     )
-    _refuse_what_has_no_effect(cfg, args.opts[0::2])
+    _refuse_what_has_no_effect(cfg, method, args.opts[0::2])
     if args.images:
         cfg.DATASETS.IMAGES = args.images
     if bool(cfg.DATASETS.IMAGES) == bool(cfg.DATASETS.TRAIN):
@@ -103,19 +102,18 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
     return cfg
 
 
-def _refuse_what_has_no_effect(cfg: CfgNode, given: list[str]) -> None:
+def _refuse_what_has_no_effect(cfg: CfgNode, method: type[PretrainMethod], given: list[str]) -> None:
     """Of the keys given on the command line, since recipes hold defaults for every case."""
-    kind = cfg.MODEL.MOCO.DICTIONARY
+    solver, schedule = cfg.SOLVER, cfg.SOLVER.LR_SCHEDULER_NAME
     for prefix, without_effect, because in (
-        *(
-            (f"MODEL.MOCO.{name}", kind not in kinds, f"MODEL.MOCO.DICTIONARY {kind}")
-            for name, kinds in HAS_EFFECT.items()
-        ),
+        *method.without_effect(cfg),
         ("MODEL.MOCO.BN_GROUP_SIZE", cfg.MODEL.MOCO.NORM != "BN", f"MODEL.MOCO.NORM {cfg.MODEL.MOCO.NORM}"),
-        ("SOLVER.STEP_EPOCHS", cfg.SOLVER.LR_SCHEDULER_NAME == "EpochCosineLR", "EpochCosineLR"),
-        ("SOLVER.GAMMA", cfg.SOLVER.LR_SCHEDULER_NAME == "EpochCosineLR", "EpochCosineLR"),
+        ("SOLVER.STEP_EPOCHS", schedule != "EpochMultiStepLR", schedule),
+        ("SOLVER.GAMMA", schedule != "EpochMultiStepLR", schedule),
+        ("SOLVER.BASE_LR_END", schedule != "CosineLR", schedule),
+        ("SOLVER.LARS_TRUST", solver.OPTIMIZER != "LARS", f"SOLVER.OPTIMIZER {solver.OPTIMIZER}"),
         *(
-            (f"SOLVER.CLIP_GRADIENTS.{name}", not cfg.SOLVER.CLIP_GRADIENTS.ENABLED, "ENABLED False")
+            (f"SOLVER.CLIP_GRADIENTS.{name}", not solver.CLIP_GRADIENTS.ENABLED, "ENABLED False")
             for name in ("CLIP_TYPE", "CLIP_VALUE", "NORM_TYPE")
         ),
         ("TEST.KNN.", not cfg.TEST.KNN.IMAGES, "an empty TEST.KNN.IMAGES"),

@@ -1,4 +1,4 @@
-"""MODEL.WEIGHTS in pre-training: what both encoders start from, and whether that fits."""
+"""MODEL.WEIGHTS in pre-training: what the encoders start from, and whether that fits."""
 
 from moco_det.start import Start, read_start
 

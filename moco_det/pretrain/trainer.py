@@ -16,14 +16,15 @@ from torch.nn.parallel import DistributedDataParallel
 from moco_det.agreement import check_agreement, names_digest
 from moco_det.checkpoint import RunCheckpointer, RunHistory
 from moco_det.epochs import steps_per_epoch
-from moco_det.hooks import EpochLearningRate, LogWriter, StepStatistics
+from moco_det.hooks import LearningRate, LogWriter, StepStatistics
 from moco_det.interruption import StopOnSignal
 from moco_det.pretrain.diagnostics import CollapseWatch
 from moco_det.pretrain.hooks import UnreadableImages, describe_step
 from moco_det.pretrain.loader import UnreadableLog, build_loader
-from moco_det.pretrain.moco_checks import check_queue_size
+from moco_det.pretrain.method import method_class
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.pretrain.numerics import LossGuard, stop_at_loss, with_clipped_gradients
+from moco_det.pretrain.optimizers import build_optimizer
 from moco_det.pretrain.preflight import unlabelled_images
 from moco_det.pretrain.start import read_pretraining_start
 from moco_det.progress import ProgressBar
@@ -36,11 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class PretrainTrainer(TrainerBase):
-    """Trains the meta-architecture of a config on unlabelled images.
-
-    The model is called with a batch of two views and returns named scalars: those that begin with ``loss``
-    are summed and minimised, the others are logged.
-    """
+    """Trains the method of a config, a :class:`moco_det.pretrain.method.PretrainMethod`, on unlabelled images."""
 
     def __init__(self, cfg):
         super().__init__()
@@ -49,25 +46,20 @@ class PretrainTrainer(TrainerBase):
         self.paths = unlabelled_images(cfg)
         check_agreement({"the list of images": names_digest(self.paths, cfg.DATASETS.IMAGES)})
         check_schedule(cfg)
-        check_queue_size(cfg, len(self.paths))
+        method_class(cfg).check_num_images(cfg, len(self.paths))
         self.steps_per_epoch = steps_per_epoch(len(self.paths), cfg.SOLVER.IMS_PER_BATCH)
-        self.max_iter = cfg.SOLVER.EPOCHS * self.steps_per_epoch
+        self.max_iter = self.scheduled = cfg.SOLVER.EPOCHS * self.steps_per_epoch
 
         torch.manual_seed(keyed_seed(cfg.SEED, "weights"))  # the same start on all ranks
-        self.moco = build_model(with_num_images(cfg, len(self.paths)))
-        self.model = self._distributed(self.moco)
-        self.optimizer = torch.optim.SGD(
-            [p for p in self.moco.parameters() if p.requires_grad],
-            lr=cfg.SOLVER.BASE_LR,
-            momentum=cfg.SOLVER.MOMENTUM,
-            weight_decay=cfg.SOLVER.WEIGHT_DECAY,  # on batch norm and biases too, as in the official code
-        )
+        self.method = build_model(with_num_images(cfg, len(self.paths)))
+        self.model = self._distributed(self.method)
+        self.optimizer = build_optimizer(cfg, self.method.parameter_groups())
         self.optimizer = with_clipped_gradients(cfg, self.optimizer)
         self.guard = LossGuard()
         # Small gradients would vanish in float16; in other precisions it does nothing.
         self.scaler = torch.amp.GradScaler(cfg.MODEL.DEVICE, enabled=cfg.SOLVER.PRECISION == "float16")
         self.checkpointer = RunCheckpointer(
-            self.moco,
+            self.method,
             cfg,
             arch=cfg.MODEL.MOCO.ARCH,
             save_to_disk=comm.is_main_process(),
@@ -76,11 +68,11 @@ class PretrainTrainer(TrainerBase):
             scaler=self.scaler,
             history=self.history,
         )
+        self.checkpointer.record["moco_det"]["encoder"] = self.method.result
 
         if cfg.MODEL.WEIGHTS and not self.checkpointer.has_checkpoint():  # else the checkpoint replaces them
             start = read_pretraining_start(cfg)
-            encoders = (self.moco.encoder_q, self.moco.encoder_k)
-            start_from([encoder for encoder in encoders if encoder is not None], start)
+            start_from(self.method.encoders, start)
             self.history.weights, self.history.weights_sha256 = os.path.basename(start.path), start.sha256
 
     def _distributed(self, model):
@@ -151,7 +143,7 @@ class PretrainTrainer(TrainerBase):
         self.statistics = StepStatistics(period, self.steps_per_epoch, batch)
         self.unreadable = UnreadableImages(unreadable, period, batch)
         return [
-            EpochLearningRate(cfg, self.optimizer, self.steps_per_epoch),
+            LearningRate(cfg, self.optimizer, self.steps_per_epoch),
             self.statistics,
             self.unreadable,
             self.knn,
@@ -184,13 +176,29 @@ class PretrainTrainer(TrainerBase):
         finite = comm.all_gather(self.guard.all_finite())
         if not all(finite):
             stop_at_loss(self, finite)
+        self.method.after_backward(self.iter, self.progress)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.method.after_step(self.progress)
+
+    @property
+    def progress(self) -> float:
+        """Share of the schedule's steps that are done, in [0, 1)."""
+        return self.iter / self.scheduled
+
+    def _inputs(self, micro_batch: int) -> dict:
+        """What the method gets, see its ``forward``."""
+        return {
+            **self.batch,
+            "iteration": self.iter,
+            "progress": self.progress,
+            "micro_batch": micro_batch,
+        }
 
     def forward_again(self) -> None:
         """Repeat the forward passes of the step, on all ranks at once; the dictionary takes the batch twice."""
         for part in range(self.cfg.SOLVER.ACCUMULATE):
-            self.moco({**self.batch, "iteration": self.iter, "micro_batch": part})
+            self.method(self._inputs(part))
 
     def _backward(self, micro_batch: int) -> dict[str, torch.Tensor]:
         """Gradients of one micro-batch, added to those before it; returns what the model did, detached."""
@@ -198,7 +206,7 @@ class PretrainTrainer(TrainerBase):
         last = micro_batch == count - 1
         distributed = isinstance(self.model, DistributedDataParallel)
         with self.model.no_sync() if distributed and not last else contextlib.nullcontext():
-            outputs = self.model({**self.batch, "iteration": self.iter, "micro_batch": micro_batch})
+            outputs = self.model(self._inputs(micro_batch))
             loss = sum(value for name, value in outputs.items() if name.startswith("loss")) / count
             self.guard.note(loss)
             self.scaler.scale(loss).backward()

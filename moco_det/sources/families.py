@@ -17,11 +17,12 @@ PREPROCESSINGS = {"torchvision": TORCHVISION_PREPROCESSING, "msra": MSRA, "swav"
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What a file says about itself besides its tensors; ``preprocessing`` is None where nobody says."""
+    """What a file says about itself besides its tensors; None where nobody says."""
 
     preprocessing: Preprocessing | None = TORCHVISION_PREPROCESSING
     arch: str | None = None
     config: str = ""
+    encoder: str | None = None
 
 
 def assumed(content: Mapping, preprocessing: Preprocessing | None) -> Record:
@@ -33,7 +34,10 @@ def read_own(content: Mapping, preprocessing: Preprocessing | None) -> Record:
     record = content["moco_det"]
     origin = record.get("provenance", record)  # backbone.pkl has its facts one level deeper than a checkpoint
     config = content.get("config", origin.get("config", ""))
-    return Record(Preprocessing.from_dict(record["preprocessing"]), origin["arch"], config)
+    encoder = record.get("encoder")  # which one is the result of the method
+    if encoder not in (None, "query", "key"):
+        raise ValueError(f"its 'encoder' is {encoder!r}; expected 'query' or 'key'")
+    return Record(Preprocessing.from_dict(record["preprocessing"]), origin["arch"], config, encoder)
 
 
 def read_detectron2(content: Mapping, preprocessing: Preprocessing | None) -> Record:

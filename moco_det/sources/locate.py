@@ -72,12 +72,12 @@ def locate_backbone(content: Any, encoder: str | None = None, family: str | None
     states, bookkeeping = _state_dicts(content)
     tensors = _without_wrappers(states)
     found = _recognise(content, list(tensors), encoder, family)
-    encoder = _encoder_of(found, encoder)
     try:
         record = found.record(content, found.preprocessing)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = "'moco_det' record" if "moco_det" in content else f"record of a {found.name} file"
         raise ValueError(f"the checkpoint's {what} is damaged: {error}") from error
+    encoder = _encoder_of(found, encoder or record.encoder)
     prefix = found.prefixes[encoder]
     if not any(name.startswith(prefix) for name in tensors):
         raise ValueError(

@@ -34,7 +34,9 @@ _MMPRETRAIN = (
 # fmt: off
 FAMILIES = (
     Family("moco_det", "this project", (r"<moco_det>", r"encoder_[qk]\."), _TWO_ENCODERS,
-           head="projection head", others=((r"dictionary\.", "dictionary"),), record=read_own),
+           head="projection head", record=read_own,
+           # A method of projects/ gives its further parts any names.
+           others=((r"dictionary\.", "dictionary"), (r"(?!encoder_[qk]\.)", "other parts of the method"))),
     Family("backbone", "this project", (r"<moco_det>", r"(stem|res\d)\."), {"query": ""},
            layout="detectron2", record=read_own),
     Family("moco", "facebookresearch/moco@7397dfe moco/builder.py, @3b42c2a main_moco.py (v1 and v2)",

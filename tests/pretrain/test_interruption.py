@@ -103,14 +103,14 @@ def die_before_step(trainer, step: int) -> None:
 
 
 def signal_in_step(trainer, step: int, number: int) -> None:
-    forward = trainer.moco.forward
+    forward = trainer.method.forward
 
     def forward_and_signal(batch):
         if batch["iteration"] == step:
             os.kill(os.getpid(), number)
         return forward(batch)
 
-    trainer.moco.forward = forward_and_signal
+    trainer.method.forward = forward_and_signal
 
 
 def die_in_save(trainer, which: int, when: str) -> None:
@@ -255,7 +255,7 @@ def train_in_group(images, folder, started) -> None:
 
 
 def tell(trainer, started) -> None:
-    forward = trainer.moco.forward
+    forward = trainer.method.forward
 
     def forward_and_tell(batch):
         if batch["iteration"] == 1:
@@ -263,4 +263,4 @@ def tell(trainer, started) -> None:
             time.sleep(0.5)  # the signal arrives here
         return forward(batch)
 
-    trainer.moco.forward = forward_and_tell
+    trainer.method.forward = forward_and_tell

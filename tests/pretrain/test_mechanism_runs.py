@@ -44,13 +44,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, setting):
     run(tmp_path / "images", tmp_path / "cut", setting, stop=4)
     ours = run(tmp_path / "images", tmp_path / "cut", setting, resume=True)
     theirs = run(tmp_path / "images", tmp_path / "whole", setting)
-    for name, value in theirs.moco.state_dict().items():
-        assert torch.equal(value, ours.moco.state_dict()[name]), name
+    for name, value in theirs.method.state_dict().items():
+        assert torch.equal(value, ours.method.state_dict()[name]), name
     log = (tmp_path / "cut/metrics.json").read_text()
     assert ("bank_real" in log) == (setting == "bank with nce") and "queue_real" not in log
     if setting == "bank with nce":
-        assert ours.moco.dictionary.entries.dtype == torch.float16
-        assert ours.moco.dictionary.seen.all() and ours.moco.dictionary.normaliser > 0
+        assert ours.method.dictionary.entries.dtype == torch.float16
+        assert ours.method.dictionary.seen.all() and ours.method.dictionary.normaliser > 0
 
 
 def test_a_run_from_before_a_key_continues_as_with_its_default(tmp_path):

@@ -29,14 +29,14 @@ def trainer_of(images, folder, **solver) -> PretrainTrainer:
 
 
 def spoil_before(trainer, step: int, change) -> None:
-    forward = trainer.moco.forward
+    forward = trainer.method.forward
 
     def forward_spoiled(batch):
         if batch["iteration"] == step:
             change()
         return forward(batch)
 
-    trainer.moco.forward = forward_spoiled
+    trainer.method.forward = forward_spoiled
 
 
 @pytest.mark.parametrize("values, finite", [([1.0], True), ([1.0, NAN], False), ([INF, 1.0], False)])
@@ -67,12 +67,12 @@ def test_the_first_layer_in_the_order_of_the_computation_is_named():
 def test_a_run_stops_at_the_step_and_leaves_what_reproduces_it(images, tmp_path):
     """Although nothing is logged before step 100. The weights in the file are those of the step."""
     trainer = trainer_of(images, tmp_path, LOG_PERIOD=100)
-    weight = trainer.moco.encoder_q.layer2[0].bn1.weight
+    weight = trainer.method.encoder_q.layer2[0].bn1.weight
     before = {}
 
     def spoil():
         weight.data[0] = 3e38  # finite, but what comes out of it is not
-        before.update({name: value.clone() for name, value in trainer.moco.encoder_q.named_parameters()})
+        before.update({name: value.clone() for name, value in trainer.method.encoder_q.named_parameters()})
 
     spoil_before(trainer, 2, spoil)
     with pytest.raises(FloatingPointError) as error:
@@ -104,7 +104,7 @@ def test_accumulated_losses_are_looked_at_one_by_one(images, tmp_path, dictionar
     cfg = tiny_pretrain_config(tmp_path, ACCUMULATE=2)
     cfg.DATASETS.IMAGES, cfg.MODEL.MOCO.DICTIONARY = str(images), dictionary
     trainer = PretrainTrainer(cfg)
-    spoil_before(trainer, 1, lambda: trainer.moco.encoder_q.conv1.weight.data.fill_(NAN))
+    spoil_before(trainer, 1, lambda: trainer.method.encoder_q.conv1.weight.data.fill_(NAN))
     with pytest.raises(FloatingPointError, match=f"step 2, .*{first}.conv1; its weight is not finite"):
         trainer.run()
 
@@ -113,8 +113,8 @@ def _one_of_two(images, folder) -> str:
     trainer = trainer_of(images, folder)
     if torch.distributed.get_rank() == 1:
         # In the loss alone: the layers are those of both.
-        forward = trainer.moco.dictionary.loss
-        trainer.moco.dictionary.loss = lambda *args: forward(*args) * NAN
+        forward = trainer.method.dictionary.loss
+        trainer.method.dictionary.loss = lambda *args: forward(*args) * NAN
     try:
         trainer.run()
     except FloatingPointError as error:
@@ -142,10 +142,10 @@ def test_clipped_gradients_move_the_weights_by_no_more(images, tmp_path, precisi
         cfg.SOLVER.CLIP_GRADIENTS.CLIP_VALUE = 1e-4
         trainer = PretrainTrainer(cfg)
         trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0, enabled=precision == "float16")
-        before = trainer.moco.encoder_q.fc[2].weight.detach().clone()
+        before = trainer.method.encoder_q.fc[2].weight.detach().clone()
         trainer.max_iter = 1
         trainer.run()
-        moved[enabled] = (before - trainer.moco.encoder_q.fc[2].weight.detach()) / 0.03
+        moved[enabled] = (before - trainer.method.encoder_q.fc[2].weight.detach()) / 0.03
     assert moved[False].abs().max() > 2e-4
     torch.testing.assert_close(moved[True], moved[False].clamp(-1e-4, 1e-4), rtol=0.02, atol=2e-6)
 

@@ -309,14 +309,14 @@ def test_size_of_a_checkpoint_is_that_of_the_file(folder):
     cfg = tiny_pretrain_config(folder)
     cfg.DATASETS.IMAGES = "images"
     trainer = PretrainTrainer(cfg)
-    for parameter in trainer.moco.encoder_q.parameters():
+    for parameter in trainer.method.encoder_q.parameters():
         parameter.grad = torch.zeros_like(parameter)
     trainer.optimizer.step()  # from here on it has its momentum
     trainer.checkpointer.save("model_final", iteration=0)
     size = (folder / "model_final.pth").stat().st_size
-    assert preflight.checkpoint_bytes(cfg, trainer.moco) == pytest.approx(size, rel=0.01)
+    assert preflight.checkpoint_bytes(cfg, trainer.method) == pytest.approx(size, rel=0.01)
     cfg.SOLVER.MOMENTUM = 0.0
-    assert preflight.checkpoint_bytes(cfg, trainer.moco) < 0.7 * size  # without momentum SGD keeps nothing
+    assert preflight.checkpoint_bytes(cfg, trainer.method) < 0.7 * size  # without momentum SGD keeps nothing
 
 
 def test_too_little_disk_is_refused(folder, monkeypatch):
@@ -407,12 +407,12 @@ def test_a_trial_alone_cuts_a_group_that_spans_processes(folder):
     cfg.DATASETS.IMAGES = "images"
     facts = Facts(cfg, 25, ranks=4)
     trainer = PretrainTrainer(plan_trial.trial_config(facts))
-    start = trainer.moco.encoder_q.conv1.weight.clone()
+    start = trainer.method.encoder_q.conv1.weight.clone()
     generators = torch.get_rng_state()
     trial = plan_trial.run_trial(trainer)
     assert trial.steps == 2 and trial.seconds > 0 and 0 <= trial.data_wait <= 1
     assert trial.peak_bytes > 2**27 and trial.total_bytes is None
-    assert not start.equal(trainer.moco.encoder_q.conv1.weight)  # they were steps of training
+    assert not start.equal(trainer.method.encoder_q.conv1.weight)  # they were steps of training
     assert torch.get_rng_state().equal(generators)
     text = dict(plan.trial_rows(Facts(cfg, 25, ranks=4, trial=trial)))["trial"]
     assert "of 2 images on this CPU" in text and text.endswith("batch norm over 2 images instead of 4")

@@ -50,13 +50,13 @@ def record(
 
 def run_and_record(trainer, steps):
     seen = {name: [] for name in ("query", "dealt", "queue", "loss")}
-    trainer.moco.encoder_k.register_forward_pre_hook(
+    trainer.method.encoder_k.register_forward_pre_hook(
         lambda _, inputs: seen["dealt"].append(inputs[0].clone())
     )
     run_step = trainer.run_step
 
     def recorded_step():
-        seen["queue"].append(trainer.moco.dictionary.keys.clone())
+        seen["queue"].append(trainer.method.dictionary.keys.clone())
         run_step()
         seen["query"].append(trainer.batch["query"])
         seen["loss"].append(float(trainer.outputs["loss_contrastive"]))
@@ -64,7 +64,7 @@ def run_and_record(trainer, steps):
     trainer.run_step = recorded_step
     trainer.max_iter = trainer.start_iter + steps
     trainer.run()
-    return {**seen, "state": trainer.moco.state_dict()}
+    return {**seen, "state": trainer.method.state_dict()}
 
 
 def assert_one_algorithm(one, ranks, tolerance=1e-9):

@@ -32,8 +32,8 @@ def test_both_encoders_start_from_the_backbone(images, tmp_path, resnet18, famil
     trainer = trainer_from(tmp_path / "weights.pth", images, tmp_path / "out")
     plain = trainer_from("", images, tmp_path / "plain")
     for encoder, untouched in (
-        (trainer.moco.encoder_q, plain.moco.encoder_q),
-        (trainer.moco.encoder_k, plain.moco.encoder_k),
+        (trainer.method.encoder_q, plain.method.encoder_q),
+        (trainer.method.encoder_k, plain.method.encoder_k),
     ):
         for name, value in encoder.state_dict().items():
             if name.startswith("fc."):
@@ -52,8 +52,8 @@ def test_a_checkpoint_replaces_the_weights_and_remembers_them(images, tmp_path, 
     resumed = trainer_from(tmp_path / "weights.pth", images, tmp_path / "out")
     resumed.resume()
     assert resumed.history.weights_sha256 == first.history.weights_sha256
-    for name, value in first.moco.state_dict().items():
-        assert torch.equal(resumed.moco.state_dict()[name], value)
+    for name, value in first.method.state_dict().items():
+        assert torch.equal(resumed.method.state_dict()[name], value)
 
 
 def test_what_cannot_be_started_from_is_refused(images, tmp_path, resnet18):

@@ -101,8 +101,8 @@ def test_stop_and_resume_equals_uninterrupted(images, tmp_path, settings):
 
     whole = start(tiny_pretrain_config(tmp_path / "whole", **settings), images)
     whole.run()
-    for name, value in whole.moco.state_dict().items():
-        assert torch.equal(value, resumed.moco.state_dict()[name]), name
+    for name, value in whole.method.state_dict().items():
+        assert torch.equal(value, resumed.method.state_dict()[name]), name
     assert whole.scaler.state_dict() == resumed.scaler.state_dict()
     by_iteration = {line["iteration"]: line["total_loss"] for line in lines(tmp_path)}
     for line in lines(tmp_path / "whole"):
@@ -134,10 +134,12 @@ def test_float16_skips_a_step_that_overflows(images, tmp_path):
     """The scaler lowers its scale, the weights stay; and its scale is in the log."""
     trainer = start(tiny_pretrain_config(tmp_path, PRECISION="float16"), images)
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
-    before = {name: value.clone() for name, value in trainer.moco.encoder_q.named_parameters()}
+    before = {name: value.clone() for name, value in trainer.method.encoder_q.named_parameters()}
     trainer.max_iter = 1
     trainer.run()
-    assert all(torch.equal(before[name], value) for name, value in trainer.moco.encoder_q.named_parameters())
+    assert all(
+        torch.equal(before[name], value) for name, value in trainer.method.encoder_q.named_parameters()
+    )
     assert lines(tmp_path)[0]["loss_scale"] == 2.0**39
 
 
@@ -245,7 +247,7 @@ def test_weight_decay_reaches_every_parameter(images, tmp_path):
     trainer = start(tiny_pretrain_config(tmp_path), images)
     (group,) = trainer.optimizer.param_groups
     assert (group["weight_decay"], group["momentum"], group["nesterov"]) == (1e-4, 0.9, False)
-    assert len(group["params"]) == len(list(trainer.moco.encoder_q.parameters()))
+    assert len(group["params"]) == len(list(trainer.method.encoder_q.parameters()))
 
 
 def test_the_log_says_why_the_loss_rises_first():
@@ -265,7 +267,7 @@ def test_the_log_says_why_the_loss_rises_first():
 def test_weights_that_are_not_finite_are_not_saved(images, tmp_path):
     trainer = start(tiny_pretrain_config(tmp_path, LOG_PERIOD=100), images)
     trainer.checkpointer.save("model_0000000", iteration=0)
-    trainer.moco.encoder_q.fc[0].bias.data[3] = float("inf")
+    trainer.method.encoder_q.fc[0].bias.data[3] = float("inf")
     with pytest.raises(
         FloatingPointError, match="encoder_q.fc.0.bias is not finite, so model_0000001 is not"
     ):
@@ -275,7 +277,7 @@ def test_weights_that_are_not_finite_are_not_saved(images, tmp_path):
 
 def test_nan_stops_the_run_and_keeps_the_last_checkpoint(images, tmp_path):
     trainer = start(tiny_pretrain_config(tmp_path), images)
-    trainer.moco.encoder_q.fc[0].weight.data.fill_(float("nan"))
+    trainer.method.encoder_q.fc[0].weight.data.fill_(float("nan"))
     with pytest.raises(
         FloatingPointError,
         match="step 1, process 0: .* nan. The first layer.*encoder_k.fc.0; its weight",
@@ -307,7 +309,10 @@ def test_no_space_keeps_the_last_checkpoint(images, tmp_path, monkeypatch):
             ("MODEL.MOCO.QUEUESIZE", "64"),
             "unknown config key 'MODEL.MOCO.QUEUESIZE'.*'MODEL.MOCO.QUEUE_SIZE'",
         ),
-        (("SOLVER.MAX_ITER", "100"), "SOLVER.MAX_ITER does not apply to pre-training; use SOLVER.EPOCHS"),
+        (
+            ("SOLVER.MAX_ITER", "100"),
+            "MAX_ITER does not apply to pre-training with MoCo; use SOLVER.EPOCHS",
+        ),
         (("MODEL.RPN.NMS_THRESH", "0.5"), "MODEL.RPN.NMS_THRESH does not apply"),
         (("SOLVER.EPOCHS", "many"), "command line: .*SOLVER.EPOCHS"),
         (("SOLVER.EPOCHS",), "KEY VALUE pairs"),

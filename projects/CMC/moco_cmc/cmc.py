@@ -217,7 +217,7 @@ class CMC(PretrainMethod):
             [self.compute(lambda x, e=e: pooled_features(e, x), view) for e, view in pairs], dim=1
         )
 
-    def embed_queries(self, images: Tensor) -> Tensor:
+    def embeddings(self, images: Tensor) -> Tensor:
         """Embeddings of lightness and colour beside each other: uint8 (n, 3, S, S) -> (n, 2C)."""
         return torch.cat(self.embed((self.encoder_q, self.colour_q), images), dim=1)
 

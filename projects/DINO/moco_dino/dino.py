@@ -160,7 +160,7 @@ class DINO(PretrainMethod):
         """uint8 (n, 3, S, S) -> (n, J)."""
         return self.compute(encoder, self.normalized(images))
 
-    def embed_queries(self, images: Tensor) -> Tensor:
+    def embeddings(self, images: Tensor) -> Tensor:
         """The teacher's vectors before its last layer: uint8 (n, 3, S, S) -> unit-length (n, B)."""
         return F.normalize(self.compute(self.encoder_k.fc.mlp, self.features(images)), dim=1)
 

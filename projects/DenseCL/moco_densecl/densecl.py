@@ -225,7 +225,3 @@ class DenseCL(PretrainMethod):
         images, permutation = deal_keys(images, self.shuffle_bn, self.seed, "shuffle", batch["iteration"])
         parts = [self.embed(self.encoder_k, self.dense_k, part) for part in images.chunk(self.accumulate)]
         return Embedded(*(unshuffle(torch.cat(tensors), permutation) for tensors in zip(*parts, strict=True)))
-
-    def embed_queries(self, images: Tensor) -> Tensor:
-        """uint8 (n, 3, S, S) -> (n, C), of the global head."""
-        return self.embed(self.encoder_q, self.dense_q, images).image

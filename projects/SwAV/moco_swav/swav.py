@@ -170,8 +170,6 @@ class SwAV(PretrainMethod):
         """uint8 (n, 3, S, S) -> unit-length (n, C)."""
         return F.normalize(self.compute(self.encoder_q, self.normalized(images)), dim=1)
 
-    embed_queries = embed
-
     def after_backward(self, iteration: int, progress: float) -> None:
         if self.epoch < self.freeze_prototypes_epochs:
             self.prototypes.weight.grad = None

@@ -1,0 +1,241 @@
+"""What a method of pre-training is to the loop: the base class of MoCo and of the methods in ``projects/``.
+
+n: images on this rank (in this micro-batch), S: side of a view, D: features of an image.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from detectron2.modeling import META_ARCH_REGISTRY
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.resnet import ResNet
+
+from moco_det.encoder import build_resnet, pooled_features
+from moco_det.grouped_batch_norm import GroupedBatchNorm2d
+from moco_det.pretrain.checks import check_common
+from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
+
+Row = tuple[str, str]  # of a plan: label, text
+
+# The keys of MODEL.MOCO that are every method's: its encoder and the groups of its batch norm.
+SHARED_KEYS = ("MODEL.MOCO.ARCH", "MODEL.MOCO.STEM", "MODEL.MOCO.NORM", "MODEL.MOCO.BN_GROUP_SIZE")
+
+
+class PretrainMethod(nn.Module):
+    """A meta-architecture that the pre-training loop can train; a subclass writes ``from_config`` and ``forward``.
+
+    The loop calls, for each step: ``forward`` once for each micro-batch, with its backward pass, then
+    ``after_backward``, the optimizer, and ``after_step``. Around a run it asks the class itself:
+    ``check_config`` and ``check_num_images`` before the model is built, ``plan_rows`` for ``--plan``.
+
+    A subclass keeps its trained encoder as ``encoder_q``, a torchvision ResNet whose ``fc`` is the projection
+    head, and if it has a second one of the same kind, that as ``encoder_k``. Checkpoints then convert, and
+    MODEL.WEIGHTS starts both. All other modules and buffers may have any name. What must survive a restart is a
+    parameter or a persistent buffer; what is drawn comes from :mod:`moco_det.seeding`.
+    """
+
+    # Keys of the core below MODEL that the method reads, besides its own node, or beginnings of keys up to a dot.
+    uses: ClassVar[tuple[str, ...]] = SHARED_KEYS
+    # Learning rate of the method's paper for a batch of 256 images, in proportion for others; None: it gives none.
+    lr_for_256: ClassVar[float | None] = None
+    # Which encoder is the result, whose features kNN judges and convert takes: "query" or "key".
+    result: ClassVar[str] = "query"
+
+    encoder_q: ResNet
+    encoder_k: ResNet | None
+
+    def __init__(
+        self,
+        *,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        precision: torch.dtype = torch.float32,
+        channels_last: bool = True,
+        accumulate: int = 1,
+    ):
+        """
+        Args:
+            pixel_mean: per channel (RGB), on the scale 0 to 255.
+            pixel_std: likewise.
+            precision: of the encoders' arithmetic; everything else is float32.
+            channels_last: keep images and weights in the memory format that convolutions in reduced precision
+                are fastest in; the subclass brings its encoders into ``memory_format``.
+            accumulate: micro-batches in which a rank takes its images.
+        """
+        super().__init__()
+        self.encoder_k = None
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.precision = precision
+        self.accumulate = accumulate
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+
+    # ---- What a subclass writes, or leaves as it is ---------------------------------------------------
+
+    def forward(self, batch: dict) -> dict[str, Tensor]:
+        """One step without the optimizer, or one micro-batch of it.
+
+        Args:
+            batch: ``query`` and ``key``, two views of the same images, uint8 (n, 3, S, S) in RGB; ``index``, int64
+                (n,), which images of the data set they are; ``epoch`` and ``iteration``, from 0 on; ``progress``,
+                the share of the run's steps that are done, in [0, 1); ``micro_batch``, from 0 on.
+
+        Returns:
+            named scalars: those that begin with ``loss`` are summed and minimised, the others, detached, are
+            logged. The loss of a step is the mean over its micro-batches and over the ranks.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def check_config(cls, cfg, ranks: int) -> None:
+        """Refuse settings that the method cannot have; a subclass calls this one first.
+
+        Args:
+            ranks: processes of the run, which may be others than those that are there now.
+
+        Raises:
+            ValueError: with the key, the value found, what was expected and the mend.
+        """
+        check_common(cfg, ranks)
+
+    @classmethod
+    def check_num_images(cls, cfg, num_images: int) -> None:
+        """Refuse a set of images that the settings do not fit.
+
+        Raises:
+            ValueError: with the key, the value found, what was expected and the mend.
+        """
+
+    @classmethod
+    def without_effect(cls, cfg) -> list[tuple[str, bool, str]]:
+        """Keys that other settings make useless: (key, or the beginning of one; whether it is useless; why).
+
+        Only keys given on the command line are refused, since recipes hold defaults for every case.
+        """
+        return []
+
+    @classmethod
+    def plan_rows(cls, facts) -> list[Row]:
+        """What ``--plan`` says of the method's own settings.
+
+        Args:
+            facts: a :class:`moco_det.pretrain.plan_facts.Facts`.
+        """
+        return []
+
+    def parameter_groups(self) -> list[dict]:
+        """What the optimizer trains, as torch's optimizers take it.
+
+        A group with a ``base_lr`` has a schedule that begins with it instead of SOLVER.BASE_LR; one with
+        ``decay_lr`` False keeps it.
+        """
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def after_backward(self, iteration: int, progress: float) -> None:
+        """The gradients of a step are there, and not clipped yet; ``p.grad = None`` keeps p as it is."""
+
+    def after_step(self, progress: float) -> None:
+        """The optimizer has made its step: the place of a momentum encoder's update.
+
+        Args:
+            progress: share of the run's steps that were done before this one, in [0, 1).
+        """
+
+    # ---- What a subclass calls ------------------------------------------------------------------------
+
+    @property
+    def encoders(self) -> list[ResNet]:
+        """Those that start from MODEL.WEIGHTS."""
+        return [encoder for encoder in (self.encoder_q, self.encoder_k) if encoder is not None]
+
+    def micro_batch(self, images: Tensor, batch: dict) -> Tensor:
+        """The part of a rank's images that belongs to this call of ``forward``."""
+        return images.chunk(self.accumulate)[batch.get("micro_batch", 0)]
+
+    def is_last(self, batch: dict) -> bool:
+        """Whether this call of ``forward`` ends the step; then comes ``update_running_statistics``."""
+        return batch.get("micro_batch", 0) == self.accumulate - 1
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """uint8 images (n, 3, S, S) on any device -> float input of the encoders on the model's."""
+        images = images.to(self.pixel_mean.device, non_blocking=True)
+        images = (images - self.pixel_mean) / self.pixel_std
+        return images.contiguous(memory_format=self.memory_format)
+
+    def compute(self, module: nn.Module, x: Tensor) -> Tensor:
+        """``module(x)`` in the precision of the encoders, returned in that of the loss."""
+        with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
+            result = module(x)
+        return result.float() if self.precision != torch.float32 else result
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pooled features of the resulting encoder before its head: uint8 (n, 3, S, S) -> (n, D)."""
+        encoder = self.encoder_q if self.result == "query" else self.encoder_k
+        with torch.autocast(
+            self.pixel_mean.device.type, self.precision, enabled=self.precision != torch.float32
+        ):
+            return pooled_features(encoder, self.normalized(images)).float()
+
+    def embeddings(self, images: Tensor) -> Tensor:
+        """Unit-length outputs of the resulting encoder's head: uint8 (n, 3, S, S) -> (n, C)."""
+        encoder = self.encoder_q if self.result == "query" else self.encoder_k
+        return F.normalize(self.compute(encoder, self.normalized(images)), dim=1)
+
+
+def common_settings(cfg) -> dict:
+    """What :class:`PretrainMethod` is built of, for a ``from_config``."""
+    return {
+        "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+        "pixel_std": cfg.MODEL.PIXEL_STD,
+        "precision": getattr(torch, cfg.SOLVER.PRECISION),
+        "channels_last": cfg.SOLVER.CHANNELS_LAST,
+        "accumulate": cfg.SOLVER.ACCUMULATE,
+    }
+
+
+def bn_group_size(cfg) -> int:
+    """Images that batch norm normalises together; synchronised, it is one group of the whole global batch."""
+    return cfg.SOLVER.IMS_PER_BATCH if cfg.MODEL.MOCO.NORM == "SyncBN" else cfg.MODEL.MOCO.BN_GROUP_SIZE
+
+
+def build_backbone(cfg, zero_init_residual: bool = False) -> ResNet:
+    """The ResNet of MODEL.MOCO.ARCH; its ``fc`` is for the method to replace.
+
+    Args:
+        zero_init_residual: the last batch norm of each block starts at 0, so that a block starts as the identity
+            (Goyal et al. 2017, section 5.1).
+    """
+    encoder = build_resnet(
+        cfg.MODEL.MOCO.ARCH,
+        functools.partial(GroupedBatchNorm2d, group_size=bn_group_size(cfg)),
+        stem=cfg.MODEL.MOCO.STEM,
+        **({"blocks": RECOMPUTED_BLOCKS} if cfg.SOLVER.ACTIVATION_CHECKPOINTING else {}),
+    )
+    for block in encoder.modules() if zero_init_residual else ():
+        last = getattr(block, "bn3", getattr(block, "bn2", None))
+        if last is not None:
+            nn.init.zeros_(last.weight)
+    return encoder
+
+
+def method_class(cfg) -> type[PretrainMethod]:
+    """The class that MODEL.META_ARCHITECTURE names.
+
+    Raises:
+        ValueError: there is no such method of pre-training.
+    """
+    name = cfg.MODEL.META_ARCHITECTURE
+    known = {
+        key: value
+        for key, value in META_ARCH_REGISTRY
+        if isinstance(value, type) and issubclass(value, PretrainMethod)
+    }
+    if name not in known:
+        raise ValueError(
+            f"MODEL.META_ARCHITECTURE is {name!r}; expected one of {', '.join(sorted(known))}, or a method of a "
+            "project, whose own script registers it (projects/README.md)"
+        )
+    return known[name]
