@@ -67,18 +67,29 @@ def add_moco_config(cfg: CN) -> None:
     # Shuffle the keys over the whole global batch before they are grouped ("shuffling BN", section 3.3).
     cfg.MODEL.MOCO.SHUFFLE_BN = True
 
-    # ---- INPUT.VIEWS: the two random views (official code, main_moco.py) ---------------------------
+    # ---- INPUT.VIEWS: the random views of an image (official code, main_moco.py) --------------------
     cfg.INPUT.VIEWS = CN()
     # "v1": crop, grayscale, colour jitter, flip. "v2" (--aug-plus): crop, jitter, grayscale, blur, flip.
     # "cifar" (the CIFAR-10 demo of MoCo's authors): v2 without blur.
     # "crop_flip": these two alone (classifiers; official code, main_lincls.py).
+    # "simclr": v2 with jitter twice as strong (SimCLR, appendix A; SwAV). "byol": the two views differ in blur and
+    # solarisation (BYOL, Table 6; MoCo v3; DINO, whose small views it has). Numbers: RECIPES in moco_det/views.py.
+    # CROP_SCALE is not part of it: these papers have (0.08, 1.0), MoCo v3 for ResNet-50 (0.2, 1.0), and with small
+    # views (0.14, 1.0).
     cfg.INPUT.VIEWS.RECIPE = "v1"
     # Side of a view, in pixels.
     cfg.INPUT.VIEWS.SIZE = 224
     # Smallest and largest share of the image's area that a crop takes, 0 < min <= max <= 1.
     cfg.INPUT.VIEWS.CROP_SCALE = (0.2, 1.0)
-    # Smallest and largest sigma of recipe v2's blur, in pixels of the view; the official values are for 224 px.
+    # Smallest and largest sigma of the blur (v1 and crop_flip have none), in pixels of the view; the official
+    # values are for 224 px.
     cfg.INPUT.VIEWS.BLUR_SIGMA = (0.1, 2.0)
+    # Small views of each image besides the two large ones ("multi-crop", SwAV, section 3.3), for methods that use
+    # them; their side in pixels, and the share of the image's area that their crops take. SwAV: 6 of 96 px
+    # from (0.05, 0.14), with CROP_SCALE (0.14, 1.0).
+    cfg.INPUT.VIEWS.SMALL_CROPS = 0
+    cfg.INPUT.VIEWS.SMALL_SIZE = 96
+    cfg.INPUT.VIEWS.SMALL_CROP_SCALE = (0.05, 0.14)
 
     # ---- Semantic segmentation in fine-tuning (MoCo v1, A.5) ----------------------------------------
     # Smallest and largest factor, > 0, by which a training image is scaled before its crop of INPUT.CROP.SIZE.
@@ -166,7 +177,7 @@ def add_moco_config(cfg: CN) -> None:
     # exp(similarity / T).
     cfg.TEST.KNN.K = 200
     cfg.TEST.KNN.TEMPERATURE = 0.07
-    # What is compared: "pooled" features before the head, or the "embedding" (the CIFAR-10 demo of MoCo's authors).
+    # What is compared: "pooled" features before the head, or the "embedding" (CIFAR-10 demo of MoCo's authors).
     cfg.TEST.KNN.FEATURES = "pooled"
     # True: the central crop, of 224/256 of the shorter side; False: the whole image, scaled to the size of a view.
     cfg.TEST.KNN.CENTER_CROP = True

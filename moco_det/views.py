@@ -15,39 +15,117 @@ from torchvision.transforms import functional as F
 
 ASPECT_RATIO = (3 / 4, 4 / 3)  # width / height of a crop
 CROP_ATTEMPTS = 10
-JITTER = 0.4  # brightness, contrast and saturation are multiplied by 1 - JITTER .. 1 + JITTER
-GRAYSCALE_PROBABILITY = 0.2
 BLUR_SIGMA = (0.1, 2.0)  # pixels of the finished view, the official code's for 224 px
+SMALL_CROP_SCALE = (0.05, 0.14)  # SwAV, section 3.3 and appendix
+SOLARIZE_THRESHOLD = 128  # a channel from this level on becomes 255 minus itself
 FLIP_PROBABILITY = 0.5
+LARGE_VIEWS = 2  # the query's and the key's; views from this number on are small
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
-    """An augmentation recipe: what differs between them.
+class Colours:
+    """What may happen to the colours of one view.
 
     Attributes:
         order: names of the operations between crop and flip, first to last.
-        jitter_probability: probability that colours are jittered at all.
-        hue: largest shift of the hue, as a share of the colour circle.
-        blur_probability: probability of the Gaussian blur.
+        jitter: strengths of brightness, contrast and saturation, which are multiplied by 1 - s .. 1 + s (not
+            below 0), and the largest shift of the hue, as a share of the colour circle.
+        jitter_probability, grayscale_probability, blur_probability, solarize_probability: of each operation.
     """
 
-    order: tuple[str, ...]
-    jitter_probability: float
-    hue: float
-    blur_probability: float
+    order: tuple[str, ...] = ()
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    jitter_probability: float = 0.0
+    grayscale_probability: float = 0.0
+    blur_probability: float = 0.0
+    solarize_probability: float = 0.0
 
 
+_V1 = Colours(("grayscale", "jitter"), (0.4, 0.4, 0.4, 0.4), 1.0, 0.2)
+_V2 = Colours(("jitter", "grayscale", "blur"), (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, 0.5)
+_CIFAR = dataclasses.replace(_V2, order=("jitter", "grayscale"), blur_probability=0.0)
+_SIMCLR = dataclasses.replace(_V2, jitter=(0.8, 0.8, 0.8, 0.2))
+_BYOL = Colours(("jitter", "grayscale", "blur", "solarize"), (0.4, 0.4, 0.2, 0.1), 0.8, 0.2, 1.0)
+
+# Of each recipe: the first view, the second, the small ones.
 RECIPES = {
-    "v1": Recipe(("grayscale", "jitter"), jitter_probability=1.0, hue=0.4, blur_probability=0.0),
-    "v2": Recipe(("jitter", "grayscale", "blur"), jitter_probability=0.8, hue=0.1, blur_probability=0.5),
+    # MoCo: main_moco.py without and with --aug-plus.
+    "v1": (_V1, _V1, _V1),
+    "v2": (_V2, _V2, _V2),
     # The CIFAR-10 demo of MoCo's authors. (It flips first; the other operations do the same to a mirror image.)
-    "cifar": Recipe(("jitter", "grayscale"), jitter_probability=0.8, hue=0.1, blur_probability=0.0),
+    "cifar": (_CIFAR,) * 3,
     # Crop and flip alone, as classifiers are trained (official code, main_lincls.py).
-    "crop_flip": Recipe((), jitter_probability=0.0, hue=0.0, blur_probability=0.0),
+    "crop_flip": (Colours(), Colours(), Colours()),
+    # SimCLR (Chen et al. 2020, appendix A, with s = 1). SwAV takes it for views of both sizes (Caron et al. 2020,
+    # appendix A; its code, multicropdataset.py).
+    "simclr": (_SIMCLR, _SIMCLR, _SIMCLR),
+    # BYOL (Grill et al. 2020, Table 6), and with it MoCo v3 (Chen et al. 2021, main_moco.py). The small views are
+    # DINO's, whose large ones are the same (Caron et al. 2021, main_dino.py).
+    "byol": (
+        _BYOL,
+        dataclasses.replace(_BYOL, blur_probability=0.1, solarize_probability=0.2),
+        dataclasses.replace(_BYOL, blur_probability=0.5),
+    ),
 }
 
 _JITTER_OPERATIONS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewSettings:
+    """How views are drawn: the keys of INPUT.VIEWS. An image has two large views, then ``small_crops`` small ones.
+
+    Attributes:
+        recipe: a name in ``RECIPES``.
+        size, small_size: sides of the views, in pixels.
+        crop_scale, small_crop_scale: smallest and largest share of the image's area that a crop takes.
+        blur_sigma: smallest and largest sigma of the blur, in pixels of the view.
+
+    Raises:
+        ValueError: names the key under INPUT.VIEWS, what was found and what is expected.
+    """
+
+    recipe: str
+    size: int
+    crop_scale: tuple[float, float]
+    blur_sigma: tuple[float, float] = BLUR_SIGMA
+    small_crops: int = 0
+    small_size: int = 96
+    small_crop_scale: tuple[float, float] = SMALL_CROP_SCALE
+
+    @classmethod
+    def from_config(cls, cfg) -> "ViewSettings":
+        """The settings of a config."""
+        views = cfg.INPUT.VIEWS
+        return cls(**{field.name: views[field.name.upper()] for field in dataclasses.fields(cls)})
+
+    def __post_init__(self):
+        if self.recipe not in RECIPES:
+            raise ValueError(f"INPUT.VIEWS.RECIPE is {self.recipe!r}; expected one of {sorted(RECIPES)}")
+        for key, value, least in (("SIZE", self.size, 1), ("SMALL_SIZE", self.small_size, 1)):
+            if value < least:
+                raise ValueError(f"INPUT.VIEWS.{key} is {value}; expected at least {least} pixel")
+        if self.small_crops < 0:
+            raise ValueError(f"INPUT.VIEWS.SMALL_CROPS is {self.small_crops}; expected 0 (none) or more")
+        for key, scale in (("CROP_SCALE", self.crop_scale), ("SMALL_CROP_SCALE", self.small_crop_scale)):
+            if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+                raise ValueError(
+                    f"INPUT.VIEWS.{key} is {tuple(scale)}; expected (min, max) with 0 < min <= max <= 1"
+                )
+        if len(self.blur_sigma) != 2 or not 0 <= self.blur_sigma[0] <= self.blur_sigma[1]:
+            raise ValueError(
+                f"INPUT.VIEWS.BLUR_SIGMA is {tuple(self.blur_sigma)}; expected (min, max) with 0 <= min <= max"
+            )
+
+    @property
+    def num_views(self) -> int:
+        """Of an image: large and small ones."""
+        return LARGE_VIEWS + self.small_crops
+
+    @property
+    def blurs(self) -> bool:
+        """Whether a view may be blurred."""
+        return any(colours.blur_probability for colours in RECIPES[self.recipe])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,71 +133,53 @@ class ViewParameters:
     """Everything random about one view.
 
     Attributes:
+        size: side of the view, in pixels.
         order: names of the operations between crop and flip, first to last (the recipe's).
         crop: top, left, height and width, in pixels of the image.
         jitter: pairs (operation, factor) in the order applied, where the operation is 0 brightness,
             1 contrast, 2 saturation, 3 hue; None: colours stay.
         grayscale: whether colour is removed.
         blur: radius (sigma) of the Gaussian blur in pixels of the view; None: no blur.
+        solarize: whether bright levels are inverted.
         flip: whether left and right are exchanged.
     """
 
+    size: int
     order: tuple[str, ...]
     crop: tuple[int, int, int, int]
     jitter: tuple[tuple[int, float], ...] | None
     grayscale: bool
     blur: float | None
+    solarize: bool
     flip: bool
 
 
-def check_view_settings(
-    recipe: str, size: int, crop_scale: Sequence[float], blur_sigma: Sequence[float] = BLUR_SIGMA
-) -> None:
-    """Refuse settings that :func:`draw_view` and :func:`apply_view` cannot follow.
-
-    Raises:
-        ValueError: names the key under INPUT.VIEWS, what was found and what is expected.
-    """
-    if recipe not in RECIPES:
-        raise ValueError(f"INPUT.VIEWS.RECIPE is {recipe!r}; expected one of {sorted(RECIPES)}")
-    if size < 1:
-        raise ValueError(f"INPUT.VIEWS.SIZE is {size}; expected at least 1 pixel")
-    if len(crop_scale) != 2 or not 0 < crop_scale[0] <= crop_scale[1] <= 1:
-        raise ValueError(
-            f"INPUT.VIEWS.CROP_SCALE is {tuple(crop_scale)}; expected (min, max) with 0 < min <= max <= 1"
-        )
-    if len(blur_sigma) != 2 or not 0 <= blur_sigma[0] <= blur_sigma[1]:
-        raise ValueError(
-            f"INPUT.VIEWS.BLUR_SIGMA is {tuple(blur_sigma)}; expected (min, max) with 0 <= min <= max"
-        )
-
-
 def draw_view(
-    rng: np.random.Generator,
-    width: int,
-    height: int,
-    recipe: str,
-    crop_scale: Sequence[float],
-    blur_sigma: Sequence[float] = BLUR_SIGMA,
+    rng: np.random.Generator, width: int, height: int, settings: ViewSettings, view: int = 0
 ) -> ViewParameters:
     """Draw one view of an image of ``width`` x ``height`` pixels.
 
     Args:
         rng: the view's own generator; nothing else is drawn from.
-        recipe: a name in ``RECIPES``.
-        crop_scale: smallest and largest share of the image's area that the crop takes.
-        blur_sigma: smallest and largest sigma of the blur, in pixels of the view.
+        view: its number: 0 the query, 1 the key, from 2 on the small ones.
     """
-    settings = RECIPES[recipe]
-    crop = _draw_crop(rng, width, height, crop_scale)
-    jitter = _draw_jitter(rng, settings.hue) if rng.random() < settings.jitter_probability else None
+    large = view < LARGE_VIEWS
+    colours = RECIPES[settings.recipe][min(view, LARGE_VIEWS)]
+    crop = _draw_crop(rng, width, height, settings.crop_scale if large else settings.small_crop_scale)
+    jitter = _draw_jitter(rng, colours.jitter) if rng.random() < colours.jitter_probability else None
+    grayscale = rng.random() < colours.grayscale_probability
+    blur = rng.uniform(*settings.blur_sigma) if rng.random() < colours.blur_probability else None
+    flip = rng.random() < FLIP_PROBABILITY
     return ViewParameters(
-        order=settings.order,
+        size=settings.size if large else settings.small_size,
+        order=colours.order,
         crop=crop,
         jitter=jitter,
-        grayscale=rng.random() < GRAYSCALE_PROBABILITY,
-        blur=rng.uniform(*blur_sigma) if rng.random() < settings.blur_probability else None,
-        flip=rng.random() < FLIP_PROBABILITY,
+        grayscale=grayscale,
+        blur=blur,
+        # Last, so that a recipe without it draws the rest as if it did not exist.
+        solarize=rng.random() < colours.solarize_probability,
+        flip=flip,
     )
 
 
@@ -140,22 +200,25 @@ def _draw_crop(
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def _draw_jitter(rng: np.random.Generator, hue: float) -> tuple[tuple[int, float], ...]:
-    factors = [*rng.uniform(1 - JITTER, 1 + JITTER, size=3), rng.uniform(-hue, hue)]
+def _draw_jitter(
+    rng: np.random.Generator, strengths: tuple[float, float, float, float]
+) -> tuple[tuple[int, float], ...]:
+    lowest = [max(1 - strength, 0) for strength in strengths[:3]]
+    highest = [1 + strength for strength in strengths[:3]]
+    factors = [*rng.uniform(lowest, highest), rng.uniform(-strengths[3], strengths[3])]
     return tuple((int(operation), float(factors[operation])) for operation in rng.permutation(4))
 
 
-def apply_view(image: Image.Image, parameters: ViewParameters, size: int) -> Tensor:
+def apply_view(image: Image.Image, parameters: ViewParameters) -> Tensor:
     """Make the view that was drawn.
 
     Args:
         image: RGB.
-        size: side of the view, in pixels.
 
     Returns:
-        uint8 tensor of shape (3, size, size), RGB.
+        uint8 tensor of shape (3, S, S), RGB; S: the drawn size.
     """
-    view = F.resized_crop(image, *parameters.crop, [size, size])  # bilinear, with antialias
+    view = F.resized_crop(image, *parameters.crop, [parameters.size] * 2)  # bilinear, with antialias
     for name in parameters.order:
         view = _OPERATIONS[name](view, parameters)
     return F.pil_to_tensor(F.hflip(view) if parameters.flip else view)
@@ -175,7 +238,11 @@ def _blur(view: Image.Image, parameters: ViewParameters) -> Image.Image:
     return view if parameters.blur is None else view.filter(ImageFilter.GaussianBlur(radius=parameters.blur))
 
 
-_OPERATIONS = {"grayscale": _grayscale, "jitter": _jitter, "blur": _blur}
+def _solarize(view: Image.Image, parameters: ViewParameters) -> Image.Image:
+    return F.solarize(view, SOLARIZE_THRESHOLD) if parameters.solarize else view
+
+
+_OPERATIONS = {"solarize": _solarize, "grayscale": _grayscale, "jitter": _jitter, "blur": _blur}
 
 
 def center_view(image: Image.Image, size: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Views against torchvision: equal pixels from equal parameters, equal distributions of parameters."""
 
 import dataclasses
+import hashlib
 import itertools
 import math
 
@@ -10,11 +11,13 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision import transforms as T
 
+from moco_det.seeding import numpy_generator
 from moco_det.views import (
     ASPECT_RATIO,
+    RECIPES,
+    ViewSettings,
     apply_view,
     center_view,
-    check_view_settings,
     draw_view,
 )
 
@@ -30,17 +33,20 @@ def picture(width: int, height: int) -> Image.Image:
     return Image.fromarray((waves + noise).clip(0, 255).astype(np.uint8))
 
 
-def views(recipe: str, count: int, seed: int = 0, width: int = 100, height: int = 80, scale=SCALE) -> list:
+def views(
+    recipe: str, count: int, seed: int = 0, width: int = 100, height: int = 80, scale=SCALE, view=0, size=48
+) -> list:
     rng = np.random.default_rng(seed)
-    return [draw_view(rng, width, height, recipe, scale) for _ in range(count)]
+    settings = ViewSettings(recipe, size, scale)
+    return [draw_view(rng, width, height, settings, view) for _ in range(count)]
 
 
 # ---- applying: the same pixels -----------------------------------------------------------------------
 
 
-def official_transform(recipe: str, parameters, size: int, monkeypatch) -> T.Compose:
-    """The official code's list of transforms with every random choice replaced by the drawn one."""
-    crop = T.RandomResizedCrop(size, scale=SCALE)
+def official_transform(recipe: str, parameters, monkeypatch) -> T.Compose:
+    """The official codes' lists of transforms with every random choice replaced by the drawn one."""
+    crop = T.RandomResizedCrop(parameters.size, scale=SCALE)
     monkeypatch.setattr(crop, "get_params", lambda *_: parameters.crop)
     factors = dict(parameters.jitter or ())
     order = [operation for operation, _ in parameters.jitter or ()]
@@ -51,30 +57,37 @@ def official_transform(recipe: str, parameters, size: int, monkeypatch) -> T.Com
         lambda x: x if parameters.blur is None else x.filter(ImageFilter.GaussianBlur(radius=parameters.blur))
     )
     flip = T.RandomHorizontalFlip(p=float(parameters.flip))
-    steps = {"v1": [crop, gray, jitter, flip], "v2": [crop, jitter, gray, blur, flip]}[recipe]
+    solarize = T.RandomSolarize(128, p=float(parameters.solarize))
+    steps = {
+        "v1": [crop, gray, jitter, flip],
+        "v2": [crop, jitter, gray, blur, flip],
+        "simclr": [crop, flip, jitter, gray, blur],
+        "byol": [crop, jitter, gray, blur, solarize, flip],
+    }[recipe]
     return T.Compose([*steps, T.PILToTensor()])
 
 
-@pytest.mark.parametrize("recipe", ["v1", "v2"])
+@pytest.mark.parametrize("recipe", ["v1", "v2", "simclr", "byol"])
 @pytest.mark.parametrize("image", [picture(100, 80), picture(30, 45)], ids=["shrinks", "grows"])
 def test_apply_equals_torchvision_with_the_same_parameters(recipe, image, monkeypatch):
-    drawn = views(recipe, 60, width=image.width, height=image.height)
+    drawn = views(recipe, 60, width=image.width, height=image.height, view=1)
     assert any(p.grayscale for p in drawn) and any(p.flip for p in drawn)
+    assert any(p.solarize for p in drawn) == (recipe == "byol")
     for parameters in drawn:
-        expected = official_transform(recipe, parameters, 48, monkeypatch)(image)
-        view = apply_view(image, parameters, 48)
+        expected = official_transform(recipe, parameters, monkeypatch)(image)
+        view = apply_view(image, parameters)
         assert view.dtype == torch.uint8 and view.shape == (3, 48, 48)
         assert torch.equal(view, expected)
 
 
 def test_grayscale_comes_before_jitter_in_v1_and_after_it_in_v2():
     image = picture(64, 64)
-    (base,) = views("v2", 1)
+    (base,) = views("v2", 1, size=64)
     strong = dataclasses.replace(
         base, jitter=((2, 1.4), (3, 0.3), (1, 1.4), (0, 1.2)), grayscale=True, blur=None, crop=(0, 0, 64, 64)
     )
-    v1 = apply_view(image, dataclasses.replace(strong, order=views("v1", 1)[0].order), 64)
-    v2 = apply_view(image, strong, 64)
+    v1 = apply_view(image, dataclasses.replace(strong, order=views("v1", 1)[0].order))
+    v2 = apply_view(image, strong)
     for view in (v1, v2):
         assert torch.equal(view[0], view[1]) and torch.equal(view[1], view[2])  # gray either way
     # Hue and saturation do nothing to an image that is gray already, and change the gray that follows.
@@ -83,12 +96,12 @@ def test_grayscale_comes_before_jitter_in_v1_and_after_it_in_v2():
 
 def test_blur_radius_is_in_pixels_of_the_view():
     stripes = Image.fromarray(np.tile(np.repeat([0, 255], 4).astype(np.uint8)[None, :, None], (64, 8, 3)))
-    (base,) = views("v2", 1)
+    (base,) = views("v2", 1, size=64)
     plain = dataclasses.replace(
         base, crop=(0, 0, 64, 64), jitter=None, grayscale=False, blur=None, flip=False
     )
-    assert apply_view(stripes, plain, 64).float().std() > 120
-    assert apply_view(stripes, dataclasses.replace(plain, blur=2.0), 64).float().std() < 60
+    assert apply_view(stripes, plain).float().std() > 120
+    assert apply_view(stripes, dataclasses.replace(plain, blur=2.0)).float().std() < 60
 
 
 def test_center_view_is_the_official_resize_and_crop():
@@ -162,12 +175,20 @@ def test_ten_attempts_before_the_central_box():
     assert abs(ours - theirs) < 5 * math.sqrt(2 * theirs)
 
 
-@pytest.mark.parametrize(("recipe", "hue"), [("v1", 0.4), ("v2", 0.1)])
-def test_jitter_is_distributed_as_torchvisions(recipe, hue):
+@pytest.mark.parametrize(
+    ("recipe", "strengths"),
+    [
+        ("v1", (0.4, 0.4, 0.4, 0.4)),
+        ("v2", (0.4, 0.4, 0.4, 0.1)),
+        ("simclr", (0.8, 0.8, 0.8, 0.2)),
+        ("byol", (0.4, 0.4, 0.2, 0.1)),
+    ],
+)
+def test_jitter_is_distributed_as_torchvisions(recipe, strengths):
     count = DRAWS if recipe == "v1" else round(DRAWS / 0.75)  # enough of them with jitter
     ours = [dict(p.jitter) for p in views(recipe, count) if p.jitter is not None][:DRAWS]
     torch.manual_seed(0)
-    transform = T.ColorJitter(0.4, 0.4, 0.4, hue)
+    transform = T.ColorJitter(*strengths)
     ranges = transform.brightness, transform.contrast, transform.saturation, transform.hue
     theirs = [transform.get_params(*ranges)[1:] for _ in range(DRAWS)]
     for operation in range(4):
@@ -182,14 +203,27 @@ def test_every_order_of_the_four_jitter_operations_is_equally_likely():
         assert_share(orders.count(order), DRAWS, 1 / 24)
 
 
-@pytest.mark.parametrize(("recipe", "jitter", "blur"), [("v1", 1.0, 0.0), ("v2", 0.8, 0.5)])
-def test_probabilities(recipe, jitter, blur):
-    drawn = views(recipe, DRAWS)
+@pytest.mark.parametrize(
+    ("recipe", "view", "jitter", "blur", "solarize"),
+    [
+        ("v1", 0, 1.0, 0.0, 0.0),
+        ("v2", 0, 0.8, 0.5, 0.0),
+        ("v2", 1, 0.8, 0.5, 0.0),
+        ("simclr", 0, 0.8, 0.5, 0.0),
+        ("simclr", 2, 0.8, 0.5, 0.0),
+        ("byol", 0, 0.8, 1.0, 0.0),
+        ("byol", 1, 0.8, 0.1, 0.2),
+        ("byol", 3, 0.8, 0.5, 0.0),
+    ],
+)
+def test_probabilities(recipe, view, jitter, blur, solarize):
+    drawn = views(recipe, DRAWS, view=view)
     assert_share(sum(p.grayscale for p in drawn), DRAWS, 0.2)
     assert_share(sum(p.flip for p in drawn), DRAWS, 0.5)
     for probability, hits in (
         (jitter, sum(p.jitter is not None for p in drawn)),
         (blur, sum(p.blur is not None for p in drawn)),
+        (solarize, sum(p.solarize for p in drawn)),
     ):
         if probability in (0, 1):
             assert hits == probability * DRAWS
@@ -209,17 +243,68 @@ def test_a_view_is_a_function_of_its_generator():
     assert views("v2", 20, seed=3) != views("v2", 20, seed=4)
 
 
+# Draws of the first release, which runs of that time continue with: (epoch 0, image 1, the key's view) of seed 7.
+FACTORS = (1.2582486084807285, 0.7303571480662153, 1.3130971306978376)
+KNOWN = {
+    "v1": (((2, FACTORS[2]), (3, 0.1346195921621287), (0, FACTORS[0]), (1, FACTORS[1])), None),
+    "v2": (
+        ((2, FACTORS[2]), (3, 0.03365489804053218), (0, FACTORS[0]), (1, FACTORS[1])),
+        1.2840345504249602,
+    ),
+    "crop_flip": (None, None),
+}
+# sha256 of (crop, jitter, blur, flip), and of grayscale where there is one, of 300 images.
+DIGESTS = {
+    "v1": "94de889aa6def3d04e1646cff757bcf716b4450898f15051d8349dd57681e86f",
+    "v2": "a39dd09ce935852799a945e0398e488ea31e70d4ac9cdc53d951ec67464cebd0",
+    "crop_flip": "7f92f0d37adbcf83d6d17d3b32450a24142bc58b1eaa3cc7f882ec1d4f765975",
+}
+
+
+@pytest.mark.parametrize("recipe", KNOWN)
+def test_draws_are_those_of_the_first_release(recipe):
+    settings = ViewSettings(recipe, 32, (0.2, 1.0))
+    drawn = [draw_view(numpy_generator(7, "view", 0, i, 1), 120, 90, settings, 1) for i in range(300)]
+    assert (drawn[1].crop, drawn[1].flip, drawn[1].grayscale) == ((2, 7, 80, 95), False, False)
+    assert (drawn[1].jitter, drawn[1].blur) == KNOWN[recipe]
+    held = [(p.crop, p.jitter, p.blur, p.flip, p.grayscale and recipe != "crop_flip") for p in drawn]
+    assert hashlib.sha256(repr(held).encode()).hexdigest() == DIGESTS[recipe]
+
+
+def test_recipes_are_those_of_the_papers():
+    """SimCLR, appendix A; BYOL, Table 6, whose rows are the two views."""
+    simclr, byol = RECIPES["simclr"], RECIPES["byol"]
+    assert {view.jitter for view in simclr} == {(0.8, 0.8, 0.8, 0.2)}
+    assert {view.jitter for view in byol} == {(0.4, 0.4, 0.2, 0.1)}
+    table = [(1.0, 0.0), (0.1, 0.2)]
+    assert [(view.blur_probability, view.solarize_probability) for view in byol[:2]] == table
+
+
+def test_small_views_have_their_own_size_and_scale():
+    settings = ViewSettings("v1", 64, (0.5, 1.0), small_crops=2, small_size=24, small_crop_scale=(0.05, 0.14))
+    rng = np.random.default_rng(0)
+    for view in range(settings.num_views):
+        drawn = [draw_view(rng, 100, 100, settings, view) for _ in range(200)]
+        areas = [p.crop[2] * p.crop[3] / 100**2 for p in drawn]
+        low, high = (0.5, 1.0) if view < 2 else (0.05, 0.14)
+        assert low - 0.02 < min(areas) < low + 0.1 and high - 0.1 < max(areas) < high + 0.02
+        assert apply_view(picture(100, 100), drawn[0]).shape == (3, *[64 if view < 2 else 24] * 2)
+
+
 @pytest.mark.parametrize(
-    ("recipe", "size", "scale", "message"),
+    ("changes", "message"),
     [
-        ("v3", 224, SCALE, r"RECIPE is 'v3'; expected one of \['crop_flip', 'v1', 'v2'\]"),
-        ("v1", 0, SCALE, "SIZE is 0; expected at least 1"),
-        ("v1", 224, (0.0, 1.0), r"CROP_SCALE is \(0.0, 1.0\); expected"),
-        ("v1", 224, (0.5, 0.2), r"CROP_SCALE is \(0.5, 0.2\)"),
-        ("v1", 224, (0.2, 1.5), r"CROP_SCALE is \(0.2, 1.5\)"),
-        ("v1", 224, (0.2,), r"CROP_SCALE is \(0.2,\)"),
+        ({"recipe": "v3"}, r"RECIPE is 'v3'; expected one of \['byol', 'cifar', 'crop_flip', 'simclr', 'v1', 'v2'\]"),
+        ({"size": 0}, "VIEWS.SIZE is 0; expected at least 1"),
+        ({"small_size": 0}, "SMALL_SIZE is 0; expected at least 1"),
+        ({"small_crops": -1}, "SMALL_CROPS is -1; expected 0"),
+        ({"crop_scale": (0.0, 1.0)}, r"VIEWS.CROP_SCALE is \(0.0, 1.0\); expected"),
+        ({"crop_scale": (0.5, 0.2)}, r"CROP_SCALE is \(0.5, 0.2\)"),
+        ({"small_crop_scale": (0.2, 1.5)}, r"SMALL_CROP_SCALE is \(0.2, 1.5\)"),
+        ({"crop_scale": (0.2,)}, r"CROP_SCALE is \(0.2,\)"),
+        ({"blur_sigma": (2.0, 0.1)}, r"BLUR_SIGMA is \(2.0, 0.1\)"),
     ],
 )
-def test_bad_settings_are_refused(recipe, size, scale, message):
+def test_bad_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        check_view_settings(recipe, size, scale)
+        ViewSettings(**{"recipe": "v1", "size": 224, "crop_scale": SCALE, **changes})

@@ -16,7 +16,7 @@ from moco_det.epochs import Slot
 from moco_det.interruption import ignore_stop_signals
 from moco_det.labelled_folder import LabelledFolder, check_same_classes
 from moco_det.seeding import numpy_generator, torch_generator
-from moco_det.views import apply_view, center_view, draw_view
+from moco_det.views import ViewSettings, apply_view, center_view, draw_view
 
 KEY = "--images"
 
@@ -65,11 +65,11 @@ class RandomViews(CentreViews):
 
     def __init__(self, folder: LabelledFolder, *, seed: int, recipe: str, crop_scale: Sequence[float]):
         super().__init__(folder)
-        self.seed, self.recipe, self.crop_scale = seed, recipe, tuple(crop_scale)
+        self.seed, self.settings = seed, ViewSettings(recipe, folder.size, tuple(crop_scale))
 
     def _view(self, image: Image.Image, slot: Slot) -> Tensor:
         rng = numpy_generator(self.seed, "classified view", *slot)
-        return apply_view(image, draw_view(rng, *image.size, self.recipe, self.crop_scale), self.folder.size)
+        return apply_view(image, draw_view(rng, *image.size, self.settings))
 
 
 def view_batches(views: CentreViews, slots, num_workers: int) -> Iterator[dict]:

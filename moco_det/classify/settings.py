@@ -12,7 +12,7 @@ from moco_det.overlay_file import PREPROCESSING_KEYS
 from moco_det.run_folder import settle_seed
 from moco_det.schedule import check_schedule
 from moco_det.start import Start, read_start
-from moco_det.views import check_view_settings
+from moco_det.views import ViewSettings
 
 # What this stage reads; a key set outside of these would silently do nothing, so it is refused.
 APPLIES = (
@@ -177,7 +177,7 @@ def check_settings(cfg: CfgNode) -> None:
     """
     classify, views, solver, ranks = cfg.CLASSIFY, cfg.INPUT.VIEWS, cfg.SOLVER, comm.get_world_size()
     check_schedule(cfg)
-    check_view_settings(views.RECIPE, views.SIZE, views.CROP_SCALE)
+    ViewSettings(views.RECIPE, views.SIZE, views.CROP_SCALE)
     if classify.FEATURES not in ("live", "cached"):
         raise ValueError(f"CLASSIFY.FEATURES is {classify.FEATURES!r}; expected 'live' or 'cached'")
     if solver.PRECISION not in PRECISIONS:

@@ -19,7 +19,7 @@ from moco_det.images import UnreadableImage, decode_rgb
 from moco_det.interruption import ignore_stop_signals
 from moco_det.run_logs import cut_unfinished_line
 from moco_det.seeding import numpy_generator, torch_generator
-from moco_det.views import BLUR_SIGMA, apply_view, check_view_settings, draw_view
+from moco_det.views import LARGE_VIEWS, ViewSettings, apply_view, draw_view
 
 MAX_REPLACEMENTS = 20  # images tried in place of one that cannot be read
 GRACE_IMAGES = 100  # images met before their unreadable share is judged (fewer in a smaller data set)
@@ -28,31 +28,19 @@ Unreadable = tuple[str, str]  # path, reason
 
 
 class TwoViews(Dataset):
-    """Maps a slot to the query view and the key view of its image, or of the image that replaces it.
+    """Maps a slot to the query view, the key view and the small views of its image, or of what replaces it.
 
     An image that cannot be read is replaced by one that is a function of (seed, epoch, index, attempt), the
     same on every rank; its views are drawn with the key of the slot.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[str],
-        *,
-        seed: int,
-        recipe: str,
-        size: int,
-        crop_scale: Sequence[float],
-        blur_sigma: Sequence[float] = BLUR_SIGMA,
-    ):
+    def __init__(self, paths: Sequence[str], *, seed: int, views: ViewSettings):
         """
         Args:
             paths: files of the images; a slot's index counts in it.
-            recipe, size, crop_scale, blur_sigma: as in :mod:`moco_det.views`.
         """
-        check_view_settings(recipe, size, crop_scale, blur_sigma)
         self.paths = PackedPaths(paths)
-        self.seed, self.recipe, self.size = seed, recipe, size
-        self.crop_scale, self.blur_sigma = tuple(crop_scale), tuple(blur_sigma)
+        self.seed, self.views = seed, views
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -62,7 +50,10 @@ class TwoViews(Dataset):
         image, index, unreadable = self._read(slot)
         item = {"epoch": slot[0], "index": index, "unreadable": unreadable}
         if image is not None:
-            item["query"], item["key"] = (self._view(image, slot, view) for view in range(2))
+            item["query"], item["key"] = (self._view(image, slot, view) for view in range(LARGE_VIEWS))
+            small = [self._view(image, slot, view) for view in range(LARGE_VIEWS, self.views.num_views)]
+            if small:
+                item["small"] = torch.stack(small)
         return item
 
     def _read(self, slot: Slot) -> tuple[Image.Image | None, int, list[Unreadable]]:
@@ -82,8 +73,7 @@ class TwoViews(Dataset):
 
     def _view(self, image: Image.Image, slot: Slot, view: int) -> Tensor:
         rng = numpy_generator(self.seed, "view", *slot, view)
-        drawn = draw_view(rng, *image.size, self.recipe, self.crop_scale, self.blur_sigma)
-        return apply_view(image, drawn, self.size)
+        return apply_view(image, draw_view(rng, *image.size, self.views, view))
 
 
 def build_loader(
@@ -91,16 +81,15 @@ def build_loader(
     *,
     seed: int,
     images_per_batch: int,
-    recipe: str,
-    size: int,
-    crop_scale: Sequence[float],
+    views: ViewSettings,
     num_workers: int,
-    blur_sigma: Sequence[float] = BLUR_SIGMA,
     rank: int = 0,
     world_size: int = 1,
     start_iteration: int = 0,
 ) -> Iterator[dict]:
-    """The batches of one rank, without end. Letters: n = images_per_batch / world_size, S = size.
+    """The batches of one rank, without end.
+
+    Letters: n = images_per_batch / world_size; S and s: sides of the large and small views; V: small views.
 
     Args:
         paths: all images, the same list on every rank.
@@ -110,7 +99,8 @@ def build_loader(
     Returns:
         iterator over ``{"query": uint8 (n, 3, S, S), "key": uint8 (n, 3, S, S), "index": int64 (n,),
         "epoch": int, "unreadable": [(path, reason), ...]}``: which images these are (a replacement by its own
-        index), and the files that this rank met and replaced.
+        index), and the files that this rank met and replaced; with small views, also ``"small"``: uint8
+        (n, V, 3, s, s).
 
     Raises:
         ValueError: a setting is out of range, or batch, ranks and images do not fit together; while
@@ -122,9 +112,7 @@ def build_loader(
             f"set it to a multiple of {world_size}"
         )
     steps_per_epoch(len(paths), images_per_batch)
-    dataset = TwoViews(
-        paths, seed=seed, recipe=recipe, size=size, crop_scale=crop_scale, blur_sigma=blur_sigma
-    )
+    dataset = TwoViews(paths, seed=seed, views=views)
     slots = rank_batches(
         len(dataset),
         seed=seed,
@@ -150,8 +138,12 @@ def _collate(items: list[dict]) -> dict:
         if "query" not in item:
             return {"hopeless": item["unreadable"]}
     return {
-        "query": torch.stack([item["query"] for item in items]),  # nx3xSxS
-        "key": torch.stack([item["key"] for item in items]),  # nx3xSxS
+        # nx3xSxS, nx3xSxS, nxVx3xsxs
+        **{
+            name: torch.stack([item[name] for item in items])
+            for name in ("query", "key", "small")
+            if name in items[0]
+        },
         "index": torch.tensor([item["index"] for item in items]),  # n
         "epoch": items[0]["epoch"],
         "unreadable": list(itertools.chain.from_iterable(item["unreadable"] for item in items)),

@@ -41,6 +41,8 @@ class PretrainMethod(nn.Module):
     uses: ClassVar[tuple[str, ...]] = SHARED_KEYS
     # Learning rate of the method's paper for a batch of 256 images, in proportion for others; None: it gives none.
     lr_for_256: ClassVar[float | None] = None
+    # Whether ``forward`` takes INPUT.VIEWS.SMALL_CROPS, which are refused elsewhere.
+    uses_small_crops: ClassVar[bool] = False
     # Which encoder is the result, whose features kNN judges and convert takes: "query" or "key".
     result: ClassVar[str] = "query"
 

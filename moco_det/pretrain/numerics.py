@@ -53,7 +53,8 @@ def stop_at_loss(trainer, finite: list[bool]) -> None:
         FloatingPointError: always.
     """
     rank = finite.index(False)
-    batches = comm.gather({name: trainer.batch[name] for name in ("query", "key", "index", "epoch")})
+    names = [name for name in ("query", "key", "small", "index") if name in trainer.batch]
+    batches = comm.gather({name: trainer.batch[name] for name in (*names, "epoch")})
     state = None
     if comm.is_main_process():
         state = {name: value.cpu().clone() for name, value in trainer.method.state_dict().items()}
@@ -63,7 +64,7 @@ def stop_at_loss(trainer, finite: list[bool]) -> None:
     path = os.path.join(trainer.cfg.OUTPUT_DIR, f"nonfinite_{trainer.iter:07d}.pth")
     if comm.is_main_process():
         saved = {
-            **{name: torch.cat([batch[name] for batch in batches]) for name in ("query", "key", "index")},
+            **{name: torch.cat([batch[name] for batch in batches]) for name in names},
             **{"epoch": batches[0]["epoch"], "iteration": trainer.iter, "seed": trainer.cfg.SEED},
             **{"rank": rank, "losses": losses, "layer": layer},
             **{"config": trainer.cfg.dump(), "model": state, "optimizer": trainer.optimizer.state_dict()},

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from moco_det.pretrain.plan_facts import LINEAR_BATCH, Facts, duration
 from moco_det.pretrain.preflight import gib
+from moco_det.views import ViewSettings
 
 SMALL, VERY_SMALL = 100_000, 10_000  # images
 ENOUGH_STEPS = 5  # time constants of the key encoder: then less than 1% of its start is left
@@ -177,20 +178,20 @@ def views_larger_than_images(facts: Facts) -> Advice | None:
     blur = f" INPUT.VIEWS.BLUR_SIGMA '(0.1, {BLUR_AT_224 * fitting / 224:.2g})'"
     return Advice(
         f"views of {size} px are cut from images whose shorter side is {facts.side} px: every crop is enlarged",
-        f"INPUT.VIEWS.SIZE {fitting}" + (blur if facts.cfg.INPUT.VIEWS.RECIPE == "v2" else ""),
+        f"INPUT.VIEWS.SIZE {fitting}" + (blur if ViewSettings.from_config(facts.cfg).blurs else ""),
         "an enlarged crop shows nothing new and costs time, which grows with the square of the size. A rule of "
         "thumb; stay with the larger size where the detector's objects fill larger crops.",
     )
 
 
 def blur_too_strong(facts: Facts) -> Advice | None:
-    views = facts.cfg.INPUT.VIEWS
-    fitting = BLUR_AT_224 * views.SIZE / 224
-    if views.RECIPE != "v2" or views_larger_than_images(facts) or views.BLUR_SIGMA[1] <= 1.5 * fitting:
+    views = ViewSettings.from_config(facts.cfg)
+    fitting = BLUR_AT_224 * views.size / 224
+    if not views.blurs or views_larger_than_images(facts) or views.blur_sigma[1] <= 1.5 * fitting:
         return None
     return Advice(
-        f"blur of up to {views.BLUR_SIGMA[1]:g} px wipes out much of a view of {views.SIZE} px",
-        f"INPUT.VIEWS.BLUR_SIGMA '({min(views.BLUR_SIGMA[0], 0.1):g}, {fitting:.2g})'",
+        f"blur of up to {views.blur_sigma[1]:g} px wipes out much of a view of {views.size} px",
+        f"INPUT.VIEWS.BLUR_SIGMA '({min(views.blur_sigma[0], 0.1):g}, {fitting:.2g})'",
         "MoCo v2 blurs by up to 2 px at 224 px; in proportion it is this. A rule of thumb (the CIFAR-10 demo of "
         "MoCo's authors, at 32 px, does not blur at all).",
     )

@@ -11,7 +11,7 @@ from moco_det.pretrain.method import method_class
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.run_folder import check_output, existing_parent
 from moco_det.schedule import check_schedule
-from moco_det.views import check_view_settings
+from moco_det.views import ViewSettings
 
 
 def unlabelled_images(cfg) -> list[str]:
@@ -38,8 +38,7 @@ def check_run(cfg, num_images: int, ranks: int, resume: bool) -> None:
     check_schedule(cfg)
     method_class(cfg).check_num_images(cfg, num_images)
     steps = steps_per_epoch(num_images, cfg.SOLVER.IMS_PER_BATCH)
-    views = cfg.INPUT.VIEWS
-    check_view_settings(views.RECIPE, views.SIZE, views.CROP_SCALE, views.BLUR_SIGMA)
+    ViewSettings.from_config(cfg)
     # Without a path and to be continued, it only looks at its settings.
     UnreadableLog("", max_share=cfg.DATASETS.MAX_UNREADABLE, num_images=num_images, resume=True)
     if cfg.TEST.KNN.IMAGES:

@@ -9,6 +9,7 @@ from moco_det.config import get_cfg, known_keys, merge_config, refuse_what_does_
 from moco_det.model_zoo import get_config_file
 from moco_det.pretrain.method import PretrainMethod, method_class
 from moco_det.run_folder import settle_seed
+from moco_det.views import ViewSettings
 
 # What pre-training reads, and the keys that its method names; a key set outside of these would silently do
 # nothing, so it is refused.
@@ -105,6 +106,7 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
 def _refuse_what_has_no_effect(cfg: CfgNode, method: type[PretrainMethod], given: list[str]) -> None:
     """Of the keys given on the command line, since recipes hold defaults for every case."""
     solver, schedule = cfg.SOLVER, cfg.SOLVER.LR_SCHEDULER_NAME
+    views = ViewSettings.from_config(cfg)
     for prefix, without_effect, because in (
         *method.without_effect(cfg),
         ("MODEL.MOCO.BN_GROUP_SIZE", cfg.MODEL.MOCO.NORM != "BN", f"MODEL.MOCO.NORM {cfg.MODEL.MOCO.NORM}"),
@@ -115,6 +117,11 @@ def _refuse_what_has_no_effect(cfg: CfgNode, method: type[PretrainMethod], given
         *(
             (f"SOLVER.CLIP_GRADIENTS.{name}", not solver.CLIP_GRADIENTS.ENABLED, "ENABLED False")
             for name in ("CLIP_TYPE", "CLIP_VALUE", "NORM_TYPE")
+        ),
+        ("INPUT.VIEWS.BLUR_SIGMA", not views.blurs, f"INPUT.VIEWS.RECIPE {views.recipe}"),
+        *(
+            (f"INPUT.VIEWS.{name}", views.small_crops == 0, "INPUT.VIEWS.SMALL_CROPS 0")
+            for name in ("SMALL_SIZE", "SMALL_CROP_SCALE")
         ),
         ("TEST.KNN.", not cfg.TEST.KNN.IMAGES, "an empty TEST.KNN.IMAGES"),
     ):

@@ -21,7 +21,7 @@ from moco_det.interruption import StopOnSignal
 from moco_det.pretrain.diagnostics import CollapseWatch
 from moco_det.pretrain.hooks import UnreadableImages, describe_step
 from moco_det.pretrain.loader import UnreadableLog, build_loader
-from moco_det.pretrain.method import method_class
+from moco_det.pretrain.method import PretrainMethod, method_class
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.pretrain.numerics import LossGuard, stop_at_loss, with_clipped_gradients
 from moco_det.pretrain.optimizers import build_optimizer
@@ -32,6 +32,7 @@ from moco_det.run_logs import cut_metrics
 from moco_det.schedule import check_schedule
 from moco_det.seeding import keyed_seed
 from moco_det.start import start_from
+from moco_det.views import ViewSettings
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ class PretrainTrainer(TrainerBase):
         self.max_iter = self.scheduled = cfg.SOLVER.EPOCHS * self.steps_per_epoch
 
         torch.manual_seed(keyed_seed(cfg.SEED, "weights"))  # the same start on all ranks
+        refuse_small_crops(cfg, method_class(cfg))
         self.method = build_model(with_num_images(cfg, len(self.paths)))
         self.model = self._distributed(self.method)
         self.optimizer = build_optimizer(cfg, self.method.parameter_groups())
@@ -113,10 +115,7 @@ class PretrainTrainer(TrainerBase):
             rank=comm.get_rank(),
             world_size=comm.get_world_size(),
             start_iteration=self.start_iter,
-            recipe=cfg.INPUT.VIEWS.RECIPE,
-            size=cfg.INPUT.VIEWS.SIZE,
-            crop_scale=cfg.INPUT.VIEWS.CROP_SCALE,
-            blur_sigma=cfg.INPUT.VIEWS.BLUR_SIGMA,
+            views=ViewSettings.from_config(cfg),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
         )
 
@@ -220,6 +219,20 @@ def with_num_images(cfg, num_images: int):
     cfg.DATASETS.NUM_IMAGES = num_images
     cfg.freeze()
     return cfg
+
+
+def refuse_small_crops(cfg, method: type[PretrainMethod]) -> None:
+    """Refuse small views that the method would leave unused.
+
+    Raises:
+        ValueError: INPUT.VIEWS.SMALL_CROPS is set and the method does not use them.
+    """
+    small = cfg.INPUT.VIEWS.SMALL_CROPS
+    if small and not method.uses_small_crops:
+        raise ValueError(
+            f"INPUT.VIEWS.SMALL_CROPS is {small}, but {cfg.MODEL.META_ARCHITECTURE} uses no small views; "
+            "set it to 0, or take a method that does"
+        )
 
 
 def save_sample_views(batch: dict, path: str, pairs: int = 8) -> None:

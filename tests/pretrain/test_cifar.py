@@ -31,9 +31,11 @@ def test_the_recipe_is_that_of_the_demo():
     assert (solver.BASE_LR, solver.MOMENTUM, solver.WEIGHT_DECAY, solver.EPOCHS) == (0.06, 0.9, 5e-4, 200)
     assert solver.LR_SCHEDULER_NAME == "EpochCosineLR"
     assert (knn.K, knn.TEMPERATURE, knn.FEATURES, knn.CENTER_CROP) == (200, 0.1, "embedding", False)
-    recipe = RECIPES[cfg.INPUT.VIEWS.RECIPE]
-    assert (recipe.order, recipe.jitter_probability, recipe.hue) == (("jitter", "grayscale"), 0.8, 0.1)
-    assert recipe.blur_probability == 0 and tuple(cfg.INPUT.VIEWS.CROP_SCALE) == (0.08, 1.0)
+    for colours in RECIPES[cfg.INPUT.VIEWS.RECIPE]:
+        assert (colours.order, colours.jitter) == (("jitter", "grayscale"), (0.4, 0.4, 0.4, 0.1))
+        assert (colours.jitter_probability, colours.grayscale_probability) == (0.8, 0.2)
+        assert colours.blur_probability == 0
+    assert tuple(cfg.INPUT.VIEWS.CROP_SCALE) == (0.08, 1.0)
 
 
 def test_the_mean_of_both_orders_makes_the_steps_of_the_demos_sum():

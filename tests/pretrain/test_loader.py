@@ -1,5 +1,6 @@
 """The order and the draws are functions of the seed; what cannot be read is replaced, counted and listed."""
 
+import dataclasses
 import itertools
 import os
 import random
@@ -18,9 +19,10 @@ from moco_det.pretrain.loader import (
     build_loader,
 )
 from moco_det.seeding import numpy_generator
-from moco_det.views import apply_view, draw_view
+from moco_det.views import ViewSettings, apply_view, draw_view
 
-SETTINGS = {"seed": 3, "recipe": "v2", "size": 16, "crop_scale": (0.2, 1.0)}
+VIEWS = ViewSettings("v2", 16, (0.2, 1.0))
+SETTINGS = {"seed": 3, "views": VIEWS}
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +50,11 @@ def assert_equal_batches(ours: list[dict], theirs: list[dict]) -> None:
         assert all(torch.equal(a[name], b[name]) for name in ("query", "key", "index"))
 
 
-def views_of(path: str, epoch: int, index: int, seed: int = 3) -> list[torch.Tensor]:
-    """The two views of a slot, from the keys as the module's docstring states them."""
+def views_of(path: str, epoch: int, index: int, views: ViewSettings = VIEWS) -> list[torch.Tensor]:
+    """The views of a slot, from the keys as the module's docstring states them."""
     image = decode_rgb(path)
-    generators = [numpy_generator(seed, "view", epoch, index, view) for view in (0, 1)]
-    return [
-        apply_view(image, draw_view(g, image.width, image.height, "v2", (0.2, 1.0)), 16) for g in generators
-    ]
+    generators = [numpy_generator(3, "view", epoch, index, view) for view in range(2 + views.small_crops)]
+    return [apply_view(image, draw_view(g, *image.size, views, view)) for view, g in enumerate(generators)]
 
 
 # ---- order and draws ---------------------------------------------------------------------------------
@@ -73,6 +73,21 @@ def test_batches_follow_the_stated_keys(paths):
             query, key = views_of(paths[index], epoch, index)
             assert torch.equal(batch["query"][i], query) and torch.equal(batch["key"][i], key)
             assert not torch.equal(query, key)
+
+
+def test_small_views_come_on_top_and_change_no_large_one(paths):
+    small = dataclasses.replace(VIEWS, recipe="byol", small_crops=3, small_size=8)
+    with_them, without = (
+        batches(paths, 3, views=views) for views in (small, dataclasses.replace(small, small_crops=0))
+    )
+    assert all("small" not in batch for batch in without)
+    assert_equal_batches(with_them, without)
+    for batch in with_them:
+        assert batch["small"].shape == (4, 3, 3, 8, 8) and batch["small"].dtype == torch.uint8
+        for i, index in enumerate(batch["index"].tolist()):
+            views = views_of(paths[index], batch["epoch"], index, small)
+            assert all(map(torch.equal, views, [batch["query"][i], batch["key"][i], *batch["small"][i]]))
+            assert len({tuple(view.flatten().tolist()) for view in views}) == 5
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -153,8 +168,6 @@ def test_bad_settings_are_refused_before_the_first_batch(paths):
         batches(paths, 0, world_size=3)
     with pytest.raises(ValueError, match="IMS_PER_BATCH is 0"):
         batches(paths, 0, images_per_batch=0)
-    with pytest.raises(ValueError, match="RECIPE is 'v9'"):
-        batches(paths, 0, recipe="v9")
 
 
 # ---- unreadable images -------------------------------------------------------------------------------

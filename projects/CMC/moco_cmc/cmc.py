@@ -1,5 +1,6 @@
-"""Contrastive Multiview Coding as a meta-architecture (Tian et al. 2019, arXiv 1906.05849): lightness against colour.
+"""Contrastive Multiview Coding as a meta-architecture: lightness against colour.
 
+Tian et al. 2019, arXiv 1906.05849.
 n: images on this rank (in this micro-batch), N: images in the global batch, S: side of a view, C: embedding length.
 """
 
