@@ -1,7 +1,7 @@
 """Contrastive Multiview Coding as a meta-architecture: lightness against colour.
 
 Tian et al. 2019, arXiv 1906.05849.
-n: images on this rank (in this micro-batch), N: images in the global batch, S: side of a view, C: embedding length.
+n: images on this rank (in this micro-batch), N: in the global batch, S: side of a view, C: embedding length.
 """
 
 import copy
@@ -36,7 +36,7 @@ from moco_det.pretrain.shuffling import deal_keys
 
 @META_ARCH_REGISTRY.register()
 class CMC(PretrainMethod):
-    """Two encoders, each with a moving average and a queue: of lightness (``encoder_q``, the result), and of colour.
+    """Two encoders, each with a moving average and a queue: of lightness (``encoder_q``, the result) and of colour.
 
     In YDbDr, ``encoder_q`` sees luma as an RGB image: the part of the normalised channels along luma, and its first
     convolution has no weight across it. So it gives the same for the RGB image itself, and converts as it is.
