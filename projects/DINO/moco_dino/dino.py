@@ -138,15 +138,16 @@ class DINO(PretrainMethod):
             ``loss_distillation`` and detached statistics.
         """
         self.epoch = batch["epoch"]
-        views = [self.micro_batch(crop, batch) for crop in crops(batch)]
+        views = [self.normalized(self.micro_batch(crop, batch)) for crop in crops(batch)]
         with torch.no_grad():
-            teacher = [self.outputs(self.encoder_k, view) for view in views[:2]]  # nxJ
-        student = [self.outputs(self.encoder_q, view) for view in views]  # V of nxJ
+            embedded = [self.embed(self.encoder_k, view) for view in views[:2]]  # nxB
+            teacher = [self.encoder_k.fc.last(z) for z in embedded]  # nxJ
+        student = [self.encoder_q.fc.last(self.embed(self.encoder_q, view)) for view in views]  # V of nxJ
         temperature = teacher_temperature_at(
             self.epoch, self.teacher_warmup_epochs, *self.teacher_temperature
         )
         loss = distillation(student, teacher, self.center, self.student_temperature, temperature)
-        report = statistics(teacher, self.center, temperature)
+        report = statistics(embedded[0], teacher[0], self.center, temperature)
         if batch.get("micro_batch", 0) == 0:
             self.teacher_outputs: list[Tensor] = []
         self.teacher_outputs += teacher
@@ -156,13 +157,13 @@ class DINO(PretrainMethod):
             del self.teacher_outputs
         return {"loss_distillation": loss, **report}
 
-    def outputs(self, encoder: ResNet, images: Tensor) -> Tensor:
-        """uint8 (n, 3, S, S) -> (n, J)."""
-        return self.compute(encoder, self.normalized(images))
+    def embed(self, encoder: ResNet, images: Tensor) -> Tensor:
+        """Before the last layer: normalised images (n, 3, S, S) -> unit-length (n, B)."""
+        return F.normalize(self.compute(encoder, images), dim=1)
 
     def embeddings(self, images: Tensor) -> Tensor:
         """The teacher's vectors before its last layer: uint8 (n, 3, S, S) -> unit-length (n, B)."""
-        return F.normalize(self.compute(self.encoder_k.fc.mlp, self.features(images)), dim=1)
+        return self.embed(self.encoder_k, self.normalized(images))
 
     def after_backward(self, iteration: int, progress: float) -> None:
         if self.epoch < self.freeze_last_layer_epochs:
@@ -173,18 +174,19 @@ class DINO(PretrainMethod):
 
 
 @torch.no_grad()
-def statistics(teacher: list[Tensor], center: Tensor, temperature: float) -> dict[str, Tensor]:
+def statistics(z: Tensor, output: Tensor, center: Tensor, temperature: float) -> dict[str, Tensor]:
     """What the log shows of a step: how sharp the teacher is, and how far from one answer for all images.
 
     Args:
-        teacher: (n, J) of each large crop; center: (J,).
+        z: (n, B) of the teacher before its last layer; output: (n, J) after it; center: (J,).
 
     Returns:
-        ``teacher_entropy``, in nats: log J is uniform, 0 is a single output; ``embedding_spread`` of the centred
-        outputs.
+        ``teacher_entropy``, in nats: log J is uniform, 0 is a single output; ``outputs_used``: of the J, those that
+        are some image's likeliest; ``embedding_spread``.
     """
-    target = F.softmax((teacher[0] - center) / temperature, dim=1)  # nxJ
+    target = F.softmax((output - center) / temperature, dim=1)  # nxJ
     return {
         "teacher_entropy": torch.special.entr(target).sum(dim=1).mean(),
-        "embedding_spread": spread(F.normalize(teacher[0] - center, dim=1)),
+        "outputs_used": torch.zeros_like(center).index_fill_(0, target.argmax(dim=1), 1).sum(),
+        "embedding_spread": spread(z),
     }

@@ -7,9 +7,9 @@ from moco_det.grouped_batch_norm import GroupedBatchNorm1d
 
 
 class DINOHead(nn.Module):
-    """Three linear layers with GELU, the sphere, and a last layer with rows of unit length: (n, D) -> (n, J).
+    """Three linear layers with GELU between them, (n, D) -> (n, B), and the last layer behind the sphere.
 
-    The last layer is weight normalisation whose length is kept at 1.
+    That one takes vectors of unit length and has rows of unit length: weight normalisation whose length stays 1.
     """
 
     def __init__(
@@ -35,5 +35,9 @@ class DINOHead(nn.Module):
         self.last_layer = nn.Linear(bottleneck_dim, out_dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.normalize(self.mlp(x), dim=1)  # nxB
-        return F.linear(x, F.normalize(self.last_layer.weight, dim=1))  # nxJ
+        """Up to the last layer: (n, D) -> (n, B)."""
+        return self.mlp(x)
+
+    def last(self, z: Tensor) -> Tensor:
+        """Unit-length (n, B) -> (n, J)."""
+        return F.linear(z, F.normalize(self.last_layer.weight, dim=1))
