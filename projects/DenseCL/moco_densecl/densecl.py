@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
+from moco_densecl.losses import correspondence, dense_loss, dense_similarities
 from moco_det.encoder import feature_map
 from moco_det.grouped_batch_norm import local_block, unshuffle, update_running_statistics
 from moco_det.pretrain.diagnostics import mutual_information_bound
@@ -33,7 +34,6 @@ from moco_det.pretrain.moco_checks import check_moco_config, check_queue_size
 from moco_det.pretrain.moco_plan import queue_rows
 from moco_det.pretrain.momentum import make_key_encoder, momentum_update
 from moco_det.pretrain.shuffling import deal_keys
-from moco_densecl.losses import correspondence, dense_loss, dense_similarities
 
 
 class Embedded(NamedTuple):
