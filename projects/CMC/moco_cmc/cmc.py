@@ -36,10 +36,10 @@ from moco_det.pretrain.shuffling import deal_keys
 
 @META_ARCH_REGISTRY.register()
 class CMC(PretrainMethod):
-    """Two encoders, each with a moving average and a queue: of lightness (``encoder_q``, the result) and of colour.
+    """Two encoders, each with a moving average and a queue: of lightness (``encoder_q``, the result), of colour.
 
-    In YDbDr, ``encoder_q`` sees luma as an RGB image: the part of the normalised channels along luma, and its first
-    convolution has no weight across it. So it gives the same for the RGB image itself, and converts as it is.
+    In YDbDr, ``encoder_q`` sees luma as an RGB image: the part of the normalised channels along luma; and its
+    first convolution has no weight across it. So it gives the same for the RGB image itself, and converts.
     """
 
     uses = (
@@ -120,8 +120,8 @@ class CMC(PretrainMethod):
         check_choices(("MODEL.CMC.SPACE", cfg.MODEL.CMC.SPACE, tuple(RANGES)))
         if cfg.MODEL.WEIGHTS:
             raise ValueError(
-                f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r}, but the encoders of CMC see lightness or colour alone, which "
-                "no other checkpoint does: leave it empty"
+                f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r}, but the encoders of CMC see lightness or colour alone, "
+                "which no other checkpoint does: leave it empty"
             )
 
     @classmethod
@@ -169,7 +169,7 @@ class CMC(PretrainMethod):
         return outputs
 
     def compare(self, name: str, q: Tensor, k: Tensor, queue: Queue) -> dict[str, Tensor]:
-        """Loss and statistics of queries (n, C) against their own keys (n, C) and the queue of the other encoder."""
+        """Loss and statistics of queries (n, C), their keys (n, C) and the queue, both of the other encoder."""
         positive, negatives = (q * k).sum(dim=1), q @ queue.negatives()  # n, nxK
         loss = info_nce(positive, negatives, self.temperature)
         with torch.no_grad():
@@ -212,7 +212,7 @@ class CMC(PretrainMethod):
         weight.copy_(torch.einsum("c,dhw->dchw", self.luma, along))
 
     def features(self, images: Tensor) -> Tensor:
-        """Pooled features of lightness and colour beside each other (section 4.1): uint8 (n, 3, S, S) -> (n, 2D)."""
+        """Pooled features of lightness and colour side by side (section 4.1): uint8 (n, 3, S, S) -> (n, 2D)."""
         pairs = zip((self.encoder_q, self.colour_q), self.views(images), strict=True)
         return torch.cat(
             [self.compute(lambda x, e=e: pooled_features(e, x), view) for e, view in pairs], dim=1

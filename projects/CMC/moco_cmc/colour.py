@@ -1,6 +1,7 @@
 """From 8-bit RGB to a lightness and two colour channels, on the device of the images.
 
-Two spaces of the paper (Tian et al. 2019, arXiv 1906.05849, section 4.1): CIE Lab, and YDbDr, linear in RGB. Channels are scaled to about -1 to 1.
+Two spaces of the paper (Tian et al. 2019, arXiv 1906.05849, section 4.1): CIE Lab, and YDbDr, linear in RGB.
+Channels are scaled to about -1 to 1.
 
 n: images, S: side of a view.
 """

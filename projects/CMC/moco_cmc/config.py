@@ -9,8 +9,8 @@ from detectron2.config import CfgNode as CN
 def add_cmc_config(cfg: CN) -> None:
     """Add the keys of CMC to a config."""
     cfg.MODEL.CMC = cmc = CN()
-    # "lab": CIE Lab. "ydbdr": luma and two colour differences, linear in RGB, so that the encoder of luma is one of
-    # RGB images too and converts (the paper's Table 1 has both).
+    # "lab": CIE Lab. "ydbdr": luma and two colour differences, linear in RGB, so that the encoder of luma is one
+    # of RGB images too and converts (the paper's Table 1 has both).
     cmc.SPACE = "ydbdr"
     # False: lightness and colour of one crop (the paper). True: queries from one random view, keys from the other.
     cmc.TWO_CROPS = False

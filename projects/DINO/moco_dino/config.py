@@ -1,4 +1,7 @@
-"""Every config key of this project. Defaults are the authors' for ResNet-50 (Caron et al. 2021, arXiv 2104.14294)."""
+"""Every config key of this project. Defaults are the authors' for ResNet-50.
+
+Caron et al. 2021, arXiv 2104.14294.
+"""
 
 from detectron2.config import CfgNode as CN
 
@@ -6,8 +9,8 @@ from detectron2.config import CfgNode as CN
 def add_dino_config(cfg: CN) -> None:
     """Add the keys of DINO to a config."""
     cfg.MODEL.DINO = dino = CN()
-    # The head: width of its hidden layers, of the unit-length vector before the last layer, and of the output (K in
-    # the paper).
+    # The head: width of its hidden layers, of the unit-length vector before the last layer, and of the output
+    # (K in the paper).
     dino.HIDDEN_DIM = 2048
     dino.BOTTLENECK_DIM = 256
     dino.OUT_DIM = 65536

@@ -1,6 +1,7 @@
 """DINO for ResNets as a meta-architecture: ``forward`` is Algorithm 1 of the paper, with small crops.
 
-Caron et al. 2021, arXiv 2104.14294. n: images on this rank (in this micro-batch), V: crops of an image, J: outputs.
+Caron et al. 2021, arXiv 2104.14294. n: images on this rank (in this micro-batch), V: crops of an image, B: length
+before the last layer, J: outputs.
 """
 
 import torch
@@ -131,8 +132,8 @@ class DINO(PretrainMethod):
         """One step without the optimizer, or one micro-batch of it.
 
         Args:
-            batch: of :meth:`PretrainMethod.forward`; ``small``, uint8 (n, V - 2, 3, s, s), are further crops for the
-                student.
+            batch: of :meth:`PretrainMethod.forward`; ``small``, uint8 (n, V - 2, 3, s, s), are further crops for
+                the student.
 
         Returns:
             ``loss_distillation`` and detached statistics.
@@ -181,8 +182,8 @@ def statistics(z: Tensor, output: Tensor, center: Tensor, temperature: float) ->
         z: (n, B) of the teacher before its last layer; output: (n, J) after it; center: (J,).
 
     Returns:
-        ``teacher_entropy``, in nats: log J is uniform, 0 is a single output; ``outputs_used``: of the J, those that
-        are some image's likeliest; ``embedding_spread``.
+        ``teacher_entropy``, in nats: log J is uniform, 0 is a single output; ``outputs_used``: of the J, those
+        that are some image's likeliest; ``embedding_spread``.
     """
     target = F.softmax((output - center) / temperature, dim=1)  # nxJ
     return {

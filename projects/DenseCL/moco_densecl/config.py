@@ -13,5 +13,5 @@ def add_densecl_config(cfg: CN) -> None:
     densecl.LAMBDA = 0.5
     # Positions on a side of the dense grid (S, Table 6); 0: those of the encoder's map, which are 7 at 224 px.
     densecl.GRID = 0
-    # Steps at the beginning without the dense loss, since the first correspondences are random (authors' code: 1000).
+    # Steps at the beginning without the dense loss, as the first correspondences are random (authors' code: 1000).
     densecl.WARMUP_STEPS = 1000

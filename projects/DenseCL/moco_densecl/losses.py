@@ -1,7 +1,7 @@
 """Dense correspondence and the dense contrastive loss (Wang et al. 2020, arXiv 2011.09157), as pure functions.
 
-n: images on this rank, D: channels of the backbone's map, C: embedding length, P: positions of the map, K: negatives
-of a query.
+n: images on this rank, D: channels of the backbone's map, C: embedding length, P: positions of the map, K:
+negatives of a query.
 """
 
 import torch

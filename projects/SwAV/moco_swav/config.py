@@ -18,8 +18,8 @@ def add_swav_config(cfg: CN) -> None:
     swav.SINKHORN_ITERATIONS = 3
     # Epochs at the beginning in which the prototypes are not trained.
     swav.FREEZE_PROTOTYPES_EPOCHS = 1
-    # Embeddings of earlier batches that share the assignment with those of a batch (section 3.1, "Working with small
-    # batches"); of each large view so many, at least SOLVER.IMS_PER_BATCH; 0: none. With batches of 256: 3840.
+    # Embeddings of earlier batches that share the assignment with those of a batch (section 3.1, "Working with
+    # small batches"); of each large view so many, at least SOLVER.IMS_PER_BATCH; 0: none. Batches of 256, 3840.
     swav.QUEUE_SIZE = 0
     # Epochs before embeddings are kept; they take part once the queue is full.
     swav.QUEUE_START_EPOCH = 15

@@ -107,8 +107,8 @@ class SwAV(PretrainMethod):
             )
         if cfg.SOLVER.ACCUMULATE > 1:
             raise ValueError(
-                f"SOLVER.ACCUMULATE is {cfg.SOLVER.ACCUMULATE}, but the codes of a step are assigned over its whole "
-                "batch at once; set it to 1 (SOLVER.ACTIVATION_CHECKPOINTING True saves memory, and "
+                f"SOLVER.ACCUMULATE is {cfg.SOLVER.ACCUMULATE}, but the codes of a step are assigned over its "
+                "whole batch at once; set it to 1 (SOLVER.ACTIVATION_CHECKPOINTING True saves memory, and "
                 "MODEL.SWAV.QUEUE_SIZE is for small batches)"
             )
 
@@ -132,8 +132,8 @@ class SwAV(PretrainMethod):
         """One step without the optimizer.
 
         Args:
-            batch: of :meth:`PretrainMethod.forward`; with ``small``, uint8 (n, V - 2, 3, s, s), these crops predict
-                the codes of the large ones too.
+            batch: of :meth:`PretrainMethod.forward`; with ``small``, uint8 (n, V - 2, 3, s, s), these crops
+                predict the codes of the large ones too.
 
         Returns:
             ``loss_swapped`` and detached statistics.
@@ -183,7 +183,8 @@ def statistics(z: Tensor, codes: Tensor, scores: Tensor) -> dict[str, Tensor]:
         z: (n, C) embeddings; codes: (n, J) of the first view; scores: (n, J) of the second.
 
     Returns:
-        ``code_agreement``: share of images whose nearest prototype in one view is the likeliest of the other's code;
+        ``code_agreement``: share of images whose nearest prototype in one view is the likeliest of the other's
+        code;
         ``prototypes_used``: of the J, those that are some image's likeliest.
     """
     likeliest = codes.argmax(dim=1)
