@@ -7,6 +7,8 @@ import torch
 from test_densecl_losses import oracle
 from torch.nn import functional as F
 
+from moco_densecl import add_densecl_config
+from moco_densecl.densecl import DenseCL
 from moco_det.config import get_cfg, merge_config
 from moco_det.convert.command import main as convert
 from moco_det.encoder import feature_map
@@ -19,8 +21,6 @@ from moco_det.pretrain.testing import (
     tiny_method_config,
 )
 from moco_det.testing import REPOSITORY, run_processes, write_random_images
-from moco_densecl import add_densecl_config
-from moco_densecl.densecl import DenseCL
 
 RECIPES = REPOSITORY / "projects/DenseCL/configs"
 
@@ -132,7 +132,9 @@ def test_refuses_what_cannot_be(node, key, value, message):
         DenseCL.check_config(cfg, ranks=1)
 
 
-@pytest.mark.parametrize("name, lr, epochs", [("densecl_R_50_200ep", 0.03, 200), ("densecl_R_50_coco_800ep", 0.3, 800)])
+@pytest.mark.parametrize(
+    "name, lr, epochs", [("densecl_R_50_200ep", 0.03, 200), ("densecl_R_50_coco_800ep", 0.3, 800)]
+)
 def test_recipes_have_the_papers_values(name, lr, epochs):
     """Section 4.1."""
     cfg = get_cfg()
@@ -141,6 +143,11 @@ def test_recipes_have_the_papers_values(name, lr, epochs):
     moco, solver = cfg.MODEL.MOCO, cfg.SOLVER
     assert (cfg.MODEL.DENSECL.LAMBDA, moco.DIM, moco.QUEUE_SIZE, moco.MOMENTUM) == (0.5, 128, 65536, 0.999)
     assert (moco.TEMPERATURE, cfg.INPUT.VIEWS.RECIPE, cfg.INPUT.VIEWS.SIZE) == (0.2, "v2", 224)
-    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.EPOCHS, solver.WEIGHT_DECAY) == (256, lr, epochs, 1e-4)
+    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.EPOCHS, solver.WEIGHT_DECAY) == (
+        256,
+        lr,
+        epochs,
+        1e-4,
+    )
     assert solver.LR_SCHEDULER_NAME == "EpochCosineLR"
     DenseCL.check_config(cfg, ranks=8)
