@@ -41,7 +41,7 @@ class PretrainMethod(nn.Module):
     uses: ClassVar[tuple[str, ...]] = SHARED_KEYS
     # Learning rate of the method's paper for a batch of 256 images, in proportion for others; None: it gives none.
     lr_for_256: ClassVar[float | None] = None
-    # Whether ``forward`` takes INPUT.VIEWS.SMALL_CROPS, which are refused elsewhere.
+    # Whether ``forward`` takes the small views of INPUT.VIEWS.SMALL_CROPS; else that setting is refused.
     uses_small_crops: ClassVar[bool] = False
     # Which encoder is the result, whose features kNN judges and convert takes: "query" or "key".
     result: ClassVar[str] = "query"
@@ -82,7 +82,8 @@ class PretrainMethod(nn.Module):
 
         Args:
             batch: ``query`` and ``key``, two views of the same images, uint8 (n, 3, S, S) in RGB; ``index``, int64
-                (n,), which images of the data set they are; ``epoch`` and ``iteration``, from 0 on; ``progress``,
+                (n,), which images of the data set they are; with small views ``small``, uint8 (n, V, 3, s, s);
+                ``epoch`` and ``iteration``, from 0 on; ``progress``,
                 the share of the run's steps that are done, in [0, 1); ``micro_batch``, from 0 on.
 
         Returns:
@@ -156,6 +157,11 @@ class PretrainMethod(nn.Module):
     def micro_batch(self, images: Tensor, batch: dict) -> Tensor:
         """The part of a rank's images that belongs to this call of ``forward``."""
         return images.chunk(self.accumulate)[batch.get("micro_batch", 0)]
+
+    def views(self, batch: dict) -> tuple[Tensor, Tensor]:
+        """Both views of this micro-batch, as the encoders want them: 2 x (n, 3, S, S)."""
+        query, key = (self.normalized(self.micro_batch(batch[name], batch)) for name in ("query", "key"))
+        return query, key
 
     def is_last(self, batch: dict) -> bool:
         """Whether this call of ``forward`` ends the step; then comes ``update_running_statistics``."""

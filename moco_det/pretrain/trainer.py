@@ -52,8 +52,8 @@ class PretrainTrainer(TrainerBase):
         self.max_iter = self.scheduled = cfg.SOLVER.EPOCHS * self.steps_per_epoch
 
         torch.manual_seed(keyed_seed(cfg.SEED, "weights"))  # the same start on all ranks
-        refuse_small_crops(cfg, method_class(cfg))
         self.method = build_model(with_num_images(cfg, len(self.paths)))
+        refuse_small_crops(cfg, self.method)
         self.model = self._distributed(self.method)
         self.optimizer = build_optimizer(cfg, self.method.parameter_groups())
         self.optimizer = with_clipped_gradients(cfg, self.optimizer)
@@ -221,7 +221,7 @@ def with_num_images(cfg, num_images: int):
     return cfg
 
 
-def refuse_small_crops(cfg, method: type[PretrainMethod]) -> None:
+def refuse_small_crops(cfg, method: PretrainMethod) -> None:
     """Refuse small views that the method would leave unused.
 
     Raises:
