@@ -30,5 +30,9 @@ def swapped_cross_entropy(targets: Sequence[Tensor], log_predictions: Sequence[T
 
 def crops(batch: dict) -> list[Tensor]:
     """The crops of a step, the two large ones first: uint8 tensors (n, 3, side, side)."""
-    small = batch["small"].unbind(1) if "small" in batch else ()  # of nxVx3xsxs
-    return [batch["query"], batch["key"], *small]
+    return [batch["query"], batch["key"], *small_crops(batch)]
+
+
+def small_crops(batch: dict) -> list[Tensor]:
+    """The small crops of a step: V - 2 uint8 tensors (n, 3, s, s)."""
+    return list(batch["small"].unbind(1)) if "small" in batch else []  # of n x (V - 2) x 3 x s x s
