@@ -212,15 +212,15 @@ class CMC(PretrainMethod):
         weight.copy_(torch.einsum("c,dhw->dchw", self.luma, along))
 
     def features(self, images: Tensor) -> Tensor:
-        """Pooled features of lightness and colour side by side (section 4.1): uint8 (n, 3, S, S) -> (n, 2D)."""
-        pairs = zip((self.encoder_q, self.colour_q), self.views(images), strict=True)
-        return torch.cat(
-            [self.compute(lambda x, e=e: pooled_features(e, x), view) for e, view in pairs], dim=1
-        )
+        """Pooled features of lightness, whose encoder is the result: uint8 (n, 3, S, S) -> (n, D).
+
+        (The paper's linear probe has those of colour beside them.)
+        """
+        return self.compute(lambda x: pooled_features(self.encoder_q, x), self.views(images)[0])
 
     def embeddings(self, images: Tensor) -> Tensor:
-        """Embeddings of lightness and colour beside each other: uint8 (n, 3, S, S) -> (n, 2C)."""
-        return torch.cat(self.embed((self.encoder_q, self.colour_q), images), dim=1)
+        """Unit-length embeddings of lightness: uint8 (n, 3, S, S) -> (n, C)."""
+        return self.embed((self.encoder_q, self.colour_q), images)[0]
 
 
 def first_convolution(channels: int) -> nn.Conv2d:

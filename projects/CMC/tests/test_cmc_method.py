@@ -115,7 +115,8 @@ def test_the_trained_encoder_of_luma_gives_the_same_for_rgb_images():
     model.eval()
     of_luma, of_rgb = (model.encoder_q(x) for x in (model.views(images)[0], model.normalized(images)))
     torch.testing.assert_close(of_luma, of_rgb, rtol=1e-6, atol=1e-6)
-    assert model.features(images).shape == (8, 1024) and model.embeddings(images).shape == (8, 12)
+    assert model.features(images).shape == (8, 512)
+    torch.testing.assert_close(model.embeddings(images), F.normalize(of_rgb, dim=1))
 
 
 def test_micro_batches_make_the_step_of_the_whole_batch():
