@@ -17,11 +17,14 @@ def add_moco_config(cfg: CN) -> None:
 
     Defaults are MoCo v1 on ImageNet-1k (He et al. 2019, section 3.3 and 4; official code).
     """
-    # ---- MODEL.MOCO: the method. ARCH, NORM and BN_GROUP_SIZE are those of every other method too ----
+    # ---- MODEL.MOCO: the method. ARCH, STEM, NORM and BN_GROUP_SIZE are those of every other method too ----
     cfg.MODEL.MOCO = CN()
     # Encoder: resnet18, resnet34, resnet50, resnet101, resnet152 (torchvision's), or
     # resnext<depth>_<groups>x<width>d such as the paper's resnext50_32x8d (Table 1, "RX50").
     cfg.MODEL.MOCO.ARCH = "resnet50"
+    # Its first layers: "imagenet" (7x7 with stride 2, max-pool), or "cifar" (3x3 with stride 1, no max-pool) for
+    # images of 32 px, which detectron2's ResNet cannot represent: such an encoder is not converted.
+    cfg.MODEL.MOCO.STEM = "imagenet"
     # Length of the embedding after the head (C in Algorithm 1).
     cfg.MODEL.MOCO.DIM = 128
     # Head: False = one linear layer (v1); True = linear, ReLU, linear with the encoder's width hidden (v2).
@@ -67,6 +70,7 @@ def add_moco_config(cfg: CN) -> None:
     # ---- INPUT.VIEWS: the random views of an image (official code, main_moco.py) --------------------
     cfg.INPUT.VIEWS = CN()
     # "v1": crop, grayscale, colour jitter, flip. "v2" (--aug-plus): crop, jitter, grayscale, blur, flip.
+    # "cifar" (the CIFAR-10 demo of MoCo's authors): v2 without blur.
     # "crop_flip": these two alone (classifiers; official code, main_lincls.py).
     # "simclr": v2 with jitter twice as strong (SimCLR, appendix A; SwAV). "byol": the two views differ in blur and
     # solarisation (BYOL, Table 6; MoCo v3; DINO, whose small views it has). Numbers: RECIPES in moco_det/views.py.
@@ -181,6 +185,10 @@ def add_moco_config(cfg: CN) -> None:
     # exp(similarity / T).
     cfg.TEST.KNN.K = 200
     cfg.TEST.KNN.TEMPERATURE = 0.07
+    # What is compared: "pooled" features before the head, or the "embedding" (CIFAR-10 demo of MoCo's authors).
+    cfg.TEST.KNN.FEATURES = "pooled"
+    # True: the central crop, of 224/256 of the shorter side; False: the whole image, scaled to the size of a view.
+    cfg.TEST.KNN.CENTER_CROP = True
     # Evaluate every so many epochs, and before the first.
     cfg.TEST.KNN.PERIOD_EPOCHS = 1
 

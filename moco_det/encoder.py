@@ -9,6 +9,9 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 # Blocks in each of the four stages, by depth (He et al. 2016, Table 1).
 STAGE_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+# "imagenet": 7x7 with stride 2, then a max-pool, a quarter of the side in all. "cifar": 3x3 with stride 1 and no
+# max-pool, for images of 32 px (He et al. 2016, section 4.2).
+STEMS = ("imagenet", "cifar")
 _NAME = re.compile(r"resnet(\d+)|resnext(\d+)_(\d+)x(\d+)d")
 
 
@@ -56,10 +59,12 @@ def build_resnet(
     num_classes: int = 1000,
     blocks: tuple[type[BasicBlock], type[Bottleneck]] = (BasicBlock, Bottleneck),
     stride_in_1x1: bool = False,
+    stem: str = "imagenet",
 ) -> ResNet:
     """A freshly initialised torchvision ResNet ending in ``fc``.
 
     Args:
+        stem: one of ``STEMS``.
         blocks: the classes of its residual blocks.
         stride_in_1x1: torchvision has no network with the stride in the first 1x1 convolution (MSRA's, Caffe's);
             for one, the strides of a bottleneck's first two convolutions change places, and nothing else
@@ -78,9 +83,18 @@ def build_resnet(
         for stage in (model.layer2, model.layer3, model.layer4):
             one, three = stage[0].conv1, stage[0].conv2
             one.stride, three.stride = three.stride, one.stride
+    if stem == "cifar":
+        model.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's
+        model.maxpool = nn.Identity()
     return model
 
 
 def pooled_features(encoder: ResNet, images: Tensor) -> Tensor:
     """Globally average-pooled features before ``fc``: (N, 3, H, W) -> (N, D); D is 512 or 2048."""
     return nn.Sequential(*list(encoder.children())[:-1])(images).flatten(1)
+
+
+def feature_map(encoder: ResNet, images: Tensor) -> Tensor:
+    """The last stage's map: (N, 3, H, W) -> (N, D, H / 32, W / 32), rounded up; D is 512 or 2048."""
+    return nn.Sequential(*list(encoder.children())[:-2])(images)

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from moco_det import shards
 from moco_det.images import UnreadableImage, decode_rgb, find_images
-from moco_det.views import center_view
+from moco_det.views import center_view, whole_view
 
 
 class LabelledFolder(torch.utils.data.Dataset):
-    """``root/<class>/*``: the centre view of each image and its class number, classes in alphabetic order.
+    """``root/<class>/*``: a fixed view of each image and its class number, classes in alphabetic order.
 
     Where ``root`` holds tar shards, their members' names begin with the class: ``<class>/*``.
 
@@ -19,11 +19,12 @@ class LabelledFolder(torch.utils.data.Dataset):
         classes: their names; ``paths`` and ``labels``: of each image, class by class.
     """
 
-    def __init__(self, root: str, size: int, key: str):
+    def __init__(self, root: str, size: int, key: str, center_crop: bool = True):
         """
         Args:
             size: side of the view, in pixels.
             key: what named the folder, for messages, e.g. ``"TEST.KNN.IMAGES"``.
+            center_crop: the view is the image's centre; else the whole image.
 
         Raises:
             ValueError: the folder is missing or has no class folders, or one of these has no images.
@@ -37,6 +38,7 @@ class LabelledFolder(torch.utils.data.Dataset):
         found = [(path, label) for label, name in enumerate(self.classes) for path in by_class[name]]
         self.paths, self.labels = zip(*found, strict=True)
         self.root, self.size, self.key = root, size, key
+        self.view = center_view if center_crop else whole_view
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -53,8 +55,8 @@ class LabelledFolder(torch.utils.data.Dataset):
             raise ValueError(f"{self.key}: {error}; mend or remove the image") from error
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Its centre view, uint8 (3, size, size) in RGB, and its class; raises as :meth:`decode`."""
-        return center_view(self.decode(index), self.size), self.labels[index]
+        """Its view, uint8 (3, size, size) in RGB, and its class; raises as :meth:`decode`."""
+        return self.view(self.decode(index), self.size), self.labels[index]
 
 
 def _of_folders(root: str, key: str) -> dict[str, list[str]]:

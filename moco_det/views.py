@@ -46,6 +46,7 @@ class Colours:
 
 _V1 = Colours(("grayscale", "jitter"), (0.4, 0.4, 0.4, 0.4), 1.0, 0.2)
 _V2 = Colours(("jitter", "grayscale", "blur"), (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, 0.5)
+_CIFAR = dataclasses.replace(_V2, order=("jitter", "grayscale"), blur_probability=0.0)
 _SIMCLR = dataclasses.replace(_V2, jitter=(0.8, 0.8, 0.8, 0.2))
 _BYOL = Colours(("jitter", "grayscale", "blur", "solarize"), (0.4, 0.4, 0.2, 0.1), 0.8, 0.2, 1.0)
 
@@ -54,6 +55,8 @@ RECIPES = {
     # MoCo: main_moco.py without and with --aug-plus.
     "v1": (_V1, _V1, _V1),
     "v2": (_V2, _V2, _V2),
+    # The CIFAR-10 demo of MoCo's authors. (It flips first; the other operations do the same to a mirror image.)
+    "cifar": (_CIFAR,) * 3,
     # Crop and flip alone, as classifiers are trained (official code, main_lincls.py).
     "crop_flip": (Colours(), Colours(), Colours()),
     # SimCLR (Chen et al. 2020, appendix A, with s = 1). SwAV takes it for views of both sizes (Caron et al. 2020,
@@ -254,3 +257,8 @@ def center_view(image: Image.Image, size: int) -> Tensor:
         uint8 tensor of shape (3, size, size), RGB.
     """
     return F.pil_to_tensor(F.center_crop(F.resize(image, [round(size * 256 / 224)]), [size, size]))
+
+
+def whole_view(image: Image.Image, size: int) -> Tensor:
+    """The whole image, scaled: uint8 tensor of shape (3, size, size), RGB."""
+    return F.pil_to_tensor(F.resize(image, [size, size]))

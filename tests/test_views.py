@@ -310,7 +310,10 @@ def test_small_views_have_their_own_size_and_scale():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"recipe": "v3"}, r"RECIPE is 'v3'; expected one of \['byol', 'crop_flip', 'simclr', 'v1', 'v2'\]"),
+        (
+            {"recipe": "v3"},
+            r"RECIPE is 'v3'; expected one of \['byol', 'cifar', 'crop_flip', 'simclr', 'v1', 'v2'\]",
+        ),
         ({"size": 0}, "VIEWS.SIZE is 0; expected at least 1"),
         ({"small_size": 0}, "SMALL_SIZE is 0; expected at least 1"),
         ({"small_crops": -1}, "SMALL_CROPS is -1; expected 0"),

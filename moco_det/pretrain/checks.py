@@ -2,7 +2,7 @@
 
 import math
 
-from moco_det.encoder import parse_arch
+from moco_det.encoder import STEMS, parse_arch
 from moco_det.pretrain.optimizers import OPTIMIZERS
 
 
@@ -60,6 +60,8 @@ def check_common(cfg, ranks: int) -> None:
     solver, batch = cfg.SOLVER, cfg.SOLVER.IMS_PER_BATCH
     parse_arch(cfg.MODEL.MOCO.ARCH)
     check_choices(
+        ("MODEL.MOCO.STEM", cfg.MODEL.MOCO.STEM, STEMS),
+        ("TEST.KNN.FEATURES", cfg.TEST.KNN.FEATURES, ("pooled", "embedding")),
         ("MODEL.MOCO.NORM", cfg.MODEL.MOCO.NORM, ("BN", "SyncBN")),
         ("SOLVER.PRECISION", solver.PRECISION, ("float32", "bfloat16", "float16")),
         ("SOLVER.OPTIMIZER", solver.OPTIMIZER, OPTIMIZERS),

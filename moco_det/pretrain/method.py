@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
 from moco_det.encoder import build_resnet, pooled_features
@@ -19,7 +20,7 @@ from moco_det.pretrain.checks import check_common
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
 
 # The keys of MODEL.MOCO that are every method's: its encoder and the groups of its batch norm.
-SHARED_KEYS = ("MODEL.MOCO.ARCH", "MODEL.MOCO.NORM", "MODEL.MOCO.BN_GROUP_SIZE")
+SHARED_KEYS = ("MODEL.MOCO.ARCH", "MODEL.MOCO.STEM", "MODEL.MOCO.NORM", "MODEL.MOCO.BN_GROUP_SIZE")
 
 
 class PretrainMethod(nn.Module):
@@ -192,6 +193,11 @@ class PretrainMethod(nn.Module):
         ):
             return pooled_features(encoder, self.normalized(images)).float()
 
+    def embeddings(self, images: Tensor) -> Tensor:
+        """Unit-length outputs of the resulting encoder's head: uint8 (n, 3, S, S) -> (n, C)."""
+        encoder = self.encoder_q if self.result == "query" else self.encoder_k
+        return F.normalize(self.compute(encoder, self.normalized(images)), dim=1)
+
 
 def common_settings(cfg) -> dict:
     """What :class:`PretrainMethod` is built of, for a ``from_config``."""
@@ -219,6 +225,7 @@ def build_backbone(cfg, zero_init_residual: bool = False) -> ResNet:
     encoder = build_resnet(
         cfg.MODEL.MOCO.ARCH,
         functools.partial(GroupedBatchNorm2d, group_size=bn_group_size(cfg)),
+        stem=cfg.MODEL.MOCO.STEM,
         **({"blocks": RECOMPUTED_BLOCKS} if cfg.SOLVER.ACTIVATION_CHECKPOINTING else {}),
     )
     for block in encoder.modules() if zero_init_residual else ():

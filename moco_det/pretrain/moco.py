@@ -28,13 +28,19 @@ from moco_det.pretrain.dictionaries import Dictionary, build_dictionary
 from moco_det.pretrain.method import PretrainMethod, bn_group_size, common_settings
 from moco_det.pretrain.moco_checks import check_moco_config, check_queue_size, keys_without_effect
 from moco_det.pretrain.moco_plan import DICTIONARY_ROWS
+from moco_det.pretrain.multi_crop import small_crops
 from moco_det.pretrain.orders import CachedOrder, Order, swapped
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
 from moco_det.seeding import torch_generator
 
 
 def build_encoder(
-    arch: str, dim: int, mlp: bool, bn_group_size: int, activation_checkpointing: bool = False
+    arch: str,
+    dim: int,
+    mlp: bool,
+    bn_group_size: int,
+    activation_checkpointing: bool = False,
+    stem: str = "imagenet",
 ) -> nn.Module:
     """A ResNet ending in the projection head ``fc``; names as in the official checkpoints.
 
@@ -44,11 +50,13 @@ def build_encoder(
         bn_group_size: images that batch norm normalises together, a part of the global batch.
         activation_checkpointing: keep the input of each residual block only, and compute the rest anew in the
             backward pass.
+        stem: its first layers, see :data:`moco_det.encoder.STEMS`.
     """
     encoder = build_resnet(
         arch,
         functools.partial(GroupedBatchNorm2d, group_size=bn_group_size),
         num_classes=dim,
+        stem=stem,
         **({"blocks": RECOMPUTED_BLOCKS} if activation_checkpointing else {}),
     )
     if mlp:
@@ -65,6 +73,7 @@ class MoCo(PretrainMethod):
     """
 
     uses = ("MODEL.MOCO",)
+    uses_small_crops = True
     lr_for_256 = 0.03  # MoCo v1, section 4
 
     @configurable
@@ -111,7 +120,12 @@ class MoCo(PretrainMethod):
         return {
             **common_settings(cfg),
             "encoder": build_encoder(
-                moco.ARCH, moco.DIM, moco.MLP, bn_group_size(cfg), cfg.SOLVER.ACTIVATION_CHECKPOINTING
+                moco.ARCH,
+                moco.DIM,
+                moco.MLP,
+                bn_group_size(cfg),
+                cfg.SOLVER.ACTIVATION_CHECKPOINTING,
+                moco.STEM,
             ),
             "dictionary": build_dictionary(cfg),
             "momentum": moco.MOMENTUM,
@@ -147,12 +161,14 @@ class MoCo(PretrainMethod):
         a step is as many calls as there are micro-batches: the first one makes all keys, each compares its
         part of the queries with the same dictionary, the last one updates it.
 
-        The symmetric form does all this for both orders of the views, with the same dictionary and weights.
+        The symmetric form does all this for both orders of the views, with the same dictionary and weights. Small
+        crops are further queries of the same key ("multi-crop", SwAV, section 3.3), of either key in that form.
 
         Args:
-            batch: ``query`` and ``key``, two views of the same images, uint8 (n, 3, S, S) in RGB; ``index``, int64
-                (n,), which images of the data set they are (a memory bank reads these, and no key); ``iteration``,
-                the number of the step; ``micro_batch``, from 0 on (default: 0).
+            batch: ``query`` and ``key``, two views of the same images, uint8 (n, 3, S, S) in RGB; ``small``, uint8
+                (n, V, 3, s, s), where there are small crops; ``index``, int64 (n,), which images of the data set
+                they are (a memory bank reads these, and no key); ``iteration``, the number of the step;
+                ``micro_batch``, from 0 on (default: 0).
 
         Returns:
             ``loss_contrastive`` (and ``loss_proximal``), and detached statistics of the micro-batch.
@@ -163,7 +179,8 @@ class MoCo(PretrainMethod):
             orders = [batch, swapped(batch)] if self.symmetric else [batch]
             cached = self.dictionary.trains_keys and self.accumulate > 1
             self.orders = [(CachedOrder if cached else Order)(self, order) for order in orders]
-        outputs = [order.micro_batch(self, part) for order in self.orders]
+        small = [self.embed_queries(self.micro_batch(crop, batch)) for crop in small_crops(batch)]
+        outputs = [order.micro_batch(self, part, small) for order in self.orders]
         if part == self.accumulate - 1:
             # With both orders, the keys of the first view come first, as in the demo of MoCo's authors.
             last_first = self.orders[::-1]

@@ -80,6 +80,13 @@ def check_dictionary(cfg) -> None:
             f"MODEL.MOCO.QUEUE_SIZE is {moco.QUEUE_SIZE}, smaller than SOLVER.IMS_PER_BATCH {batch}{twice}: the "
             f"keys of a step do not fit; set it to {keys} or more"
         )
+    small = cfg.INPUT.VIEWS.SMALL_CROPS
+    if kind == "end_to_end" and small and cfg.SOLVER.ACCUMULATE > 1:
+        raise ValueError(
+            f"INPUT.VIEWS.SMALL_CROPS is {small} with MODEL.MOCO.DICTIONARY end_to_end and SOLVER.ACCUMULATE "
+            f"{cfg.SOLVER.ACCUMULATE}, whose gradient cache has no place for them; set SOLVER.ACCUMULATE 1, "
+            "INPUT.VIEWS.SMALL_CROPS 0, or MODEL.MOCO.DICTIONARY queue"
+        )
     if kind == "end_to_end" and batch < 2:
         raise ValueError(
             f"SOLVER.IMS_PER_BATCH is {batch} with MODEL.MOCO.DICTIONARY end_to_end, whose negatives are the "

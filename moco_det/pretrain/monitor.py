@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class KNNMonitor(HookBase):
-    """kNN accuracy of the resulting encoder's pooled features, before training, every few epochs and at the end.
+    """kNN accuracy of the resulting encoder's features, before training, every few epochs and at the end.
 
     With few reference images K is lowered to their number. Works on the main process; the others wait.
     """
@@ -31,12 +31,15 @@ class KNNMonitor(HookBase):
     def __init__(self, cfg, steps_per_epoch: int):
         knn = cfg.TEST.KNN
         self.train, self.test = (
-            LabelledFolder(os.path.join(knn.IMAGES, split), cfg.INPUT.VIEWS.SIZE, "TEST.KNN.IMAGES")
+            LabelledFolder(
+                os.path.join(knn.IMAGES, split), cfg.INPUT.VIEWS.SIZE, "TEST.KNN.IMAGES", knn.CENTER_CROP
+            )
             for split in ("train", "test")
         )
         check_same_classes(self.train, self.test)
         self.k = min(knn.K, len(self.train))
         self.temperature = knn.TEMPERATURE
+        self.features = knn.FEATURES
         self.period = knn.PERIOD_EPOCHS * steps_per_epoch
         self.num_workers = cfg.DATALOADER.NUM_WORKERS
         self.images_per_batch = cfg.SOLVER.IMS_PER_BATCH
@@ -81,8 +84,8 @@ class KNNMonitor(HookBase):
         )
 
     def _evaluate(self, model, when: str) -> None:
-        train, train_labels = extract_features(model, self._batches(self.train))
-        test, test_labels = extract_features(model, self._batches(self.test))
+        train, train_labels = extract_features(model, self._batches(self.train), self.features)
+        test, test_labels = extract_features(model, self._batches(self.test), self.features)
         accuracy = knn_accuracy(test, test_labels, train, train_labels, self.k, self.temperature)
         rank = effective_rank(train)
         logger.info(
@@ -118,11 +121,15 @@ class KNNMonitor(HookBase):
 
 
 @torch.no_grad()
-def extract_features(model, batches) -> tuple[Tensor, Tensor]:
-    """Features (M, D) and labels (M,) of a labelled folder, the model in evaluation mode."""
-    training = model.training
+def extract_features(model, batches, kind: str = "pooled") -> tuple[Tensor, Tensor]:
+    """Features (M, D) and labels (M,) of a labelled folder, the model in evaluation mode.
+
+    Args:
+        kind: "pooled", before the head, or "embedding", after it.
+    """
+    training, features_of = model.training, {"pooled": model.features, "embedding": model.embeddings}[kind]
     model.eval()
-    parts = [(model.features(images).cpu(), labels) for images, labels in batches]
+    parts = [(features_of(images).cpu(), labels) for images, labels in batches]
     model.train(training)
     features, labels = zip(*parts, strict=True)
     return torch.cat(features), torch.cat(labels)

@@ -29,11 +29,20 @@ class Order:
         self.made = model.dictionary.encode(model, batch)  # NxC
         self.embedded = []
 
-    def micro_batch(self, model, part: int) -> dict[str, Tensor]:
-        """Losses and statistics of a micro-batch."""
+    def micro_batch(self, model, part: int, small: list[Tensor]) -> dict[str, Tensor]:
+        """Losses and statistics of a micro-batch.
+
+        Args:
+            small: of each small crop, the queries, a part of (n, C). They have the keys of the large one; the
+                losses are the mean over all of them, the statistics are those of the large one.
+        """
         q = model.embed_queries(self.images[part])  # a part of n x C
         self.embedded.append(q.detach())
-        return model.compare(q, self.made, part, model.accumulate)
+        found = model.compare(q, self.made, part, model.accumulate)
+        others = [model.compare(z, self.made, part, model.accumulate) for z in small]
+        for name in [name for name in found if others and name.startswith("loss")]:
+            found[name] = (found[name] + sum(other[name] for other in others)) / (1 + len(others))
+        return found
 
     @property
     def keys(self) -> Tensor:
@@ -77,11 +86,15 @@ class CachedOrder:
         self.outputs = {name: value.detach() for name, value in outputs.items()}
         self.queries, self.keys = q.detach(), keys.detach()
 
-    def micro_batch(self, model, part: int) -> dict[str, Tensor]:
+    def micro_batch(self, model, part: int, small: list[Tensor]) -> dict[str, Tensor]:
         """The loss and statistics of the whole batch, in each micro-batch; the gradient is that of this one.
 
         It is multiplied by the number of micro-batches, since a step's loss is the mean of theirs.
+
+        Args:
+            small: none.
         """
+        assert not small, "check_moco_config refuses small crops here"
         embeddings = model.embed_queries(self.images[0][part]), model.embed_shuffled(self.images[1][part])
         carrier = sum((e * g[part]).sum() for e, g in zip(embeddings, self.gradients, strict=True))
         loss = self.outputs["loss_contrastive"] + model.accumulate * (carrier - carrier.detach())

@@ -9,6 +9,11 @@ def read_pretraining_start(cfg) -> Start:
     Raises:
         ValueError: as :func:`read_start`, or they were made for images normalised otherwise.
     """
+    if cfg.MODEL.MOCO.STEM != "imagenet":
+        raise ValueError(
+            f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r} with MODEL.MOCO.STEM {cfg.MODEL.MOCO.STEM}, whose first "
+            "convolution no known checkpoint has: leave MODEL.WEIGHTS empty, or set MODEL.MOCO.STEM imagenet"
+        )
     start = read_start(cfg.MODEL.WEIGHTS, "MODEL.MOCO.ARCH", cfg.MODEL.MOCO.ARCH)
     wanted = start.preprocessing
     if wanted.format != "RGB" or wanted.stride_in_1x1:

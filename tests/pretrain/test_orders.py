@@ -83,8 +83,8 @@ def key_encoder_moved_for_each_order():
 def queue_filled_between_the_orders():
     plain = Order.micro_batch
 
-    def wrong(self, model, part):
-        outputs = plain(self, model, part)
+    def wrong(self, model, part, small):
+        outputs = plain(self, model, part, small)
         model.dictionary.update(self.keys)
         return outputs
 
@@ -168,8 +168,8 @@ def keys_without_their_gradients():
 def gradient_of_a_mean_divided_twice():
     plain = CachedOrder.micro_batch
 
-    def wrong(self, model, part):
-        outputs = plain(self, model, part)
+    def wrong(self, model, part, small):
+        outputs = plain(self, model, part, small)
         loss = outputs["loss_contrastive"]
         return {**outputs, "loss_contrastive": loss.detach() + (loss - loss.detach()) / model.accumulate}
 

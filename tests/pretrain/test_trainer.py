@@ -329,7 +329,6 @@ def test_no_space_keeps_the_last_checkpoint(images, tmp_path, monkeypatch):
         (("DATASETS.TRAIN", "('coco_2017_train',)"), "expected one of them"),
         (("SOLVER.STEP_EPOCHS", "(1,)"), "SOLVER.STEP_EPOCHS has no effect with EpochCosineLR"),
         (("INPUT.VIEWS.SMALL_SIZE", "16"), "SMALL_SIZE has no effect with INPUT.VIEWS.SMALL_CROPS 0"),
-        (("INPUT.VIEWS.SMALL_CROPS", "2"), "SMALL_CROPS is 2, but MoCo uses no small views; set it to 0"),
         (
             ("INPUT.VIEWS.RECIPE", "v1", "INPUT.VIEWS.BLUR_SIGMA", "(0.1, 1.0)"),
             "BLUR_SIGMA has no effect with INPUT.VIEWS.RECIPE v1",

@@ -1,0 +1,230 @@
+"""Contrastive Multiview Coding as a meta-architecture: lightness against colour.
+
+Tian et al. 2019, arXiv 1906.05849.
+n: images on this rank (in this micro-batch), N: in the global batch, S: side of a view, C: embedding length.
+"""
+
+import copy
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.resnet import ResNet
+
+from moco_cmc.colour import RANGES, YDBDR, split_channels
+from moco_det.encoder import pooled_features
+from moco_det.grouped_batch_norm import local_block, unshuffle, update_running_statistics
+from moco_det.pretrain.checks import check_choices
+from moco_det.pretrain.diagnostics import mutual_information_bound, spread
+from moco_det.pretrain.dictionaries import Queue
+from moco_det.pretrain.losses import info_nce
+from moco_det.pretrain.method import (
+    SHARED_KEYS,
+    PretrainMethod,
+    Row,
+    build_backbone,
+    common_settings,
+)
+from moco_det.pretrain.moco_checks import check_moco_config, check_queue_size
+from moco_det.pretrain.moco_plan import queue_rows
+from moco_det.pretrain.momentum import make_key_encoder, momentum_update
+from moco_det.pretrain.shuffling import deal_keys
+
+
+@META_ARCH_REGISTRY.register()
+class CMC(PretrainMethod):
+    """Two encoders, each with a moving average and a queue: of lightness (``encoder_q``, the result), of colour.
+
+    In YDbDr, ``encoder_q`` sees luma as an RGB image: the part of the normalised channels along luma; and its
+    first convolution has no weight across it. So it gives the same for the RGB image itself, and converts.
+    """
+
+    uses = (
+        *SHARED_KEYS,
+        "MODEL.CMC",
+        *(f"MODEL.MOCO.{key}" for key in ("DIM", "QUEUE_SIZE", "MOMENTUM", "TEMPERATURE", "SHUFFLE_BN")),
+    )
+    lr_for_256 = 0.03  # the authors' code
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        encoder: ResNet,
+        colour_encoder: ResNet,
+        dim: int,
+        queue_size: int,
+        momentum: float,
+        temperature: float,
+        shuffle_bn: bool,
+        space: str,
+        two_crops: bool = False,
+        seed: int = 0,
+        **common,
+    ):
+        """
+        Args:
+            encoder, colour_encoder: images of lightness and of colour to embeddings of length ``dim``.
+            queue_size: keys of either queue.
+            momentum: m of the key encoders.
+            temperature: tau of the losses.
+            shuffle_bn: deal the keys anew over the global batch before batch norm.
+            space: "lab" or "ydbdr".
+            two_crops: keys are of another random view than queries.
+            seed: of the run.
+            common: of :class:`PretrainMethod`.
+        """
+        super().__init__(**common)
+        self.encoder_q = encoder.to(memory_format=self.memory_format)
+        self.colour_q = colour_encoder.to(memory_format=self.memory_format)
+        self.encoder_k, self.colour_k = make_key_encoder(self.encoder_q), make_key_encoder(self.colour_q)
+        self.queue = Queue(dim, queue_size, seed)
+        self.colour_queue = copy.deepcopy(self.queue)
+        self.momentum, self.temperature, self.shuffle_bn = momentum, temperature, shuffle_bn
+        self.space, self.two_crops, self.seed = space, two_crops, seed
+        # Luma less its mean is a scalar product with the normalised channels; of that vector, the direction.
+        luma = torch.tensor(YDBDR[0]) * self.pixel_std.flatten()
+        self.register_buffer("luma", F.normalize(luma, dim=0), persistent=False)
+        if space == "ydbdr":
+            self.keep_to_luma()
+
+    @classmethod
+    def from_config(cls, cfg):
+        moco = cfg.MODEL.MOCO
+        cls.check_config(cfg, comm.get_world_size())
+        encoder, colour_encoder = (build_backbone(cfg) for _ in range(2))
+        for each, channels in ((encoder, 3 if cfg.MODEL.CMC.SPACE == "ydbdr" else 1), (colour_encoder, 2)):
+            each.fc = nn.Linear(each.fc.in_features, moco.DIM)
+            if channels != 3:
+                each.conv1 = first_convolution(channels)
+        return {
+            **common_settings(cfg),
+            "encoder": encoder,
+            "colour_encoder": colour_encoder,
+            "dim": moco.DIM,
+            "queue_size": moco.QUEUE_SIZE,
+            "momentum": moco.MOMENTUM,
+            "temperature": moco.TEMPERATURE,
+            "shuffle_bn": moco.SHUFFLE_BN,
+            "space": cfg.MODEL.CMC.SPACE,
+            "two_crops": cfg.MODEL.CMC.TWO_CROPS,
+            "seed": cfg.SEED,
+        }
+
+    @classmethod
+    def check_config(cls, cfg, ranks: int) -> None:
+        check_moco_config(cfg, ranks)
+        check_choices(("MODEL.CMC.SPACE", cfg.MODEL.CMC.SPACE, tuple(RANGES)))
+        if cfg.MODEL.WEIGHTS:
+            raise ValueError(
+                f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r}, but the encoders of CMC see lightness or colour alone, "
+                "which no other checkpoint does: leave it empty"
+            )
+
+    @classmethod
+    def check_num_images(cls, cfg, num_images: int) -> None:
+        check_queue_size(cfg, num_images)
+
+    @classmethod
+    def plan_rows(cls, facts) -> list[Row]:
+        convert = "the first one converts" if facts.cfg.MODEL.CMC.SPACE == "ydbdr" else "neither converts"
+        two = f"one of lightness and one of colour ({facts.cfg.MODEL.CMC.SPACE}); {convert}"
+        return [("encoders", two), *queue_rows(facts)]
+
+    def forward(self, batch: dict) -> dict[str, Tensor]:
+        """One step without the optimizer, or one micro-batch of it (equations 2 and 4, with queues).
+
+        Args:
+            batch: of :meth:`PretrainMethod.forward`.
+
+        Returns:
+            ``loss_lightness`` of lightness that looks for its colour, ``loss_colour`` the other way round, and
+            detached statistics.
+        """
+        part = batch.get("micro_batch", 0)
+        if part == 0:
+            if self.space == "ydbdr":
+                self.keep_to_luma()
+            momentum_update(self.encoder_k, self.encoder_q, self.momentum)
+            momentum_update(self.colour_k, self.colour_q, self.momentum)
+            self.keys = self.embed_keys(batch)  # twice NxC
+        images = self.micro_batch(batch["query"], batch)
+        lightness, colour = self.embed((self.encoder_q, self.colour_q), images)  # nxC
+        keys, colour_keys = self.keys
+        own = local_block(torch.arange(len(keys), device=keys.device)).chunk(self.accumulate)[part]  # n
+        outputs = {
+            **self.compare("lightness", lightness, colour_keys[own], self.colour_queue),
+            **self.compare("colour", colour, keys[own], self.queue),
+            **self.queue.report(len(keys)),
+            "embedding_spread": spread(lightness.detach()),
+        }
+        if self.is_last(batch):
+            self.queue.update(keys)
+            self.colour_queue.update(colour_keys)
+            update_running_statistics(self)
+            del self.keys
+        return outputs
+
+    def compare(self, name: str, q: Tensor, k: Tensor, queue: Queue) -> dict[str, Tensor]:
+        """Loss and statistics of queries (n, C), their keys (n, C) and the queue, both of the other encoder."""
+        positive, negatives = (q * k).sum(dim=1), q @ queue.negatives()  # n, nxK
+        loss = info_nce(positive, negatives, self.temperature)
+        with torch.no_grad():
+            found = (positive > negatives.amax(dim=1)).float().mean()
+        return {
+            f"loss_{name}": loss,
+            f"mutual_information_{name}": mutual_information_bound(loss, 1 + queue.size),
+            f"accuracy_{name}": found,
+        }
+
+    def views(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Lightness and colour of uint8 (n, 3, S, S): floats (n, 3 or 1, S, S) and (n, 2, S, S)."""
+        images = images.to(self.pixel_mean.device, non_blocking=True)
+        lightness, colour = split_channels(images, self.space, self.pixel_mean.dtype)
+        if self.space == "ydbdr":
+            luma = torch.einsum("c,nchw->nhw", self.luma, self.normalized(images))
+            lightness = torch.einsum("c,nhw->nchw", self.luma, luma)
+        return tuple(view.contiguous(memory_format=self.memory_format) for view in (lightness, colour))
+
+    def embed(self, encoders: tuple[ResNet, ResNet], images: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (n, 3, S, S) -> unit-length (n, C) of lightness and of colour."""
+        pairs = zip(encoders, self.views(images), strict=True)
+        lightness, colour = (F.normalize(self.compute(encoder, view), dim=1) for encoder, view in pairs)
+        return lightness, colour
+
+    @torch.no_grad()
+    def embed_keys(self, batch: dict) -> tuple[Tensor, Tensor]:
+        """The keys of the whole global batch, of lightness and of colour: twice (N, C)."""
+        images = batch["key" if self.two_crops else "query"].to(self.pixel_mean.device, non_blocking=True)
+        images, permutation = deal_keys(images, self.shuffle_bn, self.seed, "shuffle", batch["iteration"])
+        parts = [self.embed((self.encoder_k, self.colour_k), part) for part in images.chunk(self.accumulate)]
+        lightness, colour = (unshuffle(torch.cat(keys), permutation) for keys in zip(*parts, strict=True))
+        return lightness, colour
+
+    @torch.no_grad()
+    def keep_to_luma(self) -> None:
+        """Take from the first convolution what is across luma; gradients have no such part but for rounding."""
+        weight = self.encoder_q.conv1.weight  # Dx3x7x7
+        along = torch.einsum("c,dchw->dhw", self.luma, weight)
+        weight.copy_(torch.einsum("c,dhw->dchw", self.luma, along))
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pooled features of lightness, whose encoder is the result: uint8 (n, 3, S, S) -> (n, D).
+
+        (The paper's linear probe has those of colour beside them.)
+        """
+        return self.compute(lambda x: pooled_features(self.encoder_q, x), self.views(images)[0])
+
+    def embeddings(self, images: Tensor) -> Tensor:
+        """Unit-length embeddings of lightness: uint8 (n, 3, S, S) -> (n, C)."""
+        return self.embed((self.encoder_q, self.colour_q), images)[0]
+
+
+def first_convolution(channels: int) -> nn.Conv2d:
+    """A ResNet's first layer for images of other channels, drawn as torchvision draws it."""
+    conv = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv

@@ -1,0 +1,227 @@
+"""DenseCL as a meta-architecture (Wang et al. 2020, arXiv 2011.09157): MoCo v2 for images and for their positions.
+
+n: images on this rank (in this micro-batch), N: images in the global batch, S: side of a view, D: channels of the
+encoder's map, C: embedding length, P: positions of the dense grid, K: keys in a queue.
+"""
+
+import copy
+from typing import NamedTuple
+
+import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.resnet import ResNet
+
+from moco_densecl.losses import correspondence, dense_loss, dense_similarities
+from moco_det.encoder import feature_map
+from moco_det.grouped_batch_norm import local_block, unshuffle, update_running_statistics
+from moco_det.pretrain.diagnostics import mutual_information_bound
+from moco_det.pretrain.dictionaries import Queue
+from moco_det.pretrain.heads import mlp
+from moco_det.pretrain.losses import info_nce
+from moco_det.pretrain.method import (
+    SHARED_KEYS,
+    PretrainMethod,
+    Row,
+    build_backbone,
+    common_settings,
+)
+from moco_det.pretrain.moco import statistics
+from moco_det.pretrain.moco_checks import check_moco_config, check_queue_size
+from moco_det.pretrain.moco_plan import queue_rows
+from moco_det.pretrain.momentum import make_key_encoder, momentum_update
+from moco_det.pretrain.shuffling import deal_keys
+
+
+class Embedded(NamedTuple):
+    """What an encoder and its two heads make of images.
+
+    Attributes:
+        map: (n, D, P) of the encoder, on the dense grid.
+        image: (n, C) unit-length, of the global head.
+        dense: (n, C, P) unit-length, of the dense head.
+        pooled: (n, C) unit-length mean of the dense head's vectors.
+    """
+
+    map: Tensor
+    image: Tensor
+    dense: Tensor
+    pooled: Tensor
+
+
+def dense_head(in_dim: int, dim: int) -> nn.Sequential:
+    """The global head with 1x1 convolutions for linear layers (section 3.2): (n, D, P, 1) -> (n, C, P, 1)."""
+    return nn.Sequential(nn.Conv2d(in_dim, in_dim, 1), nn.ReLU(), nn.Conv2d(in_dim, dim, 1))
+
+
+@META_ARCH_REGISTRY.register()
+class DenseCL(PretrainMethod):
+    """A global and a dense contrast, each with a queue of its own."""
+
+    uses = (
+        *SHARED_KEYS,
+        "MODEL.DENSECL",
+        *(f"MODEL.MOCO.{key}" for key in ("DIM", "QUEUE_SIZE", "MOMENTUM", "TEMPERATURE", "SHUFFLE_BN")),
+    )
+    lr_for_256 = 0.03  # section 4.1, for ImageNet
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        encoder: ResNet,
+        dim: int,
+        queue_size: int,
+        momentum: float,
+        temperature: float,
+        shuffle_bn: bool,
+        dense_share: float,
+        grid: int,
+        warmup_steps: int,
+        seed: int = 0,
+        **common,
+    ):
+        """
+        Args:
+            encoder: ends in the global head, ``fc``.
+            dim: C.
+            queue_size: K of either queue.
+            momentum: m of the key encoder and its heads.
+            temperature: tau of both losses.
+            shuffle_bn: deal the keys anew over the global batch before the key encoder's batch norm.
+            dense_share: lambda.
+            grid: positions on a side of the dense grid; 0: the encoder's own.
+            warmup_steps: steps without the dense loss.
+            seed: of the run.
+            common: of :class:`PretrainMethod`.
+        """
+        super().__init__(**common)
+        self.encoder_q = encoder.to(memory_format=self.memory_format)
+        self.dense_q = dense_head(encoder.fc[0].in_features, dim)
+        self.encoder_k, self.dense_k = make_key_encoder(self.encoder_q), make_key_encoder(self.dense_q)
+        self.queue = Queue(dim, queue_size, seed)
+        self.dense_queue = copy.deepcopy(self.queue)
+        self.momentum, self.temperature, self.shuffle_bn = momentum, temperature, shuffle_bn
+        self.dense_share, self.grid, self.warmup_steps = dense_share, grid, warmup_steps
+        self.seed = seed
+
+    @classmethod
+    def from_config(cls, cfg):
+        moco, densecl = cfg.MODEL.MOCO, cfg.MODEL.DENSECL
+        cls.check_config(cfg, comm.get_world_size())
+        encoder = build_backbone(cfg)
+        width = encoder.fc.in_features
+        encoder.fc = mlp((width, width, moco.DIM), bn_group_size=None)
+        return {
+            **common_settings(cfg),
+            "encoder": encoder,
+            "dim": moco.DIM,
+            "queue_size": moco.QUEUE_SIZE,
+            "momentum": moco.MOMENTUM,
+            "temperature": moco.TEMPERATURE,
+            "shuffle_bn": moco.SHUFFLE_BN,
+            "dense_share": densecl.LAMBDA,
+            "grid": densecl.GRID,
+            "warmup_steps": densecl.WARMUP_STEPS,
+            "seed": cfg.SEED,
+        }
+
+    @classmethod
+    def check_config(cls, cfg, ranks: int) -> None:
+        check_moco_config(cfg, ranks)
+        densecl = cfg.MODEL.DENSECL
+        if not 0 <= densecl.LAMBDA <= 1:
+            raise ValueError(f"MODEL.DENSECL.LAMBDA is {densecl.LAMBDA}; expected 0 to 1 (the paper: 0.5)")
+        for key in ("GRID", "WARMUP_STEPS"):
+            if densecl[key] < 0:
+                raise ValueError(f"MODEL.DENSECL.{key} is {densecl[key]}; expected 0 or more")
+
+    @classmethod
+    def check_num_images(cls, cfg, num_images: int) -> None:
+        check_queue_size(cfg, num_images)
+
+    @classmethod
+    def plan_rows(cls, facts) -> list[Row]:
+        densecl = facts.cfg.MODEL.DENSECL
+        share = f"{densecl.LAMBDA:g} of the loss, from step {densecl.WARMUP_STEPS:,} on"
+        return [*queue_rows(facts), ("dense contrast", f"{share}; a second queue of the same size")]
+
+    def forward(self, batch: dict) -> dict[str, Tensor]:
+        """One step without the optimizer, or one micro-batch of it; as MoCo's, for images and for positions.
+
+        Args:
+            batch: of :meth:`PretrainMethod.forward`.
+
+        Returns:
+            ``loss_contrastive`` and ``loss_dense``, which are equation 3 together, and detached statistics.
+        """
+        part = batch.get("micro_batch", 0)
+        if part == 0:
+            momentum_update(self.encoder_k, self.encoder_q, self.momentum)
+            momentum_update(self.dense_k, self.dense_q, self.momentum)
+            self.keys = self.embed_keys(batch)  # of N images
+        q = self.embed(self.encoder_q, self.dense_q, self.micro_batch(batch["query"], batch))
+        own = local_block(torch.arange(len(self.keys.image), device=q.image.device)).chunk(self.accumulate)[
+            part
+        ]
+        outputs = self.compare(q, own, batch["iteration"])
+        if self.is_last(batch):
+            self.queue.update(self.keys.image)
+            self.dense_queue.update(self.keys.pooled)
+            update_running_statistics(self)
+            del self.keys
+        return outputs
+
+    def compare(self, q: Embedded, own: Tensor, iteration: int) -> dict[str, Tensor]:
+        """Losses and statistics of queries.
+
+        Args:
+            own: (n,) which of the N keys are the queries' own.
+        """
+        keys = self.keys
+        positive = (q.image * keys.image[own]).sum(dim=1)  # n
+        negatives = q.image @ self.queue.negatives()  # nxK
+        image_loss = info_nce(positive, negatives, self.temperature)
+
+        positions = correspondence(q.map, keys.map[own])  # nxP
+        dense = dense_similarities(q.dense, keys.dense[own], positions, self.dense_queue.negatives())
+        position_loss = dense_loss(*dense, self.temperature)
+
+        share = self.dense_share if iteration >= self.warmup_steps else 0.0
+        candidates = 1 + self.queue.size
+        return {
+            "loss_contrastive": (1 - share) * image_loss,
+            "loss_dense": share * position_loss,
+            "mutual_information": mutual_information_bound(image_loss, candidates),
+            "mutual_information_dense": mutual_information_bound(position_loss, candidates),
+            "similarity_positive_dense": dense[0].detach().mean(),
+            **self.queue.report(len(keys.image)),
+            **statistics(q.image, keys.image, positive, negatives),
+        }
+
+    def embed(self, encoder: ResNet, dense: nn.Module, images: Tensor) -> Embedded:
+        """uint8 (n, 3, S, S) -> what the heads make of them."""
+        images = self.normalized(images)
+        full = self.compute(lambda x: feature_map(encoder, x), images)  # nxDxhxw
+        image = self.compute(encoder.fc, full.mean(dim=(2, 3)))  # nxC
+        # The grid is made before the head: a head of 1x1 convolutions makes a vector from each vector.
+        grid = F.adaptive_avg_pool2d(full, self.grid) if self.grid else full
+        grid = grid.flatten(2)  # nxDxP
+        vectors = self.compute(dense, grid[..., None])[..., 0]  # nxCxP
+        return Embedded(
+            grid.detach(),
+            F.normalize(image, dim=1),
+            F.normalize(vectors, dim=1),
+            F.normalize(vectors.mean(dim=2), dim=1),
+        )
+
+    @torch.no_grad()
+    def embed_keys(self, batch: dict) -> Embedded:
+        """The keys of the whole global batch, from this rank's part of it."""
+        images = batch["key"].to(self.pixel_mean.device, non_blocking=True)
+        images, permutation = deal_keys(images, self.shuffle_bn, self.seed, "shuffle", batch["iteration"])
+        parts = [self.embed(self.encoder_k, self.dense_k, part) for part in images.chunk(self.accumulate)]
+        return Embedded(*(unshuffle(torch.cat(tensors), permutation) for tensors in zip(*parts, strict=True)))
