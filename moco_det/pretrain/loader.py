@@ -142,7 +142,7 @@ def build_loader(
         batch_sampler=slots,
         num_workers=num_workers,
         prefetch_factor=prefetch if num_workers else None,
-        collate_fn=_collate,
+        collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=ignore_stop_signals,
         generator=torch_generator(seed, "workers"),  # else DataLoader draws from the global one
@@ -150,7 +150,7 @@ def build_loader(
     return _refuse_hopeless(batches)
 
 
-def _collate(items: list[dict]) -> dict:
+def collate(items: list[dict]) -> dict:
     for item in items:
         if "query" not in item:
             return {"hopeless": item["unreadable"]}

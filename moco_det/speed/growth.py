@@ -7,10 +7,6 @@ from moco_det.speed.clock import Sample, peak_bytes, seconds_a_unit
 from moco_det.speed.model import loss_work, our_step
 from moco_det.speed.options import Options
 
-QUEUES = (4096, 16384, 65536, 262144, 1048576)
-BATCHES = (0.25, 0.5, 1, 2)  # of the usual one
-SIZES = (96, 160, 224)
-
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
@@ -35,15 +31,14 @@ class Cost:
 
 def measure_growth(options: Options) -> Iterator[Cost]:
     """Loss against K, and the whole step against batch and size of the views."""
-    largest = 16 * options.queue
-    for keys in (k for k in QUEUES if k <= largest) if largest >= QUEUES[0] else (options.queue,):
+    for keys in options.queues:
         what = f"logits and loss, N {options.queries}"
         yield _cost("K", keys, what, options, loss_work, (True, options.queries, keys, options.device))
-    for batch in sorted({max(int(share * options.batch), 2) for share in BATCHES}):
+    for batch in sorted({max(int(share * options.batch), 2) for share in options.batches}):
         sized = dataclasses.replace(options, batch=batch)
         what = f"MoCo v2 step, {options.arch}, {options.size} px, bfloat16"
         yield _cost("batch", batch, what, options, our_step, (sized, "bfloat16", True), batch)
-    for size in sorted({min(size, options.size) for size in SIZES}):
+    for size in options.sizes:
         sized = dataclasses.replace(options, size=size)
         what = f"MoCo v2 step, {options.arch}, {options.batch} images, bfloat16"
         yield _cost("size", size, what, options, our_step, (sized, "bfloat16", True), options.batch)

@@ -1,5 +1,6 @@
 """Loading: a JPEG file to two views, and what the device does to them."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,11 +11,16 @@ from PIL import Image
 
 from moco_det.images import UnreadableImage, decode_rgb
 from moco_det.machine import num_cores
-from moco_det.pretrain.loader import TwoViews
+from moco_det.pretrain.loader import TwoViews, build_loader, collate, finish_batch
 from moco_det.speed.clock import Pair, Sample, alternate, seconds_a_unit
 from moco_det.speed.measurement import Measurement, rates
 from moco_det.speed.options import Options
-from moco_det.speed.references import published_item, published_views
+from moco_det.speed.references import (
+    float_images,
+    published_colours,
+    published_item,
+    published_views,
+)
 from moco_det.views import ViewSettings
 
 MADE_UP, MADE_UP_SIZE = 64, (500, 375)
@@ -58,9 +64,9 @@ def readable(paths: Sequence[str]) -> tuple[list[str], float]:
     return found, float(np.mean(sides))
 
 
-def views_dataset(paths: Sequence[str], size: int, recipe: str = "v2") -> TwoViews:
-    """Our loader's items, made in the process that asks for them: ``dataset[(epoch, index)]``."""
-    return TwoViews(paths, seed=0, views=ViewSettings(recipe, size, (0.2, 1.0)))
+def view_settings(size: int) -> ViewSettings:
+    """Those of MoCo v2's recipe."""
+    return ViewSettings("v2", size, (0.2, 1.0))
 
 
 def measure_loader(options: Options) -> Iterator[Measurement]:
@@ -78,14 +84,14 @@ def measure_loader(options: Options) -> Iterator[Measurement]:
 def _on_one_core(paths: Sequence[str], side: float, options: Options) -> Iterator[Measurement]:
     transform, files = published_views(options.size), itertools.cycle(paths)
     what = f"{side:.0f} px JPEG to two views of {options.size} px, one core"
-    for on_device, target, where in (
-        (True, 10.0, "colours left to the device"),
-        (False, 3.5, "all on the CPU"),
+    for finished, target, where in (
+        (False, 10.0, "colours left to the device"),
+        (True, 3.5, "all on the CPU"),
     ):
-        dataset, slots = views_dataset(paths, options.size, on_device=on_device), _slots(len(paths))
+        dataset = TwoViews(paths, seed=0, views=view_settings(options.size), finished=finished)
         pair = alternate(
-            lambda: _ten(lambda: published_item(next(files), transform)),
-            lambda: _ten(lambda: dataset[next(slots)]),  # noqa: B023
+            functools.partial(_ten, lambda: published_item(next(files), transform)),
+            functools.partial(_ten, functools.partial(_next_item, dataset, _slots(len(paths)))),
             rounds=options.rounds,
             seconds=options.seconds,
             device="cpu",
@@ -98,6 +104,10 @@ def _slots(count: int) -> Iterator[tuple[int, int]]:
     return ((epoch, index) for epoch in itertools.count() for index in range(count))
 
 
+def _next_item(dataset: TwoViews, slots: Iterator[tuple[int, int]]) -> dict:
+    return dataset[next(slots)]
+
+
 def _ten(work: Callable[[], object]) -> int:
     for _ in range(10):
         work()
@@ -108,7 +118,7 @@ def _on_more_cores(paths: Sequence[str], side: float, options: Options) -> Itera
     """The same loader with one worker and with several."""
     workers = [count for count in (2, 4, 8, 16, 32) if count <= num_cores()]
     found = {
-        count: Sample(tuple(_rate(paths, options, count) for _ in range(options.rounds)))
+        count: Sample(tuple(_seconds_an_image(paths, options, count) for _ in range(options.rounds)))
         for count in (1, *workers)
     }
     for count in workers:
@@ -118,16 +128,43 @@ def _on_more_cores(paths: Sequence[str], side: float, options: Options) -> Itera
         )
 
 
-def _rate(paths: Sequence[str], options: Options, workers: int) -> float:
-    """Seconds an image, of a loader that is running."""
+def _seconds_an_image(paths: Sequence[str], options: Options, workers: int) -> float:
+    """Of a loader that is running."""
     batches = build_loader(
         paths,
         seed=0,
         images_per_batch=min(32, len(paths)),
         views=view_settings(options.size),
         num_workers=workers,
-        colour_on_device=True,
+        finished=False,
     )
-    for _ in range(2 * workers):  # until all of them are at work
+    for _ in range(3 * workers):  # until what they had ready is used up
         next(batches)
     return seconds_a_unit(lambda: len(next(batches)["index"]), max(options.seconds, 0.1), "cpu")
+
+
+def measure_augment(options: Options) -> Iterator[Measurement]:
+    """Colour, blur, flip and normalisation of two views for each image of a batch, on the device."""
+    paths, _ = readable(options.images)
+    dataset = TwoViews(paths, seed=0, views=view_settings(options.size), finished=False)
+    batch = collate([dataset[0, number % len(paths)] for number in range(options.batch)])
+    batch = {name: batch[name] for name in ("query", "key", "colours")}
+    on_device = [batch[name].to(options.device) for name in ("query", "key")]
+    transform = published_colours()
+
+    def reference() -> int:
+        torch.stack([transform(view) for views in on_device for view in views])
+        return options.batch
+
+    def ours() -> int:
+        finished = finish_batch(batch, view_settings(options.size), torch.device(options.device))
+        for name in ("query", "key"):
+            float_images(finished[name])
+        return options.batch
+
+    pair = alternate(reference, ours, rounds=options.rounds, seconds=options.seconds, device=options.device)
+    what = f"colours of 2 x {options.batch} views of {options.size} px on {options.device}"
+    yield rates(
+        *("augment", what, "torchvision on the device, view by view", pair),
+        target=(">=", 5.0) if options.cuda else None,
+    )

@@ -17,8 +17,10 @@ class Options:
         size: side of a view in pixels.
         queries, queue: N and K of the loss.
         coco_images: images of the COCO evaluation.
-        detector: recipes of fine-tuning.
-        detector_options: KEY VALUE pairs for them.
+        detectors: recipes of fine-tuning.
+        queues: values of K to which the loss grows.
+        batches: images of a step to which it grows, in shares of ``batch``.
+        sizes: sides of a view to which it grows, in pixels.
     """
 
     device: str
@@ -32,6 +34,9 @@ class Options:
     queue: int = 65536
     coco_images: int = 5000
     detectors: tuple[str, ...] = ("toy/faster_rcnn_R_50_C4", "toy/mask_rcnn_R_18_FPN")
+    queues: tuple[int, ...] = (4096, 16384, 65536, 262144, 1048576)
+    batches: tuple[float, ...] = (0.25, 0.5, 1, 2)
+    sizes: tuple[int, ...] = (96, 160, 224)
 
     @property
     def cuda(self) -> bool:
@@ -45,5 +50,9 @@ def cpu_options(**changes) -> Options:
 
 def smoke_options(device: str, **changes) -> Options:
     """Everything runs and is compared; no number means anything."""
-    tiny = {"rounds": 2, "seconds": 0.0, "arch": "resnet18", "batch": 8, "size": 32}
-    return Options(device, **{**tiny, "queries": 8, "queue": 64, "coco_images": 20, **changes})
+    tiny = {
+        **{"rounds": 2, "seconds": 0.0, "arch": "resnet18", "batch": 8, "size": 32},
+        **{"queries": 8, "queue": 64, "coco_images": 20, "detectors": ("toy/mask_rcnn_R_18_FPN",)},
+        **{"queues": (64,), "batches": (1,), "sizes": (32,)},
+    }
+    return Options(device, **{**tiny, **changes})

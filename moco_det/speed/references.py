@@ -39,6 +39,23 @@ def published_views(size: int = 224) -> T.Compose:
     )
 
 
+def published_colours() -> T.Compose:
+    """The same without the crop, for a view that is on its device: uint8 (3, S, S) -> float (3, S, S).
+
+    The blur of tensors takes a window, which ours and Pillow's do not cut: 23 pixels, for 224 as in SimCLR.
+    """
+    return T.Compose(
+        [
+            T.RandomApply([T.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
+            T.RandomGrayscale(p=0.2),
+            T.RandomApply([T.GaussianBlur(23, (0.1, 2.0))], p=0.5),
+            T.RandomHorizontalFlip(),
+            T.ConvertImageDtype(torch.float),
+            T.Normalize(MEAN, STD),
+        ]
+    )
+
+
 def published_item(path: str, transform) -> tuple[Tensor, Tensor]:
     """Two views of a file, as torchvision's ImageFolder and the official ``TwoCropsTransform`` make them."""
     with open(path, "rb") as file:

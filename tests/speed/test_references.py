@@ -9,6 +9,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from moco_det.grouped_batch_norm import shuffle
+from moco_det.pretrain.loader import TwoViews
 from moco_det.pretrain.losses import info_nce
 from moco_det.pretrain.momentum import momentum_update
 from moco_det.speed.model import recipe, views_of
@@ -86,12 +87,12 @@ def test_the_step():
 
 def test_the_views_are_distributed_as_ours(tmp_path):
     """Mean, contrast and sharpness of 300 views of a picture, within four standard errors."""
-    from moco_det.speed.images import views_dataset, write_photographs
+    from moco_det.speed.images import view_settings, write_photographs
 
     path = write_photographs(tmp_path, 1)[0]
     torch.manual_seed(0)
     transform, image = published_views(64), Image.open(path).convert("RGB")
-    dataset = views_dataset([path], size=64)
+    dataset = TwoViews([path], seed=0, views=view_settings(64))
     theirs = np.array([_numbers(transform(image)) for _ in range(300)])
     ours = np.array(
         [
