@@ -20,6 +20,7 @@ from moco_det.epochs import steps_per_epoch
 from moco_det.hooks import LearningRate, LogWriter, StepStatistics
 from moco_det.interruption import StopOnSignal
 from moco_det.pretrain.diagnostics import CollapseWatch
+from moco_det.pretrain.feeding import DataWaitWatch
 from moco_det.pretrain.hooks import UnreadableImages, describe_step
 from moco_det.pretrain.loader import UnreadableLog, build_loader, colours_on_device, finish_batch
 from moco_det.pretrain.method import method_class
@@ -153,6 +154,7 @@ class PretrainTrainer(TrainerBase):
             self.unreadable,
             self.knn,
             CollapseWatch(period),
+            DataWaitWatch(cfg, period),
             hooks.PeriodicWriter(writers, period),
             hooks.PeriodicCheckpointer(self.checkpointer, self._checkpoint_period),
             StopOnSignal(self._save_before_stop),

@@ -87,6 +87,24 @@ def test_checkpoint_follows_the_contract_and_loads_without_code(finished):
     assert saved["model"]["dictionary.num_real"] == 16
 
 
+def test_colours_done_on_the_device_resume_bit_for_bit_and_train_the_same(images, tmp_path):
+    def run(folder, where, steps=None, resume=False):
+        cfg = tiny_pretrain_config(tmp_path / folder, CHECKPOINT_EPOCHS=1)
+        cfg.INPUT.VIEWS.COLOUR_ON = where
+        trainer = start(cfg, images, resume)
+        trainer.max_iter = steps or trainer.max_iter
+        trainer.run()
+        return lines(tmp_path / folder)
+
+    run("cut", "device", steps=4)
+    resumed, whole, workers = run("cut", "device", resume=True), run("a", "device"), run("b", "workers")
+    assert (tmp_path / "a/sample_views.png").exists()
+    losses = [[line["total_loss"] for line in run] for run in (resumed, whole, workers)]
+    assert losses[0] == losses[1]
+    # Levels may be rounded differently.
+    assert losses[1][0] == pytest.approx(losses[2][0], rel=1e-3)
+
+
 @pytest.mark.parametrize("settings", [{}, {"PRECISION": "float16"}, {"ACCUMULATE": 2}])
 def test_stop_and_resume_equals_uninterrupted(images, tmp_path, settings):
     """Bit for bit, cut in the middle of an epoch, with momentum, a queue half real and a loss scaler."""
@@ -333,6 +351,8 @@ def test_no_space_keeps_the_last_checkpoint(images, tmp_path, monkeypatch):
             ("INPUT.VIEWS.RECIPE", "v1", "INPUT.VIEWS.BLUR_SIGMA", "(0.1, 1.0)"),
             "BLUR_SIGMA has no effect with INPUT.VIEWS.RECIPE v1",
         ),
+        (("INPUT.VIEWS.COLOUR_ON", "gpu"), "COLOUR_ON is 'gpu'; expected 'auto', 'workers' or 'device'"),
+        (("DATALOADER.PREFETCH", "4"), "PREFETCH has no effect with DATALOADER.NUM_WORKERS 0"),
         (("TEST.KNN.K", "5"), "TEST.KNN.K has no effect with an empty TEST.KNN.IMAGES"),
         (("MODEL.MOCO.NORM", "SyncBN"), "BN_GROUP_SIZE has no effect with MODEL.MOCO.NORM SyncBN"),
         (("TEST.KNN.IMAGES", "/nowhere"), r"TEST.KNN.IMAGES: the folder '/nowhere/train' does not exist"),

@@ -1,0 +1,56 @@
+"""Says when a run waits for its images, and what to change."""
+
+import logging
+
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from detectron2.utils import comm
+
+from moco_det.hooks import is_due
+from moco_det.machine import num_cores
+from moco_det.pretrain.loader import colours_on_device
+
+logger = logging.getLogger(__name__)
+
+WAITS = 0.1  # share of the time
+QUIET_PERIODS = 50  # of the log, between two warnings
+
+
+def describe_waiting(cfg: CfgNode, data_wait: float, cores: int, processes: int) -> str:
+    """A verdict in words.
+
+    Args:
+        data_wait: share of a step's time in which it waits for images.
+        cores: of this machine, which its ``processes`` share.
+    """
+    workers, each = cfg.DATALOADER.NUM_WORKERS, max(cores // processes, 1)
+    mends = []
+    if workers < each:
+        mends.append(f"DATALOADER.NUM_WORKERS {each}")
+    if cfg.MODEL.DEVICE == "cuda" and not colours_on_device(cfg):
+        mends.append("INPUT.VIEWS.COLOUR_ON device (colours on the GPU)")
+    if cfg.DATALOADER.PREFETCH < 4 and workers:
+        mends.append("DATALOADER.PREFETCH 4 if the disk is slow now and then")
+    mends.append("images made small once by tools/pack_images.py")
+    mends.append("a faster disk" if workers < each else "a faster disk or more cores")
+    return (
+        f"DATA WAIT: steps wait for images {data_wait:.0%} of their time ({workers} workers for each of "
+        f"{processes} process{'es'[: 2 * (processes > 1)]} on {cores} cores). In this order: {'; '.join(mends)}"
+    )
+
+
+class DataWaitWatch(HookBase):
+    """Warns when steps wait for images, once in a while; not of the start, when the workers have nothing ready."""
+
+    def __init__(self, cfg: CfgNode, period: int):
+        self.cfg, self.period = cfg, period
+        self.periods, self.warned = 0, -QUIET_PERIODS
+
+    def after_step(self):
+        if not comm.is_main_process() or not is_due(self.trainer, self.period):
+            return
+        self.periods += 1
+        waits = self.trainer.storage.latest()["data_wait"][0]
+        if waits > WAITS and self.periods > 1 and self.periods - self.warned >= QUIET_PERIODS:
+            self.warned = self.periods
+            logger.warning(describe_waiting(self.cfg, waits, num_cores(), comm.get_local_size()))
