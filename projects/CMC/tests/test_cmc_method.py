@@ -43,7 +43,7 @@ def make_model(group=4, space="ydbdr", two_crops=False, **solver):
 
 
 def make_batch(iteration):
-    return random_batch(iteration, size=32)
+    return random_batch(iteration, size=16)
 
 
 def loss_by_loops(queries, keys, queue):
@@ -95,7 +95,7 @@ def test_lab_encoders_see_the_channels_and_ydbdr_luma_as_rgb():
     for ours, theirs in zip(lab.views(images), split_channels(images, "lab", torch.float64), strict=True):
         torch.testing.assert_close(ours, theirs)
     luma, colour = make_model().views(images)
-    assert luma.shape == (8, 3, 32, 32) and colour.shape == (8, 2, 32, 32)
+    assert luma.shape == (8, 3, 16, 16) and colour.shape == (8, 2, 16, 16)
     # Up to its scale it is luma, less that of the mean.
     red, green, blue = images.double().unbind(1)
     expected = 0.299 * red + 0.587 * green + 0.114 * blue

@@ -30,7 +30,7 @@ def tiny_config(output="", **solver):
     moco = cfg.MODEL.MOCO
     moco.DIM, moco.QUEUE_SIZE, moco.MOMENTUM, moco.TEMPERATURE = 6, 24, 0.9, 0.2
     cfg.MODEL.DENSECL.WARMUP_STEPS = 1
-    cfg.INPUT.VIEWS.SIZE = 64
+    cfg.INPUT.VIEWS.SIZE = 36
     return cfg
 
 
@@ -42,7 +42,7 @@ def make_model(group=4, grid=0, **solver):
 
 
 def make_batch(iteration):
-    return random_batch(iteration, size=64)
+    return random_batch(iteration, size=36)  # a map of 2 x 2
 
 
 def heads_by_hand(encoder, dense, images, model):
