@@ -71,7 +71,7 @@ def settle(args: argparse.Namespace) -> bool:
             f"{'--plan' if args.plan else '--dry-run'} runs in one process: start it without torchrun, with the "
             "run's --num-gpus (of one machine) and --num-machines"
         )
-    if args.num_gpus is None or args.num_gpus <= torch.cuda.devicecount():
+    if args.num_gpus is None or args.num_gpus <= torch.cuda.device_count():
         settle_processes(args)
     return args.num_gpus == 0 or torch.cuda.is_available()
 

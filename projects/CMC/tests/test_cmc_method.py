@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from moco_cmc import add_cmc_config
@@ -14,6 +15,8 @@ from moco_det.backbone_file import read_backbone
 from moco_det.config import get_cfg, merge_config
 from moco_det.convert.command import main as convert
 from moco_det.pretrain.testing import (
+    PIXELS,
+    SmallEncoder,
     assert_one_algorithm,
     assert_resumes,
     random_batch,
@@ -35,15 +38,16 @@ def tiny_config(output="", space="ydbdr", **solver):
     return cfg
 
 
-def make_model(group=4, space="ydbdr", two_crops=False, **solver):
-    cfg = tiny_config(space=space, **solver)
-    cfg.MODEL.MOCO.BN_GROUP_SIZE, cfg.MODEL.CMC.TWO_CROPS = group, two_crops
+def make_model(group=4, space="ydbdr", **changes):
     torch.manual_seed(0)
-    return CMC(cfg).double().train()
-
-
-def make_batch(iteration):
-    return random_batch(iteration, size=32)
+    encoders = [SmallEncoder(group, nn.Linear(SmallEncoder.WIDTH, 6)) for _ in range(2)]
+    for encoder, channels in zip(encoders, (3 if space == "ydbdr" else 1, 2), strict=True):
+        encoder.conv1 = nn.Conv2d(channels, SmallEncoder.WIDTH, 3, stride=2)
+    settings = {"dim": 6, "queue_size": 24, "momentum": 0.9, "temperature": TAU, "shuffle_bn": True, **PIXELS}
+    model = CMC(
+        encoder=encoders[0], colour_encoder=encoders[1], space=space, seed=1, **{**settings, **changes}
+    )
+    return model.double().train()
 
 
 def loss_by_loops(queries, keys, queue):
@@ -60,11 +64,10 @@ def loss_by_loops(queries, keys, queue):
 @pytest.mark.parametrize("two_crops", [False, True])
 def test_a_step_is_the_papers(space, two_crops):
     """Without shuffled keys; the tests of ranks have them."""
-    model = make_model(space=space, two_crops=two_crops)
-    model.shuffle_bn = False
+    model = make_model(space=space, two_crops=two_crops, shuffle_bn=False)
     model.encoder_q.fc.weight.data *= 1.5  # else queries and keys of a crop are the same
     model.colour_q.fc.weight.data[0] *= 3
-    batch = make_batch(0)
+    batch = random_batch(0)
     keys, embedded = [], []
     for query, key, channel in (
         (model.encoder_q, model.encoder_k, 0),
@@ -90,12 +93,12 @@ def test_a_step_is_the_papers(space, two_crops):
 
 
 def test_lab_encoders_see_the_channels_and_ydbdr_luma_as_rgb():
-    images = make_batch(0)["query"]
+    images = random_batch(0)["query"]
     lab = make_model(space="lab")
     for ours, theirs in zip(lab.views(images), split_channels(images, "lab", torch.float64), strict=True):
         torch.testing.assert_close(ours, theirs)
     luma, colour = make_model().views(images)
-    assert luma.shape == (8, 3, 32, 32) and colour.shape == (8, 2, 32, 32)
+    assert luma.shape == (8, 3, 9, 9) and colour.shape == (8, 2, 9, 9)
     # Up to its scale it is luma, less that of the mean.
     red, green, blue = images.double().unbind(1)
     expected = 0.299 * red + 0.587 * green + 0.114 * blue
@@ -107,36 +110,42 @@ def test_lab_encoders_see_the_channels_and_ydbdr_luma_as_rgb():
 def test_the_trained_encoder_of_luma_gives_the_same_for_rgb_images():
     """Which is why it converts as it is: also after steps with momentum, weight decay and the pull of rounding."""
     model = make_model()
-    take_steps(model, steps=3, lr=0.1, batch=make_batch)
+    take_steps(model, steps=3, lr=0.1)
     with torch.no_grad():
         model.encoder_q.conv1.weight += 1e-3  # a bit across luma, as a longer run would have
-    take_steps(model, steps=1, lr=0.0, batch=make_batch)
-    images = make_batch(7)["query"]
+    take_steps(model, steps=1, lr=0.0)
+    images = random_batch(7)["query"]
     model.eval()
     of_luma, of_rgb = (model.encoder_q(x) for x in (model.views(images)[0], model.normalized(images)))
     torch.testing.assert_close(of_luma, of_rgb, rtol=1e-6, atol=1e-6)
-    assert model.features(images).shape == (8, 512)
     torch.testing.assert_close(model.embeddings(images), F.normalize(of_rgb, dim=1))
 
 
 def test_micro_batches_make_the_step_of_the_whole_batch():
-    whole, parts = (take_steps(make_model(ACCUMULATE=count), batch=make_batch) for count in (1, 2))
+    whole, parts = (take_steps(make_model(accumulate=count), steps=4) for count in (1, 2))
     assert_one_algorithm(whole, [parts])
 
 
 def steps_of_this_rank(group):
-    return take_steps(make_model(group), batch=make_batch)
+    return take_steps(make_model(group), steps=4)
 
 
 def test_two_processes_train_what_one_trains():
-    one = take_steps(make_model(8), batch=make_batch)
+    one = take_steps(make_model(8), steps=4)
     assert_one_algorithm(one, run_processes(steps_of_this_rank, 2, 8))
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_and_its_luma_converts(tmp_path):
+@pytest.mark.stress  # four ResNets, three runs
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     write_random_images(tmp_path / "images", 24)
-    method = assert_resumes(tiny_config, tmp_path / "images", tmp_path).method.eval()
-    convert([str(tmp_path / "whole/model_final.pth"), str(tmp_path / "backbone.pkl")])
+    assert_resumes(tiny_config, tmp_path / "images", tmp_path)
+
+
+def test_the_encoder_of_luma_converts(tmp_path):
+    write_random_images(tmp_path / "images", 24)
+    method = train(tiny_config(tmp_path / "run", EPOCHS=1), tmp_path / "images").method
+    convert([str(tmp_path / "run/model_final.pth"), str(tmp_path / "backbone.pkl")])
+    assert method.features(random_batch(0, size=32)["query"]).shape == (8, 512)
     weight = torch.from_numpy(read_backbone(tmp_path / "backbone.pkl").tensors["stem.conv1.weight"])
     method.keep_to_luma()
     torch.testing.assert_close(weight, method.encoder_q.conv1.weight.detach(), rtol=1e-5, atol=1e-6)
@@ -144,7 +153,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_and_its_luma_converts(tmp_pat
 
 def test_lightness_of_lab_is_refused_by_name_where_detectors_begin(tmp_path, capsys):
     write_random_images(tmp_path / "images", 24)
-    train(tiny_config(tmp_path / "run", space="lab", IMS_PER_BATCH=8, EPOCHS=1), tmp_path / "images")
+    train(tiny_config(tmp_path / "run", space="lab", EPOCHS=1), tmp_path / "images")
     with pytest.raises(SystemExit):
         convert([str(tmp_path / "run/model_final.pth"), str(tmp_path / "backbone.pkl")])
     assert "images of 1 channel" in capsys.readouterr().err

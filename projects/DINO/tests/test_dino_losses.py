@@ -1,12 +1,10 @@
-"""Distillation and centring against loops, against lightly, and over two processes."""
+"""Distillation and centring against loops and against lightly."""
 
 import math
 
 import pytest
 import torch
-from detectron2.utils import comm
 
-from moco_det.testing import run_processes
 from moco_dino.losses import distillation, moved_center, teacher_temperature_at
 
 T_S, T_T = 0.1, 0.04
@@ -56,18 +54,6 @@ def test_lightly_has_the_same_values():
         assert float(distillation(student, teacher, center, T_S, T_T)) == pytest.approx(expected, rel=1e-6)
         center = moved_center(center, teacher, 0.8)
         torch.testing.assert_close(center, theirs.center.flatten())
-
-
-def center_of_this_rank(outputs, center):
-    own = [output.chunk(comm.get_world_size())[comm.get_rank()] for output in outputs]
-    return moved_center(center, own, 0.9)
-
-
-def test_the_center_is_that_of_the_global_batch():
-    outputs, center = [normal(4, 5, seed=seed) for seed in range(2)], normal(5, seed=9)
-    expected = 0.9 * center + 0.1 * torch.cat(outputs).mean(dim=0)
-    for rank in run_processes(center_of_this_rank, 2, outputs, center):
-        torch.testing.assert_close(rank, expected)
 
 
 def test_the_temperature_rises_to_its_end():

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from test_densecl_losses import oracle
+from torch import nn
 from torch.nn import functional as F
 
 from moco_densecl import add_densecl_config
@@ -12,13 +13,17 @@ from moco_densecl.densecl import DenseCL
 from moco_det.config import get_cfg, merge_config
 from moco_det.convert.command import main as convert
 from moco_det.encoder import feature_map
+from moco_det.grouped_batch_norm import GroupedBatchNorm2d
+from moco_det.pretrain.heads import mlp
 from moco_det.pretrain.losses import info_nce
 from moco_det.pretrain.testing import (
+    PIXELS,
     assert_one_algorithm,
     assert_resumes,
     random_batch,
     take_steps,
     tiny_method_config,
+    train,
 )
 from moco_det.testing import REPOSITORY, run_processes, write_random_images
 
@@ -30,19 +35,33 @@ def tiny_config(output="", **solver):
     moco = cfg.MODEL.MOCO
     moco.DIM, moco.QUEUE_SIZE, moco.MOMENTUM, moco.TEMPERATURE = 6, 24, 0.9, 0.2
     cfg.MODEL.DENSECL.WARMUP_STEPS = 1
-    cfg.INPUT.VIEWS.SIZE = 64
+    cfg.INPUT.VIEWS.SIZE = 36
     return cfg
 
 
-def make_model(group=4, grid=0, **solver):
-    cfg = tiny_config(**solver)
-    cfg.MODEL.MOCO.BN_GROUP_SIZE, cfg.MODEL.DENSECL.GRID = group, grid
+class MapEncoder(nn.Module):
+    """The parts of a ResNet that DenseCL asks for, in their order: a map, its mean, the head."""
+
+    WIDTH = 24
+
+    def __init__(self, group):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, self.WIDTH, 3, stride=4), GroupedBatchNorm2d(self.WIDTH, group)
+        self.relu = nn.ReLU()
+        self.avgpool, self.fc = nn.AdaptiveAvgPool2d(1), mlp((self.WIDTH, self.WIDTH, 6), None)
+
+
+def make_model(group=4, **changes):
     torch.manual_seed(0)
-    return DenseCL(cfg).double().train()
+    settings = {
+        **{"dim": 6, "queue_size": 24, "momentum": 0.9, "temperature": 0.2, "shuffle_bn": True},
+        **{"dense_share": 0.5, "grid": 0, "warmup_steps": 1, "seed": 1, **PIXELS},
+    }
+    return DenseCL(encoder=MapEncoder(group), **{**settings, **changes}).double().train()
 
 
 def make_batch(iteration):
-    return random_batch(iteration, size=64)
+    return random_batch(iteration, size=9)  # a map of 2 x 2
 
 
 def heads_by_hand(encoder, dense, images, model):
@@ -57,8 +76,7 @@ def heads_by_hand(encoder, dense, images, model):
 @pytest.mark.parametrize("iteration, share", [(0, 0.0), (1, 0.5)])
 def test_a_step_is_the_papers(iteration, share):
     """Without shuffled keys, whose permutation no hand follows; the tests of ranks have it."""
-    model = make_model()
-    model.shuffle_bn = False
+    model = make_model(shuffle_bn=False)
     model.encoder_q.fc[0].weight.data *= 1.1  # else both encoders are the same
     model.dense_q[0].weight.data *= 1.2
     batch = make_batch(0)
@@ -92,12 +110,12 @@ def test_a_step_is_the_papers(iteration, share):
 def test_a_grid_is_pooled_from_the_map():
     model = make_model(grid=1)
     embedded = model.embed(model.encoder_q, model.dense_q, make_batch(0)["query"])
-    assert embedded.map.shape == (8, 512, 1) and embedded.dense.shape == (8, 6, 1)
+    assert embedded.map.shape == (8, 24, 1) and embedded.dense.shape == (8, 6, 1)
     torch.testing.assert_close(embedded.dense[..., 0], embedded.pooled)
 
 
 def test_micro_batches_make_the_step_of_the_whole_batch():
-    whole, parts = (take_steps(make_model(ACCUMULATE=count), batch=make_batch) for count in (1, 2))
+    whole, parts = (take_steps(make_model(accumulate=count), batch=make_batch) for count in (1, 2))
     assert_one_algorithm(whole, [parts])
 
 
@@ -110,10 +128,16 @@ def test_two_processes_train_what_one_trains():
     assert_one_algorithm(one, run_processes(steps_of_this_rank, 2, 8))
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_and_converts(tmp_path):
+@pytest.mark.stress
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     write_random_images(tmp_path / "images", 24)
     assert_resumes(tiny_config, tmp_path / "images", tmp_path)
-    convert([str(tmp_path / "whole/model_final.pth"), str(tmp_path / "backbone.pkl")])
+
+
+def test_the_query_encoder_converts(tmp_path):
+    write_random_images(tmp_path / "images", 24)
+    train(tiny_config(tmp_path / "run", EPOCHS=1), tmp_path / "images")
+    convert([str(tmp_path / "run/model_final.pth"), str(tmp_path / "backbone.pkl")])
     assert (tmp_path / "backbone.pkl").exists()
 
 
