@@ -1,5 +1,5 @@
 # What a newcomer types. Each target first makes or reuses .venv (see tools/setup_venv.sh).
-.PHONY: setup demo test stress lint
+.PHONY: setup demo test stress lint bench
 PY := .venv/bin/python
 
 setup:
@@ -17,3 +17,6 @@ stress: setup         ## the long tests alone
 lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+bench: setup          ## how fast each part is, next to the published recipe; use no other program meanwhile
+	$(PY) tools/benchmark_speed.py --output output/speed

@@ -78,6 +78,7 @@ setup(
             "moco-det-report=moco_det.report.report:main",
             "moco-det-toyworld=moco_det.toyworld.make:main",
             "moco-det-stats=moco_det.pretrain.stats:main",
+            "moco-det-speed=moco_det.speed.command:main",
             "moco-det-pack=moco_det.pack:main",
         ]
     },

@@ -24,6 +24,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "docs/ABLATIONS.md",
     "docs/BENCHMARK.md",
+    "docs/PERFORMANCE.md",
     "docs/REPRODUCIBILITY.md",
     "docs/RELIABILITY.md",
     "docs/CONVERTING.md",
@@ -57,6 +58,12 @@ def test_what_stages_share_imports_no_stage():
     for path in (*shared.glob("*.py"), *(shared / "sources").glob("*.py")):
         if path != shared / "__init__.py":  # which registers what the stages define
             assert not foreign_stages(path, None), path
+
+
+def test_nothing_but_its_tool_knows_the_benchmark_of_speed():
+    for path in (REPOSITORY / "moco_det").rglob("*.py"):
+        known = [name for name in imported_modules(path) if name.startswith("moco_det.speed")]
+        assert not known or path.parent.name == "speed", path
 
 
 def test_the_import_check_sees_an_import(tmp_path):

@@ -8,22 +8,26 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torchvision.transforms.functional import resized_crop, to_pil_image
 
-from moco_det.images import UnreadableImage, decode_rgb
+from moco_det.colour import finish_views
+from moco_det.images import UnreadableImage, decode_pixels, decode_rgb
 from moco_det.machine import num_cores
 from moco_det.pretrain.loader import TwoViews, build_loader, collate, finish_batch
 from moco_det.speed.clock import Pair, Sample, alternate, seconds_a_unit
-from moco_det.speed.measurement import Measurement, rates
+from moco_det.speed.measurement import Measurement, rates, times
 from moco_det.speed.options import Options
 from moco_det.speed.references import (
     float_images,
+    open_rgb,
     published_colours,
     published_item,
     published_views,
 )
-from moco_det.views import ViewSettings
+from moco_det.views import ViewSettings, crop_view, draw_view
 
 MADE_UP, MADE_UP_SIZE = 64, (500, 375)
+PROFILED = 32
 AT_MOST = 256  # files; they are read once before, so that no disk is measured
 
 
@@ -76,6 +80,7 @@ def measure_loader(options: Options) -> Iterator[Measurement]:
     torch.set_num_threads(1)
     try:
         yield from _on_one_core(paths, side, options)
+        yield from _profile(paths, side, options)
         yield from _on_more_cores(paths, side, options)
     finally:
         torch.set_num_threads(threads)
@@ -98,6 +103,42 @@ def _on_one_core(paths: Sequence[str], side: float, options: Options) -> Iterato
         )
         reference = "Pillow and torchvision, recipe v2"
         yield rates("loader", f"{what}, {where}", reference, pair, target=(">=", target))
+
+
+def _profile(paths: Sequence[str], side: float, options: Options) -> Iterator[Measurement]:
+    """Where the time of one core goes: the same images and draws, step by step."""
+    paths, settings = paths[:PROFILED], view_settings(options.size)
+    pixels = [decode_pixels(path) for path in paths]
+    pictures = [to_pil_image(image) for image in pixels]
+    drawn = [
+        draw_view(np.random.default_rng(number), image.shape[2], image.shape[1], settings)
+        for number, image in enumerate(pixels)
+    ]
+    crops = [crop_view(image, view) for image, view in zip(pixels, drawn, strict=True)]
+    cropped = [to_pil_image(crop) for crop in crops]
+    rows = [torch.tensor([view.colours()]) for view in drawn]
+    transform, count = published_colours(on_tensors=False), range(len(paths))
+
+    def over(work: Callable[[int], object]) -> Callable[[], int]:
+        return lambda: sum(work(number) is not None for number in count)
+
+    for what, theirs, ours in (
+        ("decoding alone", lambda i: open_rgb(paths[i]), lambda i: decode_pixels(paths[i])),
+        (
+            "one crop alone",
+            lambda i: resized_crop(pictures[i], *drawn[i].crop, [options.size] * 2),
+            lambda i: crop_view(pixels[i], drawn[i]),
+        ),
+        (
+            "colours of one view alone",
+            lambda i: transform(cropped[i]),
+            lambda i: finish_views(crops[i][None], rows[i], drawn[i].order),
+        ),
+    ):
+        pair = alternate(
+            over(theirs), over(ours), rounds=options.rounds, seconds=options.seconds, device="cpu"
+        )
+        yield times("loader", f"{side:.0f} px JPEG, one core: {what}", "Pillow and torchvision", pair)
 
 
 def _slots(count: int) -> Iterator[tuple[int, int]]:

@@ -26,21 +26,12 @@ class _Blur:
 
 def published_views(size: int = 224) -> T.Compose:
     """The augmentation of MoCo v2 (official code, ``--aug-plus``): Pillow image -> float (3, S, S)."""
-    return T.Compose(
-        [
-            T.RandomResizedCrop(size, scale=(0.2, 1.0)),
-            T.RandomApply([T.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
-            T.RandomGrayscale(p=0.2),
-            T.RandomApply([_Blur()], p=0.5),
-            T.RandomHorizontalFlip(),
-            T.ToTensor(),
-            T.Normalize(MEAN, STD),
-        ]
-    )
+    crop = T.RandomResizedCrop(size, scale=(0.2, 1.0))
+    return T.Compose([crop, *published_colours(on_tensors=False).transforms])
 
 
-def published_colours() -> T.Compose:
-    """The same without the crop, for a view that is on its device: uint8 (3, S, S) -> float (3, S, S).
+def published_colours(on_tensors: bool = True) -> T.Compose:
+    """The same without the crop: Pillow image, or a view on its device, uint8 (3, S, S) -> float (3, S, S).
 
     The blur of tensors takes a window, which ours and Pillow's do not cut: 23 pixels, for 224 as in SimCLR.
     """
@@ -48,18 +39,23 @@ def published_colours() -> T.Compose:
         [
             T.RandomApply([T.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8),
             T.RandomGrayscale(p=0.2),
-            T.RandomApply([T.GaussianBlur(23, (0.1, 2.0))], p=0.5),
+            T.RandomApply([T.GaussianBlur(23, (0.1, 2.0)) if on_tensors else _Blur()], p=0.5),
             T.RandomHorizontalFlip(),
-            T.ConvertImageDtype(torch.float),
+            T.ConvertImageDtype(torch.float) if on_tensors else T.ToTensor(),
             T.Normalize(MEAN, STD),
         ]
     )
 
 
+def open_rgb(path: str) -> Image.Image:
+    """A file as torchvision's ImageFolder reads it."""
+    with open(path, "rb") as file:
+        return Image.open(file).convert("RGB")
+
+
 def published_item(path: str, transform) -> tuple[Tensor, Tensor]:
     """Two views of a file, as torchvision's ImageFolder and the official ``TwoCropsTransform`` make them."""
-    with open(path, "rb") as file:
-        image = Image.open(file).convert("RGB")
+    image = open_rgb(path)
     return transform(image), transform(image)
 
 
