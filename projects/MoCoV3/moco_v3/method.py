@@ -49,7 +49,7 @@ class MoCoV3(PretrainMethod):
     def from_config(cls, cfg):
         cls.check_config(cfg, comm.get_world_size())
         v3, group = cfg.MODEL.MOCO_V3, bn_group_size(cfg)
-        encoder = build_backbone(cfg, zero_init_residual=True)  # official code
+        encoder = build_backbone(cfg, v3.ZERO_INIT_RESIDUAL)
         hidden = (v3.HIDDEN_DIM,) * (v3.PROJECTOR_LAYERS - 1)
         # Batch norm in all layers of both, the last one without scale and shift (section 4.2; official code).
         norms = {"bn_group_size": group, "last_norm": True, "last_affine": False}

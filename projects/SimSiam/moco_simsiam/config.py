@@ -10,5 +10,8 @@ def add_simsiam_config(cfg: CN) -> None:
     cfg.MODEL.SIMSIAM.DIM = 2048
     # Width of the predictor's hidden layer, a quarter of DIM (section 3, "Prediction MLP").
     cfg.MODEL.SIMSIAM.PREDICTOR_DIM = 512
+    # The last batch norm of each residual block starts at 0, so that a block starts as the identity (official
+    # code); in short runs that costs time.
+    cfg.MODEL.SIMSIAM.ZERO_INIT_RESIDUAL = True
     # True: the predictor's learning rate does not decay, which is the last row of Table 1.
     cfg.MODEL.SIMSIAM.FIX_PREDICTOR_LR = True

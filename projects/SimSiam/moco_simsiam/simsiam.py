@@ -50,7 +50,7 @@ class SimSiam(PretrainMethod):
     def from_config(cls, cfg):
         cls.check_config(cfg, comm.get_world_size())
         simsiam, group = cfg.MODEL.SIMSIAM, bn_group_size(cfg)
-        encoder = build_backbone(cfg, zero_init_residual=True)  # official code
+        encoder = build_backbone(cfg, simsiam.ZERO_INIT_RESIDUAL)
         # Three layers, the last one with batch norm too (section 3, "Projection MLP"), without scale and shift
         # (official code).
         widths = (encoder.fc.in_features, simsiam.DIM, simsiam.DIM, simsiam.DIM)
