@@ -177,7 +177,7 @@ def test_the_recipe_has_the_papers_values():
     """Section 4.1 and the authors' code; the queue, its momentum and whole widths are MoCo's."""
     cfg = get_cfg()
     add_cmc_config(cfg)
-    merge_config(cfg, str(RECIPES / "Pretrain/cmc_R_50_240ep.yaml"), [])
+    merge_config(cfg, str(RECIPES / "cmc_R_50_240ep.yaml"), [])
     moco, solver = cfg.MODEL.MOCO, cfg.SOLVER
     assert (moco.ARCH, moco.DIM, moco.TEMPERATURE, moco.QUEUE_SIZE) == ("resnet50", 128, 0.07, 16384)
     assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.WEIGHT_DECAY) == (256, 0.03, 1e-4)

@@ -149,7 +149,7 @@ def test_the_recipe_has_the_authors_values():
     """Their command for ResNet-50 (README of the official code), and the defaults of its arguments."""
     cfg = get_cfg()
     add_dino_config(cfg)
-    merge_config(cfg, str(RECIPES / "Pretrain/dino_R_50_100ep.yaml"), [])
+    merge_config(cfg, str(RECIPES / "dino_R_50_100ep.yaml"), [])
     dino, views, solver = cfg.MODEL.DINO, cfg.INPUT.VIEWS, cfg.SOLVER
     assert (dino.OUT_DIM, dino.HIDDEN_DIM, dino.BOTTLENECK_DIM, dino.HEAD_NORM) == (65536, 2048, 256, False)
     assert (dino.STUDENT_TEMPERATURE, dino.TEACHER_TEMPERATURE, dino.MOMENTUM) == (0.1, 0.04, 0.996)

@@ -163,7 +163,7 @@ def test_recipes_have_the_papers_values(name, lr, epochs):
     """Section 4.1."""
     cfg = get_cfg()
     add_densecl_config(cfg)
-    merge_config(cfg, str(RECIPES / f"Pretrain/{name}.yaml"), [])
+    merge_config(cfg, str(RECIPES / f"{name}.yaml"), [])
     moco, solver = cfg.MODEL.MOCO, cfg.SOLVER
     assert (cfg.MODEL.DENSECL.LAMBDA, moco.DIM, moco.QUEUE_SIZE, moco.MOMENTUM) == (0.5, 128, 65536, 0.999)
     assert (moco.TEMPERATURE, cfg.INPUT.VIEWS.RECIPE, cfg.INPUT.VIEWS.SIZE) == (0.2, "v2", 224)

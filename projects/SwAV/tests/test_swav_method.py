@@ -115,7 +115,7 @@ def test_recipes_have_the_papers_values(name, batch, lr, queue):
     """Appendix A."""
     cfg = get_cfg()
     add_swav_config(cfg)
-    merge_config(cfg, str(RECIPES / f"Pretrain/{name}.yaml"), [])
+    merge_config(cfg, str(RECIPES / f"{name}.yaml"), [])
     swav, views, solver = cfg.MODEL.SWAV, cfg.INPUT.VIEWS, cfg.SOLVER
     assert (swav.PROTOTYPES, swav.TEMPERATURE, swav.EPSILON, swav.SINKHORN_ITERATIONS) == (3000, 0.1, 0.05, 3)
     assert (swav.DIM, swav.HIDDEN_DIM, swav.FREEZE_PROTOTYPES_EPOCHS, swav.QUEUE_SIZE) == (
