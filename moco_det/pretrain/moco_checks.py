@@ -25,6 +25,8 @@ def check_moco_config(cfg, ranks: int) -> None:
     ):
         if value not in choices:
             raise ValueError(f"{key} is {value!r}; expected one of {', '.join(choices)}")
+    if moco.DIM < 1:
+        raise ValueError(f"MODEL.MOCO.DIM is {moco.DIM}; expected 1 or more (the paper: 128)")
     if not 0 <= moco.MOMENTUM < 1:
         raise ValueError(f"MODEL.MOCO.MOMENTUM is {moco.MOMENTUM}; expected 0 <= m < 1 (the paper: 0.999)")
     if moco.TEMPERATURE <= 0:

@@ -8,6 +8,7 @@ from moco_det.agreement import check_agreement, settings_and_code
 from moco_det.config import get_cfg, known_keys, merge_config, refuse_what_does_not_apply
 from moco_det.model_zoo import get_config_file
 from moco_det.run_folder import settle_seed
+from moco_det.settings_check import check_common
 
 # What pre-training reads; a key set outside of these would silently do nothing, so it is refused.
 APPLIES = (
@@ -84,6 +85,7 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
         )
     overlays = (args.overlay,) if args.overlay else ()
     set_keys = merge_config(cfg, get_config_file(args.config_file), args.opts, overlays)
+    check_common(cfg)
     refuse_what_does_not_apply(
         [key for key in set_keys if key in core_keys], APPLIES, "pre-training", INSTEAD
     )
