@@ -10,7 +10,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from moco_det.config import known_keys
+from moco_det.config import known_keys, value_of
 
 # Where a machine has its files, and what it can carry.
 OF_A_MACHINE = (
@@ -47,19 +47,13 @@ def check_agreement(facts: dict[str, object]) -> None:
 
 def settings_and_code(cfg: CfgNode) -> dict[str, object]:
     """Every key of a config but those OF_A_MACHINE, and what code runs it."""
-    facts = {key: _get(cfg, key) for key in known_keys(cfg) if key not in OF_A_MACHINE}
+    facts = {key: value_of(cfg, key) for key in known_keys(cfg) if key not in OF_A_MACHINE}
     return {
         **facts,
         "the code of moco_det": code_digest(),
         "Python": platform.python_version(),
         **_versions(),
     }
-
-
-def _get(cfg: CfgNode, key: str) -> object:
-    for name in key.split("."):
-        cfg = cfg[name]
-    return cfg
 
 
 def _versions() -> dict[str, str]:

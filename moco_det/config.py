@@ -5,6 +5,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Mapping
 
 import yaml
@@ -243,11 +244,31 @@ def merge_config(
     if len(opts) % 2:
         raise ValueError(f"options after the flags must be KEY VALUE pairs; found {len(opts)} words: {opts}")
     _refuse_unknown(opts[0::2], names, "the command line")
-    try:
-        cfg.merge_from_list(list(opts))
-    except (ValueError, AssertionError, KeyError) as error:
-        raise ValueError(f"command line: {error}") from error
+    for key, word in zip(opts[0::2], opts[1::2], strict=True):
+        _merge_word(cfg, key, word)
     return set_keys + list(opts[0::2])
+
+
+_KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a word", tuple: "(a, b, …)"}
+
+
+def _merge_word(cfg: CN, key: str, word: str) -> None:
+    """Set a key from the command line; a whole number will do where a number is expected."""
+    found = value_of(cfg, key)
+    if isinstance(found, float) and re.fullmatch(r"[+-]?\d+", str(word)):
+        word = f"{word}.0"
+    try:
+        cfg.merge_from_list([key, word])
+    except (ValueError, AssertionError, KeyError) as error:
+        kind = _KINDS.get(type(found), "a value")
+        raise ValueError(f"command line: {key} is {word!r}; expected {kind}, such as {found!r}") from error
+
+
+def value_of(cfg: CN, key: str) -> object:
+    """Of a key such as ``"SOLVER.BASE_LR"``."""
+    for name in key.split("."):
+        cfg = cfg[name]
+    return cfg
 
 
 def load_yaml(path: str) -> dict:

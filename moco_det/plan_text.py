@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 
-from moco_det.config import get_cfg, known_keys, merge_config
+from moco_det.config import get_cfg, known_keys, merge_config, value_of
 from moco_det.run_record import command_line
 
 WIDTH, LABEL = 110, 15
@@ -57,10 +57,3 @@ def changed_settings(cfg: CfgNode, recipe: str, add_configs: Sequence = ()) -> R
         if key not in HAVE_ROWS and value_of(cfg, key) != value_of(base, key)
     ]
     return "settings", "; ".join(changed) or "the recipe's own"
-
-
-def value_of(cfg: CfgNode, key: str) -> object:
-    """Of a key such as ``"SOLVER.BASE_LR"``."""
-    for name in key.split("."):
-        cfg = cfg[name]
-    return cfg

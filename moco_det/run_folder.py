@@ -53,12 +53,12 @@ def check_output(cfg, resume: bool) -> list[str]:
     return changes
 
 
-def check_writable(output: str) -> None:
-    """Raises ValueError: OUTPUT_DIR, or the folder it would be made in, cannot be written to."""
+def check_writable(output: str, name: str = "OUTPUT_DIR") -> None:
+    """Raises ValueError: a folder, or the one it would be made in, cannot be written to; ``name`` set it."""
     there = existing_parent(output)
     if not os.path.isdir(there) or not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(
-            f"OUTPUT_DIR {output!r} cannot be written: {there!r} is no folder, or not yours to write to; "
+            f"{name} {output!r} cannot be written: {there!r} is no folder, or not yours to write to; "
             "choose another"
         )
 

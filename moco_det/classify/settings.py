@@ -11,6 +11,7 @@ from moco_det.model_zoo import get_config_file
 from moco_det.overlay_file import PREPROCESSING_KEYS
 from moco_det.run_folder import settle_seed
 from moco_det.schedule import check_schedule
+from moco_det.settings_check import check_common
 from moco_det.start import Start, read_start
 from moco_det.views import ViewSettings
 
@@ -86,6 +87,7 @@ def build_config(args: argparse.Namespace, add_configs=()) -> tuple[CfgNode, Sta
             "configs/ImageNet-Classification/linear_R_50_100ep.yaml"
         )
     set_keys = merge_config(cfg, get_config_file(args.config_file), args.opts)
+    check_common(cfg)
     if cfg.MODEL.META_ARCHITECTURE != "Classifier":
         tool = "pretrain_moco" if cfg.MODEL.META_ARCHITECTURE == "MoCo" else "train_net"
         raise ValueError(f"{args.config_file!r} is no recipe of a classifier; run it with tools/{tool}.py")
@@ -93,6 +95,8 @@ def build_config(args: argparse.Namespace, add_configs=()) -> tuple[CfgNode, Sta
         [key for key in set_keys if key in core_keys], APPLIES, "training a classifier", INSTEAD
     )
     given = args.opts[0::2]
+    if "CLASSIFY.NUM_CLASSES" in set_keys:
+        raise ValueError("CLASSIFY.NUM_CLASSES is not to be set, the class folders are counted; leave it out")
     _refuse_what_has_no_effect(cfg, given)
     _take(cfg, "DATASETS.IMAGES", "--images", args.images, given)
     _take(cfg, "MODEL.WEIGHTS", "--weights", args.weights, given)

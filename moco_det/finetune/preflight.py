@@ -13,6 +13,7 @@ from detectron2.solver import build_lr_scheduler, build_optimizer
 from torch import nn
 
 from moco_det.cli import num_machines
+from moco_det.config import value_of
 from moco_det.disk_space import check_space, state_bytes
 from moco_det.files import gib
 from moco_det.finetune.coco_evaluator import check_coco_evaluator
@@ -34,16 +35,27 @@ from moco_det.run_record import FILE_NAME as RECORD
 
 # In OUTPUT_DIR, the file in which detectron2 names the checkpoint to resume from.
 CHECKPOINT = "last_checkpoint"
-# Settings of a run's length and batch, and the least that each may be.
+# Settings of a run's length, batch and images: the least that each may be, or what there is to choose from.
 LEAST = {
     "SOLVER.IMS_PER_BATCH": 1,
     "SOLVER.MAX_ITER": 1,
     "SOLVER.CHECKPOINT_PERIOD": 1,
     "SOLVER.WARMUP_ITERS": 0,
-    "SOLVER.WEIGHT_DECAY": 0,
-    "SOLVER.MOMENTUM": 0,
     "TEST.EVAL_PERIOD": 0,
-    "DATALOADER.NUM_WORKERS": 0,
+    "INPUT.MIN_SIZE_TRAIN": 1,
+    "INPUT.MAX_SIZE_TRAIN": 1,
+    "INPUT.MIN_SIZE_TEST": 0,  # 0: images keep their size
+    "INPUT.MAX_SIZE_TEST": 1,
+}
+CHOICES = {
+    "DATALOADER.SAMPLER_TRAIN": (
+        "TrainingSampler",
+        "RepeatFactorTrainingSampler",
+        "RandomSubsetTrainingSampler",
+    ),
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
+    "INPUT.CROP.TYPE": ("relative_range", "relative", "absolute", "absolute_range"),
+    "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
 }
 
 
@@ -100,9 +112,13 @@ def check_run(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> nn.M
 
 def _check_ranges(cfg: CfgNode) -> None:
     for key, least in LEAST.items():
-        node, name = key.split(".")
-        if cfg[node][name] < least:
-            raise ValueError(f"{key} is {cfg[node][name]}; expected {least} or more")
+        value = value_of(cfg, key)
+        for number in value if isinstance(value, (tuple, list)) else (value,):
+            if number < least:
+                raise ValueError(f"{key} is {value}; expected {least} or more")
+    for key, choices in CHOICES.items():
+        if value_of(cfg, key) not in choices:
+            raise ValueError(f"{key} is {value_of(cfg, key)!r}; expected one of {', '.join(choices)}")
     if not 0 < cfg.SOLVER.BASE_LR < float("inf"):
         raise ValueError(f"SOLVER.BASE_LR is {cfg.SOLVER.BASE_LR}; expected above 0")
     steps = list(cfg.SOLVER.STEPS)

@@ -60,6 +60,7 @@ from moco_det.progress import ProgressBar
 from moco_det.run_record import FILE_NAME as RECORD
 from moco_det.run_record import write_run_record
 from moco_det.seeding import keyed_seed
+from moco_det.settings_check import check_common
 from moco_det.tasks import task_name
 
 logger = logging.getLogger(__name__)
@@ -232,6 +233,7 @@ def run(args: argparse.Namespace, add_configs: Sequence[Callable[[CfgNode], None
     merge_config(cfg, args.config_file, args.opts, (init.overlay,) if init else ())
     if init and "MODEL.WEIGHTS" not in args.opts[0::2]:
         cfg.MODEL.WEIGHTS = init.weights
+    check_common(cfg)
     _settle_device(cfg, args)
     _settle_seed(cfg, args)
     cfg.freeze()

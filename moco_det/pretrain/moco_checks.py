@@ -14,6 +14,8 @@ def check_moco_config(cfg) -> None:
         ("MODEL.MOCO.DICTIONARY", moco.DICTIONARY, ("queue", "memory_bank", "end_to_end")),
         ("MODEL.MOCO.LOSS", moco.LOSS, ("infonce", "nce")),
     )
+    if moco.DIM < 1:
+        raise ValueError(f"MODEL.MOCO.DIM is {moco.DIM}; expected 1 or more (the paper: 128)")
     if not 0 <= moco.MOMENTUM < 1:
         raise ValueError(f"MODEL.MOCO.MOMENTUM is {moco.MOMENTUM}; expected 0 <= m < 1 (the paper: 0.999)")
     if moco.TEMPERATURE <= 0:

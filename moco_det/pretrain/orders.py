@@ -94,7 +94,7 @@ class CachedOrder:
         Args:
             small: none.
         """
-        assert not small, "check_moco_config refuses small crops here"
+        assert not small, "check_dictionary refuses small crops here"
         embeddings = model.embed_queries(self.images[0][part]), model.embed_shuffled(self.images[1][part])
         carrier = sum((e * g[part]).sum() for e, g in zip(embeddings, self.gradients, strict=True))
         loss = self.outputs["loss_contrastive"] + model.accumulate * (carrier - carrier.detach())

@@ -9,6 +9,7 @@ from moco_det.config import get_cfg, known_keys, merge_config, refuse_what_does_
 from moco_det.model_zoo import get_config_file
 from moco_det.pretrain.method import PretrainMethod, method_class
 from moco_det.run_folder import settle_seed
+from moco_det.settings_check import check_common
 from moco_det.views import ViewSettings
 
 # What pre-training reads, and the keys that its method names; a key set outside of these would silently do
@@ -81,6 +82,7 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
         )
     overlays = (args.overlay,) if args.overlay else ()
     set_keys = merge_config(cfg, get_config_file(args.config_file), args.opts, overlays)
+    check_common(cfg)
     method = method_class(cfg)
     refuse_what_does_not_apply(
         [key for key in set_keys if key in core_keys],

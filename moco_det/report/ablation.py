@@ -14,6 +14,7 @@ from moco_det.report.ablation_results import ablation_table, lines_of, read_abla
 from moco_det.report.benchmark import at_least_one
 from moco_det.report.benchmark_plan import settle_runs
 from moco_det.report.document import markdown_table, terminal_table
+from moco_det.run_folder import check_writable
 from moco_det.steps import run_chains, settle_places
 
 DESCRIPTION = (
@@ -29,6 +30,7 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
         ValueError: a setting that cannot work; or runs that failed, after the others ran and the table was made.
     """
     output, images, classes = (Path(path).resolve() for path in (args.output, args.images, args.classes))
+    check_writable(args.output, "--output")
     planned = plan_ablations(args.ablations, args.scale, args.seeds, images, classes, args.options)
     args.num_gpus, gpus, jobs = settle_places(args.num_gpus, args.jobs)
     flags = ("--num-gpus", str(args.num_gpus), *(("--dist-url", "auto") if args.num_gpus > 1 else ()))

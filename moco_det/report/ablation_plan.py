@@ -15,6 +15,7 @@ from detectron2.config import CfgNode
 from moco_det.config import get_cfg, merge_config
 from moco_det.model_zoo import get_config_file
 from moco_det.report.ablation_points import ABLATIONS, CLASSIFIERS, Point
+from moco_det.report.run_options import check_options
 from moco_det.run_record import COMMIT
 from moco_det.run_record import FILE_NAME as RECORD
 from moco_det.shards import is_shard, shards_of
@@ -96,7 +97,7 @@ def plan_ablations(
         images: unlabelled images, a folder or a list file; classes: the labelled set that judges.
         options: KEY VALUE pairs for every pre-training, over those of the points.
     """
-    _check_options(options)
+    check_options(options)
     shown = {"images": fingerprint_images(images), "classes": fingerprint_images(classes)}
     points = [point for name in names for point in ABLATIONS[name].points[scale]]
     runs = {}
@@ -121,11 +122,6 @@ def plan_ablations(
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _check_options(options: Sequence[str]) -> None:
-    """Refuse a wrong key now and not in each run."""
-    merge_config(get_cfg(), "", list(options))
 
 
 @functools.lru_cache

@@ -17,7 +17,9 @@ from moco_det.report.benchmark_suites import SUITES, Entry, choose
 from moco_det.report.estimate import describe_plan
 from moco_det.report.report import Report, write_report
 from moco_det.report.rows import build_rows
+from moco_det.report.run_options import check_options
 from moco_det.report.tables import finetune_rows
+from moco_det.run_folder import check_writable
 from moco_det.run_record import FILE_NAME as RECORD
 from moco_det.steps import REPOSITORY, Step, run_step, run_steps, settle_places
 from moco_det.tasks import METRICS
@@ -34,6 +36,10 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
     output, suite = Path(args.output).resolve(), SUITES[args.suite]
     datasets = _datasets(args, output)
     entries, starts = choose(args.suite, args.tasks, args.recipes), read_starts(args.inits)
+    check_writable(args.output, "--output")
+    # Where all are of projects, their own keys may be meant, which only they know.
+    if any(entry.tool == "tools/train_net.py" for entry in entries):
+        check_options(args.options)
     gpus, jobs = _places(args)
     flags = ("--num-gpus", str(args.num_gpus), *(("--dist-url", "auto") if args.num_gpus > 1 else ()))
     world = datasets / "toyworld/toyworld.json" if suite.world else None

@@ -90,7 +90,7 @@ def train(tmp_path):
         """Flags come first in ``words``, then KEY VALUE pairs."""
         flags = 0
         while flags < len(words) and words[flags].startswith("--"):
-            flags += 1 if words[flags] in ("--resume", "--eval-only") else 2
+            flags += 1 if words[flags] in ("--resume", "--eval-only", "--dry-run") else 2
         folder = tmp_path / output
         args = ["--config-file", recipe, "--num-gpus", "0", *words[:flags], *SMALL, *words[flags:]]
         run(make_parser().parse_args([*args, "OUTPUT_DIR", os.fspath(folder)]))

@@ -13,7 +13,7 @@ from moco_det.encoder import build_resnet, pooled_features
 from moco_det.images import decode_rgb
 from moco_det.labelled_folder import LabelledFolder
 from moco_det.pretrain.command import main as pretrain
-from moco_det.pretrain.moco_checks import check_moco_config
+from moco_det.pretrain.moco import MoCo
 from moco_det.testing import tiny_pretrain_config, write_random_images
 from moco_det.views import RECIPES
 
@@ -114,4 +114,4 @@ def test_unknown_values_are_refused(node, key, message):
     cfg = tiny_pretrain_config()
     cfg.merge_from_list([f"{node}.{key}", "tiny"])
     with pytest.raises(ValueError, match=message):
-        check_moco_config(cfg, ranks=1)
+        MoCo.check_config(cfg, ranks=1)

@@ -116,7 +116,8 @@ class CMC(PretrainMethod):
 
     @classmethod
     def check_config(cls, cfg, ranks: int) -> None:
-        check_moco_config(cfg, ranks)
+        super().check_config(cfg, ranks)
+        check_moco_config(cfg)
         check_choices(("MODEL.CMC.SPACE", cfg.MODEL.CMC.SPACE, tuple(RANGES)))
         if cfg.MODEL.WEIGHTS:
             raise ValueError(

@@ -131,7 +131,8 @@ class DenseCL(PretrainMethod):
 
     @classmethod
     def check_config(cls, cfg, ranks: int) -> None:
-        check_moco_config(cfg, ranks)
+        super().check_config(cfg, ranks)
+        check_moco_config(cfg)
         densecl = cfg.MODEL.DENSECL
         if not 0 <= densecl.LAMBDA <= 1:
             raise ValueError(f"MODEL.DENSECL.LAMBDA is {densecl.LAMBDA}; expected 0 to 1 (the paper: 0.5)")

@@ -1,0 +1,19 @@
+"""KEY VALUE pairs that a benchmark or an ablation hands to each of its runs."""
+
+from collections.abc import Sequence
+
+from moco_det.config import get_cfg, merge_config
+
+OWN = ("OUTPUT_DIR", "SEED")
+
+
+def check_options(options: Sequence[str]) -> None:
+    """Refuse now what each run would refuse.
+
+    Raises:
+        ValueError: a key is unknown, a value of another kind, or it is one that differs from run to run.
+    """
+    for key in options[0::2]:
+        if key in OWN:
+            raise ValueError(f"{key} cannot be given after --: it is another one for each run; leave it out")
+    merge_config(get_cfg(), "", list(options))
