@@ -48,7 +48,7 @@ def check_vector_norm(cfg) -> None:
         )
 
 
-def check_common(cfg, ranks: int) -> None:
+def check_any_method(cfg, ranks: int) -> None:
     """Refuse settings that no method can have.
 
     Args:

@@ -16,7 +16,7 @@ from torchvision.models.resnet import ResNet
 from moco_det.encoder import build_resnet, pooled_features
 from moco_det.grouped_batch_norm import GroupedBatchNorm2d
 from moco_det.plan_text import Row
-from moco_det.pretrain.checks import check_common
+from moco_det.pretrain.checks import check_any_method
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
 
 # The keys of MODEL.MOCO that are every method's: its encoder and the groups of its batch norm.
@@ -102,7 +102,7 @@ class PretrainMethod(nn.Module):
         Raises:
             ValueError: with the key, the value found, what was expected and the mend.
         """
-        check_common(cfg, ranks)
+        check_any_method(cfg, ranks)
         small = cfg.INPUT.VIEWS.SMALL_CROPS
         if small and not cls.uses_small_crops:
             raise ValueError(
