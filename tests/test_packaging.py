@@ -57,7 +57,7 @@ def test_console_entry_points_can_be_called(wheel, tmp_path):
     (path,) = wheel.glob("*.dist-info/entry_points.txt")
     entries.read(path)
     scripts = dict(entries["console_scripts"])
-    assert len(scripts) == 10
+    assert len(scripts) == 11
     code = "import importlib\n" + "".join(
         f"assert callable(importlib.import_module({module!r}).{function})\n"
         for module, function in (target.split(":") for target in scripts.values())
