@@ -28,5 +28,4 @@ def deal_keys(
     permutation = torch.arange(count)
     if shuffled:
         permutation = torch.randperm(count, generator=torch_generator(seed, purpose, iteration))
-    permutation = permutation.to(images.device)
-    return shuffle(images, permutation), permutation
+    return shuffle(images, permutation), permutation.to(images.device)

@@ -15,7 +15,7 @@ import torch
 from detectron2.utils import comm
 
 from moco_det import checkpoint, grouped_batch_norm
-from moco_det.pretrain import dictionaries, moco
+from moco_det.pretrain import dictionaries, shuffling
 from moco_det.pretrain.command import prepare_output
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.seeding import torch_generator
@@ -89,9 +89,15 @@ def assert_one_algorithm(one, ranks, tolerance=1e-9):
 # ---- Planted bugs: what the comparison must catch --------------------------------------------------
 
 
-def per_rank_permutation():
-    wrong = lambda seed, *key: torch_generator(seed + comm.get_rank(), *key)  # noqa: E731
-    return mock.patch.object(moco, "torch_generator", wrong)
+def keys_as_they_arrive():
+    """By sender, instead of each at its place of the permutation."""
+    right = shuffling.shuffle
+
+    def wrong(images, permutation):
+        senders = grouped_batch_norm.local_block(permutation) // len(images)
+        return right(images, permutation)[senders.argsort(stable=True)]
+
+    return mock.patch.object(shuffling, "shuffle", wrong)
 
 
 def queue_of_its_own():
@@ -112,7 +118,7 @@ def groups_within_a_rank():
 
 
 BUGS = {
-    "per-rank permutation": ("groups of 8", per_rank_permutation),
+    "keys as they arrive": ("groups of 8", keys_as_they_arrive),
     "unbroadcast queue": ("groups of 8", queue_of_its_own),
     "rank-0-only statistics": ("groups of 8", statistics_of_rank_0_only),
     "groups within a rank": ("SyncBN", groups_within_a_rank),
