@@ -286,7 +286,7 @@ def test_a_run_is_that_of_the_folder_and_lists_what_it_cannot_read(twice, tmp_pa
         os.makedirs(cfg.OUTPUT_DIR)
         trainer = PretrainTrainer(cfg)
         trainer.run()
-        weights.append(trainer.moco.state_dict())
+        weights.append(trainer.method.state_dict())
         (line,) = Path(cfg.OUTPUT_DIR, "unreadable_images.txt").read_text().splitlines()
         assert line.startswith(f"{name}\t")
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])

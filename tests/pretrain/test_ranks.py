@@ -218,7 +218,7 @@ def _run_of_three_steps(images, output, *, resume=False, stop_in=None):
     trainer.run_step = step_and_signal
     with contextlib.suppress(SystemExit) if stop_in is not None else contextlib.nullcontext():
         trainer.run()
-    return trainer.moco.state_dict()
+    return trainer.method.state_dict()
 
 
 def _alone_and_stopped(images, folder):
