@@ -7,7 +7,7 @@ from test_swav_losses import loss_by_loops, sinkhorn_by_loops
 
 from moco_det.config import get_cfg, merge_config
 from moco_det.convert.command import main as convert
-from moco_det.pretrain.testing import assert_one_algorithm, assert_resumes, take_steps
+from moco_det.pretrain.testing import assert_one_algorithm, assert_resumes, take_steps, train
 from moco_det.testing import run_processes, write_random_images
 from moco_swav import add_swav_config
 from moco_swav.swav import SwAV
@@ -86,10 +86,16 @@ def test_two_processes_train_what_one_trains():
     assert_one_algorithm(one, run_processes(steps_of_this_rank, 2, 8))
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one_and_converts(tmp_path):
+@pytest.mark.stress
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
     write_random_images(tmp_path / "images", 24)
     assert_resumes(tiny_config, tmp_path / "images", tmp_path)
-    convert([str(tmp_path / "whole/model_final.pth"), str(tmp_path / "backbone.pkl")])
+
+
+def test_the_encoder_converts(tmp_path):
+    write_random_images(tmp_path / "images", 24)
+    train(tiny_config(tmp_path / "run", EPOCHS=1), tmp_path / "images")
+    convert([str(tmp_path / "run/model_final.pth"), str(tmp_path / "backbone.pkl")])
     assert (tmp_path / "backbone.pkl").exists()
 
 
