@@ -16,7 +16,7 @@ import torch
         ("SOLVER.MAX_ITER 0", "SOLVER.MAX_ITER is 0; expected 1 or more"),
         ("SOLVER.BASE_LR 0", "SOLVER.BASE_LR is 0.0; expected above 0"),
         ("SOLVER.MOMENTUM 3", "SOLVER.MOMENTUM is 3.0; expected 0 or more, below 1"),
-        ("SOLVER.STEPS (1,9)", "between 1 and SOLVER.MAX_ITER .2."),
+        ("SOLVER.STEPS (2,1)", "SOLVER.STEPS is .2, 1.; expected iterations from 1 on, in rising order"),
         ("SOLVER.CHECKPOINT_PERIOD 0", "SOLVER.CHECKPOINT_PERIOD is 0; expected 1 or more"),
         ("SOLVER.LR_SCHEDULER_NAME foo", "Unknown LR scheduler: foo"),
         ("TEST.EVAL_PERIOD -1", "TEST.EVAL_PERIOD is -1; expected 0 or more"),
