@@ -20,6 +20,34 @@ def check_choices(*settings: tuple[str, object, tuple]) -> None:
             raise ValueError(f"{key} is {value!r}; expected one of {', '.join(map(str, choices))}")
 
 
+def check_values(*settings: tuple[str, object, bool, str]) -> None:
+    """Refuse values out of their range.
+
+    Args:
+        settings: of key, value, whether that is right, and what is expected.
+
+    Raises:
+        ValueError: with the first key that is wrong, the value found and what was expected.
+    """
+    for key, value, right, expected in settings:
+        if not right:
+            raise ValueError(f"{key} is {value}; expected {expected}")
+
+
+def check_vector_norm(cfg) -> None:
+    """Refuse groups in which batch norm has nothing to normalise: a vector has one number for each channel.
+
+    Raises:
+        ValueError: groups are single images.
+    """
+    group = cfg.SOLVER.IMS_PER_BATCH if cfg.MODEL.MOCO.NORM == "SyncBN" else cfg.MODEL.MOCO.BN_GROUP_SIZE
+    if group < 2:
+        raise ValueError(
+            f"batch norm has groups of {group} image, and that of the head needs 2 or more: set "
+            "MODEL.MOCO.BN_GROUP_SIZE, or SOLVER.IMS_PER_BATCH with MODEL.MOCO.NORM SyncBN"
+        )
+
+
 def check_common(cfg, ranks: int) -> None:
     """Refuse settings that no method can have.
 

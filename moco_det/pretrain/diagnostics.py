@@ -50,6 +50,20 @@ def spread(x: Tensor) -> Tensor:
     return x.std(dim=0, correction=0).mean() * math.sqrt(x.shape[1])
 
 
+@torch.no_grad()
+def pair_statistics(a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    """What the log shows of the embeddings of two views, one pair a row.
+
+    Args:
+        a, b: (M, C) unit-length.
+    """
+    return {
+        "alignment": alignment((a * b).sum(dim=1)),
+        "uniformity": uniformity(a),
+        "embedding_spread": spread(a),
+    }
+
+
 def mutual_information_bound(loss: Tensor, candidates: int) -> Tensor:
     """A lower bound on what two views tell of each other, in nats: log(candidates) - loss, never above the log.
 

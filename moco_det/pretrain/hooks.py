@@ -47,6 +47,8 @@ def describe_step(latest: dict, done: int, max_iter: int, epochs: int) -> str:
         parts.append(
             f"similarity {own:.2f} own, {latest['similarity_batch']:.2f} batch, {others:.2f} {where}"
         )
+    elif "embedding_spread" in latest:
+        parts.append(f"spread of the embeddings {latest['embedding_spread']:.2f} (1: even, 0: all the same)")
     for name in ("queue", "bank"):
         real = latest.get(f"{name}_real")
         if real is not None:

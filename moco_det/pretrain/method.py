@@ -157,6 +157,11 @@ class PretrainMethod(nn.Module):
         """The part of a rank's images that belongs to this call of ``forward``."""
         return images.chunk(self.accumulate)[batch.get("micro_batch", 0)]
 
+    def views(self, batch: dict) -> tuple[Tensor, Tensor]:
+        """Both views of this micro-batch, as the encoders want them: 2 x (n, 3, S, S)."""
+        query, key = (self.normalized(self.micro_batch(batch[name], batch)) for name in ("query", "key"))
+        return query, key
+
     def is_last(self, batch: dict) -> bool:
         """Whether this call of ``forward`` ends the step; then comes ``update_running_statistics``."""
         return batch.get("micro_batch", 0) == self.accumulate - 1

@@ -12,9 +12,26 @@ from torch.nn.parallel import DistributedDataParallel
 
 from moco_det.config import get_cfg, merge_config
 from moco_det.grouped_batch_norm import GroupedBatchNorm2d, average_running_statistics, local_block
-from moco_det.pretrain.command import prepare_output
-from moco_det.pretrain.method import PretrainMethod
+from moco_det.pretrain.command import argument_parser, prepare_output
+from moco_det.pretrain.method import PretrainMethod, method_class
+from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
+from moco_det.schedule import check_schedule
+from moco_det.views import ViewSettings
+
+
+def settled_recipe(recipe: str | Path, add_config: Callable[[CfgNode], None], *options: str) -> CfgNode:
+    """A recipe as its script reads it for one process, checked: every key applies and fits the others.
+
+    Args:
+        options: KEY VALUE pairs.
+    """
+    words = ["--config-file", str(recipe), "--num-gpus", "0", "--images", "images", *options]
+    cfg = build_config(argument_parser().parse_args(words), [add_config])
+    method_class(cfg).check_config(cfg, ranks=1)
+    check_schedule(cfg)
+    ViewSettings.from_config(cfg)
+    return cfg
 
 
 def tiny_method_config(
@@ -36,6 +53,25 @@ def tiny_method_config(
     for key, value in {**tiny, "PRECISION": "float32", **solver}.items():
         cfg.SOLVER[key] = value
     return cfg
+
+
+PIXELS = {"pixel_mean": [123.675, 116.28, 103.53], "pixel_std": [58.395, 57.12, 57.375]}
+
+
+def plain_views(batch: dict) -> list[Tensor]:
+    """Both views of a batch as float64, normalised by hand."""
+    mean, std = (torch.tensor(values).double().view(3, 1, 1) for values in PIXELS.values())
+    return [(batch[name].double() - mean) / std for name in ("query", "key")]
+
+
+def by_groups(module: Callable[[Tensor], Tensor], x: Tensor, size: int = 4) -> Tensor:
+    """A module on groups of rows, one after the other and each by itself."""
+    return torch.cat([module(x[start : start + size]) for start in range(0, len(x), size)])
+
+
+def gradients(*modules: nn.Module) -> Tensor:
+    """Of all their parameters, in one row."""
+    return torch.cat([p.grad.flatten() for module in modules for p in module.parameters()])
 
 
 class SmallEncoder(nn.Module):

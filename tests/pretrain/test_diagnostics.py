@@ -14,9 +14,13 @@ from moco_det.pretrain.diagnostics import (
     alignment,
     describe_collapse,
     effective_rank,
+    mutual_information_bound,
+    pair_statistics,
     spread,
     uniformity,
 )
+from moco_det.pretrain.hooks import describe_step
+from moco_det.pretrain.losses import info_nce
 
 
 def random_directions(count, dim):
@@ -44,6 +48,38 @@ def test_uniformity_by_a_loop_over_pairs():
 def test_spread_is_one_for_even_and_zero_for_equal_embeddings():
     assert spread(random_directions(4000, 64)).item() == pytest.approx(1, abs=0.01)
     assert spread(random_directions(1, 64).repeat(9, 1)).item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("negatives, least", [(7, 1.2), (511, 2.05)])
+def test_mutual_information_is_bounded_from_below(negatives, least):
+    """Two views that share one of 8 equally likely classes and no more: they have log 8 = 2.08 nats in common."""
+    generator = torch.Generator().manual_seed(0)
+    own = torch.randint(8, (4000, 1), generator=generator)
+    drawn = torch.randint(8, (4000, negatives), generator=generator)
+    loss = info_nce(torch.ones(4000), (own == drawn).float(), temperature=0.01)  # the best critic there is
+    assert least < mutual_information_bound(loss, 1 + negatives).item() <= math.log(8) + 0.02
+    assert mutual_information_bound(torch.tensor(0.0), 100).item() == pytest.approx(math.log(100))
+
+
+@pytest.mark.parametrize(
+    "setting, candidates", [("queue", 25), ("symmetric", 8), ("bank", 13), ("bank with nce", 0)]
+)
+def test_mutual_information_of_each_mechanism(setting, candidates):
+    """log(candidates) - InfoNCE; the NCE loss is no such bound."""
+    outputs = make_model(setting)({**make_batch(0), "micro_batch": 0})
+    if not candidates:
+        assert "mutual_information" not in outputs
+        return
+    expected = math.log(candidates) - outputs["loss_contrastive"].item()
+    assert outputs["mutual_information"].item() == pytest.approx(expected)
+    assert not outputs["mutual_information"].requires_grad
+
+
+def test_statistics_of_pairs():
+    a, b = random_directions(6, 5), random_directions(12, 5)[6:]
+    found = pair_statistics(a, b)
+    assert found["alignment"] == alignment((a * b).sum(dim=1)) and found["uniformity"] == uniformity(a)
+    assert found["embedding_spread"] == spread(a)
 
 
 def test_effective_rank_of_known_matrices():
@@ -102,3 +138,17 @@ def test_the_age_of_the_queue_in_steps(setting, per_step):
     size = model.dictionary.size
     ages = [model(make_batch(iteration))["queue_age"].item() for iteration in range(5)]
     assert ages == [min(iteration, math.ceil(size / per_step)) for iteration in range(5)]
+
+
+def test_a_log_line_of_a_method_without_negatives_tells_the_spread():
+    names = (
+        "epoch",
+        "total_loss",
+        "embedding_spread",
+        "lr",
+        "images_per_second",
+        "data_wait",
+        "seconds_per_step",
+    )
+    line = describe_step(dict.fromkeys(names, 0.5), 1, 2, 1)
+    assert "loss 0.5000  spread of the embeddings 0.50 (1: even, 0: all the same)  lr" in line

@@ -200,3 +200,18 @@ def test_a_method_has_its_keys_and_those_of_all(recipe, images):
     words += ["MODEL.MOCO.ARCH", "resnet34", "MODEL.LEADER.WEIGHT", "2.0"]
     cfg = build_config(argument_parser().parse_args(words), [add_leader_config])
     assert method_class(cfg) is FollowTheLeader and cfg.MODEL.LEADER.WEIGHT == 2.0
+
+
+@pytest.mark.parametrize("arch, last, blocks", [("resnet18", "bn2", 8), ("resnet50", "bn3", 16)])
+def test_residual_blocks_may_start_as_the_identity(recipe, arch, last, blocks):
+    """The last batch norm of each block, and no other."""
+    cfg = tiny_method_config(recipe, add_leader_config)
+    cfg.MODEL.MOCO.ARCH = arch
+    for zero in (True, False):
+        weights = {
+            name: value for name, value in build_backbone(cfg, zero).named_parameters() if value.ndim == 1
+        }
+        zeros = {name for name, value in weights.items() if name.endswith(".weight") and not value.any()}
+        assert len(zeros) == (blocks if zero else 0) and all(
+            name.endswith(f"{last}.weight") for name in zeros
+        )

@@ -1,0 +1,15 @@
+#!/usr/bin/env python
+"""Pre-train with SimCLR: as tools/pretrain_moco.py, with this project's method and recipes."""
+
+from moco_det.cli import user_errors
+from moco_det.pretrain.command import argument_parser, run
+from moco_simclr import add_simclr_config
+
+
+@user_errors
+def main() -> None:
+    run(argument_parser().parse_args(), add_configs=[add_simclr_config])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""SimSiam (Chen & He 2020, "Exploring Simple Siamese Representation Learning").
+
+n: images on this rank (in this micro-batch), C: length of a projection.
+"""
+
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils import comm
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.resnet import ResNet
+
+from moco_det.grouped_batch_norm import update_running_statistics
+from moco_det.pretrain.checks import check_values, check_vector_norm
+from moco_det.pretrain.diagnostics import pair_statistics
+from moco_det.pretrain.heads import mlp
+from moco_det.pretrain.method import PretrainMethod, Row, bn_group_size, build_backbone, common_settings
+
+
+def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
+    """D(p, stopgrad(z)), the mean over the images: a scalar in [-1, 1] (equations 1 and 3).
+
+    Args:
+        p, z: (n, C), any length.
+    """
+    return -F.cosine_similarity(p, z.detach(), dim=1).mean()
+
+
+@META_ARCH_REGISTRY.register()
+class SimSiam(PretrainMethod):
+    """One encoder and a predictor, neither negatives nor momentum; a stopped gradient prevents the collapse."""
+
+    lr_for_256 = 0.05  # section 3
+
+    @configurable
+    def __init__(self, *, encoder: ResNet, predictor: nn.Module, fix_predictor_lr: bool = True, **common):
+        """
+        Args:
+            encoder: f, backbone with the projection MLP as its ``fc``.
+            predictor: h.
+            fix_predictor_lr: the predictor's learning rate does not decay.
+            common: of :class:`PretrainMethod`.
+        """
+        super().__init__(**common)
+        self.encoder_q = encoder.to(memory_format=self.memory_format)
+        self.predictor = predictor
+        self.fix_predictor_lr = fix_predictor_lr
+
+    @classmethod
+    def from_config(cls, cfg):
+        cls.check_config(cfg, comm.get_world_size())
+        simsiam, group = cfg.MODEL.SIMSIAM, bn_group_size(cfg)
+        encoder = build_backbone(cfg, simsiam.ZERO_INIT_RESIDUAL)
+        # Three layers, the last one with batch norm too (section 3, "Projection MLP"), without scale and shift
+        # (official code).
+        widths = (encoder.fc.in_features, simsiam.DIM, simsiam.DIM, simsiam.DIM)
+        encoder.fc = mlp(widths, group, last_norm=True, last_affine=False)
+        return {
+            **common_settings(cfg),
+            "encoder": encoder,
+            # Two layers, the last one plain (section 3, "Prediction MLP").
+            "predictor": mlp((simsiam.DIM, simsiam.PREDICTOR_DIM, simsiam.DIM), group),
+            "fix_predictor_lr": simsiam.FIX_PREDICTOR_LR,
+        }
+
+    @classmethod
+    def check_config(cls, cfg, ranks: int) -> None:
+        super().check_config(cfg, ranks)
+        simsiam = cfg.MODEL.SIMSIAM
+        check_values(
+            ("MODEL.SIMSIAM.DIM", simsiam.DIM, simsiam.DIM > 0, "1 or more"),
+            ("MODEL.SIMSIAM.PREDICTOR_DIM", simsiam.PREDICTOR_DIM, simsiam.PREDICTOR_DIM > 0, "1 or more"),
+        )
+        check_vector_norm(cfg)
+
+    @classmethod
+    def plan_rows(cls, facts) -> list[Row]:
+        fixed = facts.cfg.MODEL.SIMSIAM.FIX_PREDICTOR_LR
+        return [("predictor", "its learning rate " + ("stays" if fixed else "falls as that of the encoder"))]
+
+    def parameter_groups(self) -> list[dict]:
+        if not self.fix_predictor_lr:
+            return super().parameter_groups()
+        return [
+            {"params": list(self.encoder_q.parameters())},
+            {"params": list(self.predictor.parameters()), "decay_lr": False},
+        ]
+
+    def forward(self, batch: dict) -> dict[str, Tensor]:
+        """Algorithm 1 without the optimizer; arguments and result as :class:`PretrainMethod` says."""
+        views = self.views(batch)  # nx3xSxS
+        z_1, z_2 = (self.compute(self.encoder_q, view) for view in views)  # nxC
+        p_1, p_2 = self.compute(self.predictor, z_1), self.compute(self.predictor, z_2)  # nxC
+        loss = negative_cosine(p_1, z_2) / 2 + negative_cosine(p_2, z_1) / 2  # equation 4
+        if self.is_last(batch):
+            update_running_statistics(self)
+        units = [F.normalize(z.detach(), dim=1) for z in (z_1, z_2)]
+        return {"loss_similarity": loss, **pair_statistics(*units)}
