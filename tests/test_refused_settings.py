@@ -63,7 +63,7 @@ COMMON = [
     ("MODEL.DEVICE tpu", "MODEL.DEVICE is 'tpu'; expected 'cuda' or 'cpu'"),
     (
         "MODEL.META_ARCHITECTURE Moco",
-        "MODEL.META_ARCHITECTURE is 'Moco'; the nearest that there is is 'MoCo'",
+        "MODEL.META_ARCHITECTURE is 'Moco'; ",
     ),
     (
         "MODEL.PIXEL_STD [0.0,1.0,1.0]",

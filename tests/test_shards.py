@@ -22,6 +22,7 @@ from moco_det.pretrain.plan_facts import typical_side
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.testing import tiny_pretrain_config, write_random_images
 from moco_det.testing import write_shard as pack
+from moco_det.views import ViewSettings
 
 
 def jpeg(value: int = 0, side: int = 8) -> bytes:
@@ -55,7 +56,7 @@ def twice(tmp_path):
 
 
 def batches(paths, count=7, **options):
-    settings = {"seed": 5, "images_per_batch": 8, "recipe": "v2", "size": 24, "crop_scale": (0.2, 1.0)}
+    settings = {"seed": 5, "images_per_batch": 8, "views": ViewSettings("v2", 24, (0.2, 1.0))}
     loader = build_loader(paths, **{**settings, "num_workers": 0, **options})
     return [next(loader) for _ in range(count)]
 

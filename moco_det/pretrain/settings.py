@@ -82,8 +82,8 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
         )
     overlays = (args.overlay,) if args.overlay else ()
     set_keys = merge_config(cfg, get_config_file(args.config_file), args.opts, overlays)
-    check_common(cfg)
     method = method_class(cfg)
+    check_common(cfg)
     refuse_what_does_not_apply(
         [key for key in set_keys if key in core_keys],
         (*APPLIES, *method.uses),
