@@ -166,16 +166,8 @@ def test_a_killed_copy_has_no_half_shard(tmp_path):
     """kill -9 while it writes: what has a final name is whole, and the same command ends with the same bytes."""
     write_random_images(tmp_path / "source", 60, size=400)
     command = [sys.executable, "-W", "ignore", str(REPOSITORY / "tools/pack_images.py"), "--images"]
-    command += [
-        str(tmp_path / "source"),
-        "--shorter-side",
-        "300",
-        "--shard-mib",
-        "1",
-        "--num-workers",
-        "1",
-        "--output",
-    ]
+    options = "--shorter-side 300 --shard-mib 1 --num-workers 1 --output"
+    command += [str(tmp_path / "source"), *options.split()]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     begun = tmp_path / "cut.unfinished"
     process = subprocess.Popen([*command, str(tmp_path / "cut")], env=environment, stdout=subprocess.DEVNULL)
