@@ -18,7 +18,6 @@ from moco_det.encoder import build_resnet
 from moco_det.grouped_batch_norm import (
     GroupedBatchNorm2d,
     local_block,
-    shuffle,
     unshuffle,
     update_running_statistics,
 )
@@ -30,7 +29,7 @@ from moco_det.pretrain.moco_plan import DICTIONARY_ROWS
 from moco_det.pretrain.multi_crop import small_crops
 from moco_det.pretrain.orders import CachedOrder, Order, swapped
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
-from moco_det.seeding import torch_generator
+from moco_det.pretrain.shuffling import deal_keys
 
 
 def build_encoder(
@@ -231,15 +230,9 @@ class MoCo(PretrainMethod):
     def shuffled_keys(self, batch: dict) -> tuple[Tensor, Tensor]:
         """The images whose keys this rank makes, uint8 (n, 3, S, S), and the permutation (N,) that dealt them."""
         images = batch["key"].to(self.pixel_mean.device, non_blocking=True)
-        global_batch = images.shape[0] * comm.get_world_size()
-        permutation = torch.arange(global_batch)
-        if self.shuffle_bn:
-            # Each order of the views is dealt out by itself.
-            purpose = "shuffle swapped" if batch.get("swapped") else "shuffle"
-            generator = torch_generator(self.seed, purpose, batch["iteration"])
-            permutation = torch.randperm(global_batch, generator=generator)
-        permutation = permutation.to(images.device)
-        return shuffle(images, permutation), permutation
+        # Each order of the views is dealt out by itself.
+        purpose = "shuffle swapped" if batch.get("swapped") else "shuffle"
+        return deal_keys(images, self.shuffle_bn, self.seed, purpose, batch["iteration"])
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 from detectron2.utils import comm
 
 from moco_det import checkpoint, grouped_batch_norm
-from moco_det.pretrain import dictionaries, moco
+from moco_det.pretrain import dictionaries, shuffling
 from moco_det.pretrain.command import prepare_output
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.seeding import torch_generator
@@ -89,7 +89,7 @@ def assert_one_algorithm(one, ranks, tolerance=1e-9):
 
 def per_rank_permutation():
     wrong = lambda seed, *key: torch_generator(seed + comm.get_rank(), *key)  # noqa: E731
-    return mock.patch.object(moco, "torch_generator", wrong)
+    return mock.patch.object(shuffling, "torch_generator", wrong)
 
 
 def queue_of_its_own():
