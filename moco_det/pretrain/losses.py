@@ -27,7 +27,7 @@ def info_nce(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
 class _InfoNCE(torch.autograd.Function):
     """log(e^p + sum_j e^nj) - p: cross-entropy with label 0, without building the Nx(1+K) logits.
 
-    A second array of N x K, the gradient, is made in the backward pass and none before; autograd would keep three.
+    A second array of N x K, the gradient, is made in the backward pass and none before.
     """
 
     ROWS = 32  # queries at a time in the forward pass

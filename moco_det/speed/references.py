@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import transforms as T
 
+from moco_det.images import open_image
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -48,9 +50,9 @@ def published_colours(on_tensors: bool = True) -> T.Compose:
 
 
 def open_rgb(path: str) -> Image.Image:
-    """A file as torchvision's ImageFolder reads it."""
-    with open(path, "rb") as file:
-        return Image.open(file).convert("RGB")
+    """A file as torchvision's ImageFolder reads it; or a member of a shard."""
+    with open_image(path) as image:
+        return image.convert("RGB")
 
 
 def published_item(path: str, transform) -> tuple[Tensor, Tensor]:
