@@ -34,13 +34,13 @@ class StopOnSignal(HookBase):
         self._asked: str | None = None
 
     def before_train(self):
-        self._handlers = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        self._handlers = {number: signal.signal(number, only_here(self._ask)) for number in SIGNALS}
 
     def after_train(self):
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _ask(self, number, frame):
+    def _ask(self, number: int) -> None:
         self._asked = signal.Signals(number).name
 
     def after_step(self):
@@ -51,6 +51,23 @@ class StopOnSignal(HookBase):
             self._save()
             comm.synchronize()  # the first process to leave takes the others down
             raise SystemExit(STOPPED)
+
+
+def only_here(act: Callable[[int], None]) -> Callable:
+    """A handler of this process. In processes that are forked from it, and inherit it, the signal ends them.
+
+    Else nothing could end them: detectron2 reads Cityscapes by a pool of processes, which it ends by SIGTERM.
+    """
+    owner = os.getpid()
+
+    def handle(number: int, frame) -> None:
+        if os.getpid() == owner:
+            act(number)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    return handle
 
 
 def ignore_stop_signals(_worker: int = 0) -> None:
@@ -75,11 +92,11 @@ def _end_with_parent() -> None:
 def passes_signals_on() -> Iterator[None]:
     """A process that waits for those it started hands SIGNALS on to them, instead of dying."""
 
-    def pass_on(number, frame):
+    def pass_on(number: int) -> None:
         for child in multiprocessing.active_children():
             os.kill(child.pid, number)
 
-    handlers = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    handlers = {number: signal.signal(number, only_here(pass_on)) for number in SIGNALS}
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 The runs are processes of a server that has imported the package, so that each starts at once.
 """
 
+import contextlib
 import io
 import json
 import multiprocessing
@@ -18,7 +19,7 @@ import pytest
 import torch
 
 from moco_det.checkpoint_files import newest_first
-from moco_det.interruption import STOPPED
+from moco_det.interruption import STOPPED, StopOnSignal, passes_signals_on
 from moco_det.pretrain import moco
 from moco_det.pretrain.command import prepare_output
 from moco_det.pretrain.trainer import PretrainTrainer
@@ -264,3 +265,22 @@ def tell(trainer, started) -> None:
         return forward(batch)
 
     trainer.method.forward = forward_and_tell
+
+
+@pytest.mark.parametrize("waits", ["trains", "passes on"])
+def test_processes_forked_meanwhile_end_by_the_signal(waits):
+    """As those of a pool, which ends them by SIGTERM and waits for them."""
+    hook = StopOnSignal(save=lambda: None)
+    with passes_signals_on() if waits == "passes on" else contextlib.nullcontext():
+        if waits == "trains":
+            hook.before_train()
+        try:
+            child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+            child.start()
+            child.terminate()
+            child.join(10)
+            assert child.exitcode == -signal.SIGTERM
+        finally:
+            child.kill()
+            if waits == "trains":
+                hook.after_train()
