@@ -1,6 +1,7 @@
 """SIGTERM and SIGUSR1, by which schedulers announce the end: a checkpoint after the step, then exit STOPPED."""
 
 import contextlib
+import functools
 import logging
 import multiprocessing
 import os
@@ -54,20 +55,43 @@ class StopOnSignal(HookBase):
 
 
 def only_here(act: Callable[[int], None]) -> Callable:
-    """A handler of this process. In processes that are forked from it, and inherit it, the signal ends them.
+    """A handler of this process that the processes which it forks do not inherit: there the signal ends them.
 
     Else nothing could end them: detectron2 reads Cityscapes by a pool of processes, which it ends by SIGTERM.
     """
-    owner = os.getpid()
+    _watch_forks()
 
     def handle(number: int, frame) -> None:
-        if os.getpid() == owner:
-            act(number)
-        else:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+        act(number)
 
+    handle.only_here = True
     return handle
+
+
+@functools.cache
+def _watch_forks() -> None:
+    os.register_at_fork(
+        before=_hold_signals, after_in_parent=_let_signals_in, after_in_child=_forget_handlers
+    )
+
+
+_masks = threading.local()  # of the thread that forks
+
+
+def _hold_signals() -> None:
+    # Python drops a signal that comes to a child before it is set up.
+    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def _let_signals_in() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
+
+
+def _forget_handlers() -> None:
+    for number in SIGNALS:
+        if getattr(signal.getsignal(number), "only_here", False):
+            signal.signal(number, signal.SIG_DFL)
+    _let_signals_in()
 
 
 def ignore_stop_signals(_worker: int = 0) -> None:
