@@ -22,8 +22,7 @@ def prepare_run_folder(cfg, resume: bool) -> None:
     changes = check_output(cfg, resume)
     comm.synchronize()
     os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="moco_det")
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="fvcore")
+    log_to(cfg.OUTPUT_DIR, "moco_det", "fvcore")
     for change in changes:
         logger.warning(f"--resume: {change}; the epochs to come follow the new schedule")
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
@@ -34,6 +33,13 @@ def prepare_run_folder(cfg, resume: bool) -> None:
             logger.info(f"Removed {name}, which an earlier process left half-written")
         with appears_whole(os.path.join(cfg.OUTPUT_DIR, "config.yaml")) as temporary:
             temporary.write_text(cfg.dump())
+
+
+def log_to(output: str, *names: str) -> None:
+    """Let these loggers write to ``output/log.txt`` (of this rank), and on rank 0 to the screen."""
+    for name in names:
+        # detectron2 remembers by name which folders it has opened; a relative name can come to mean another.
+        setup_logger(os.path.abspath(output), distributed_rank=comm.get_rank(), name=name)
 
 
 def check_output(cfg, resume: bool) -> list[str]:

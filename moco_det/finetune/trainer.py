@@ -20,7 +20,6 @@ from detectron2.data import (
 from detectron2.engine import DefaultTrainer, default_argument_parser, default_setup, hooks
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 
 from moco_det.agreement import check_agreement, settings_and_code
 from moco_det.cli import (
@@ -57,6 +56,7 @@ from moco_det.finetune.weights_check import (
 from moco_det.interruption import StopOnSignal
 from moco_det.model_zoo import get_config_file, recipe_name
 from moco_det.progress import ProgressBar
+from moco_det.run_folder import log_to
 from moco_det.run_record import FILE_NAME as RECORD
 from moco_det.run_record import write_run_record
 from moco_det.seeding import keyed_seed
@@ -274,14 +274,10 @@ def _settle_seed(cfg: CfgNode, args: argparse.Namespace) -> None:
         cfg.SEED = random.SystemRandom().randrange(2**31)
 
 
-def _setup_logger(cfg: CfgNode) -> None:
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="moco_det")
-
-
 def _work(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
     """What each process does."""
     check_agreement(settings_and_code(cfg))
-    _setup_logger(cfg)
+    log_to(cfg.OUTPUT_DIR, "moco_det")
     default_setup(cfg, args)
     if cfg.MODEL.WEIGHTS and not resumes(cfg, args):
         check_preprocessing(cfg, read_weights(cfg.MODEL.WEIGHTS), init)  # again, for the log

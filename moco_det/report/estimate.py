@@ -8,7 +8,7 @@ from pathlib import Path
 from moco_det.report.benchmark_plan import Planned
 from moco_det.report.document import Table, terminal_table
 from moco_det.report.runs import Run, find_runs
-from moco_det.report.zoo import load_results
+from moco_det.report.zoo import load_all_results
 from moco_det.run_record import FILE_NAME
 
 
@@ -40,7 +40,7 @@ def describe_plan(planned: Sequence[Planned], output: Path, results: str | os.Pa
 
 
 def _finished(output: Path, results: str | os.PathLike) -> list[Run]:
-    kept = [run for suite in sorted(Path(results).glob("*/")) for run in load_results(results, suite.name)]
+    kept = load_all_results(results)
     own = find_runs([output])[0] if any(output.rglob(FILE_NAME)) else []
     here = {run.machine for run in own}
     return own + [run for run in kept if not here or run.machine in here]

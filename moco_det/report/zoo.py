@@ -36,7 +36,7 @@ from moco_det.tasks import METRICS
 KEPT_CURVES = (*(name for name in METRICS if not name.endswith("75")), "knn_accuracy", "pretext_accuracy")
 ABLATION_SUITE = "ablations"
 EMPTY = "Not measured yet."
-SPEED_SUITE = "speed"
+SPEED_SUITE = "speed"  # measurements of a machine, not runs
 KINDS = ("results", "summary", "paper", "ablation", "speed")
 MARKER = re.compile(r"^<!-- (/?)([\w-]+):([\w-]+) -->$", re.MULTILINE)
 
@@ -53,10 +53,13 @@ def save_results(runs: Sequence[Run], results: str | os.PathLike, suite: str) ->
     """Write ``results/suite/<id>.json`` for each run: its record and its evaluated curves.
 
     Raises:
-        ValueError: the suite's name is not letters, digits, ``-`` and ``_``; or the folder cannot be written.
+        ValueError: the suite's name is not letters, digits, ``-`` and ``_``, or is ``speed``, which holds what
+            tools/benchmark_speed.py measured; or the folder cannot be written.
     """
-    if not re.fullmatch(r"[\w-]+", suite):
-        raise ValueError(f"--suite takes a name of letters, digits, '-' and '_'; found {suite!r}")
+    if not re.fullmatch(r"[\w-]+", suite) or suite == SPEED_SUITE:
+        raise ValueError(
+            f"--suite takes a name of letters, digits, '-' and '_', other than {SPEED_SUITE!r}; found {suite!r}"
+        )
     folder = Path(results, suite)
     paths = []
     try:
@@ -89,6 +92,12 @@ def load_results(results: str | os.PathLike, suite: str) -> list[Run]:
             raise ValueError(f"{path} is not a kept run ({error!r}); write it again with --suite") from error
         runs.append(run_from_record(record, curves, path.with_suffix("")))
     return runs
+
+
+def load_all_results(results: str | os.PathLike) -> list[Run]:
+    """The kept runs of all suites, see :func:`load_results`."""
+    suites = sorted(folder.name for folder in Path(results).glob("*/") if folder.name != SPEED_SUITE)
+    return [run for suite in suites for run in load_results(results, suite)]
 
 
 def results_table(runs: Sequence[Run], commands: bool = True) -> str:

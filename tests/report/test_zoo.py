@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from moco_det.report.runs import read_run
-from moco_det.report.zoo import load_results, paper_table, render, results_table, save_results, update_tables
+from moco_det.report.zoo import (
+    load_all_results,
+    load_results,
+    paper_table,
+    render,
+    result_id,
+    results_table,
+    save_results,
+    update_tables,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 EMPTY = "<!-- results:photos -->\nold\n<!-- /results:photos -->"
@@ -124,8 +133,17 @@ def test_broken_result_and_bad_suite_name_are_refused(tmp_path, runs):
     (tmp_path / "s" / "x.json").write_text(json.dumps(runs[0].record))
     with pytest.raises(ValueError, match="is not a kept run"):
         load_results(tmp_path, "s")
-    with pytest.raises(ValueError, match="--suite takes a name"):
-        save_results(runs, tmp_path, "../elsewhere")
+    for name in ("../elsewhere", "speed"):
+        with pytest.raises(ValueError, match="--suite takes a name"):
+            save_results(runs, tmp_path, name)
+
+
+def test_measurements_of_a_machine_are_no_runs(tmp_path, runs):
+    save_results(runs[:1], tmp_path, "a")
+    save_results(runs[1:], tmp_path, "b")
+    (tmp_path / "speed").mkdir()
+    (tmp_path / "speed" / "gpu.json").write_text("{}")
+    assert sorted(map(result_id, load_all_results(tmp_path))) == sorted(map(result_id, runs))
 
 
 def test_paper_table_has_the_printed_numbers():
