@@ -38,14 +38,15 @@ def test_value_by_hand():
     assert loss.item() == pytest.approx(by_hand, abs=1e-6)
 
 
-def test_equals_cross_entropy_and_its_gradient_at_the_temperature_of_v1():
-    """Large logits (1 / 0.07) neither overflow nor change the gradient."""
+@pytest.mark.parametrize("count", [6, 70])
+def test_equals_cross_entropy_and_its_gradient_at_the_temperature_of_v1(count):
+    """Large logits (1 / 0.07) neither overflow nor change the gradient; 70 queries are more than are taken at a time."""
     generator = torch.Generator().manual_seed(1)
-    positive = torch.rand(6, generator=generator, dtype=torch.float64).requires_grad_()
-    negatives = torch.rand(6, 50, generator=generator, dtype=torch.float64).requires_grad_()
+    positive = torch.rand(count, generator=generator, dtype=torch.float64).requires_grad_()
+    negatives = torch.rand(count, 50, generator=generator, dtype=torch.float64).requires_grad_()
     loss = info_nce(positive, negatives, 0.07)
     logits = torch.cat([positive[:, None], negatives], dim=1) / 0.07
-    expected = torch.nn.functional.cross_entropy(logits, torch.zeros(6, dtype=torch.long))
+    expected = torch.nn.functional.cross_entropy(logits, torch.zeros(count, dtype=torch.long))
     assert loss.item() == pytest.approx(expected.item(), abs=1e-12)
     for ours, theirs in zip(
         torch.autograd.grad(loss, (positive, negatives)),
