@@ -40,7 +40,7 @@ def test_value_by_hand():
 
 @pytest.mark.parametrize("count", [6, 70])
 def test_equals_cross_entropy_and_its_gradient_at_the_temperature_of_v1(count):
-    """Large logits (1 / 0.07) neither overflow nor change the gradient. 70 queries: more than are taken at once."""
+    """Large logits (1 / 0.07) neither overflow nor change the gradient; 70 queries are more than a chunk."""
     generator = torch.Generator().manual_seed(1)
     positive = torch.rand(count, generator=generator, dtype=torch.float64).requires_grad_()
     negatives = torch.rand(count, 50, generator=generator, dtype=torch.float64).requires_grad_()
