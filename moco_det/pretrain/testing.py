@@ -97,6 +97,13 @@ def random_batch(iteration: int, count: int = 8, size: int = 9) -> dict:
     return {"query": views[0], "key": views[1], "index": index, "epoch": 0, "iteration": iteration}
 
 
+def random_multi_crop_batch(iteration: int, epoch: int = 1) -> dict:
+    """Two large crops and two small ones of 8 images."""
+    small = random_batch(100 + iteration, size=7)
+    crops = torch.stack([small["query"], small["key"]], dim=1)  # 8x2x3x7x7
+    return {**random_batch(iteration), "small": crops, "epoch": epoch}
+
+
 def take_steps(
     model: PretrainMethod, steps: int = 2, lr: float = 0.01, batch: Callable[[int], dict] = random_batch
 ) -> tuple[list[float], dict[str, Tensor]]:

@@ -10,19 +10,20 @@ from torch.nn import functional as F
 from moco_det.pretrain.losses import info_nce
 from moco_det.pretrain.moco import MoCo
 from moco_det.pretrain.multi_crop import crops
-from moco_det.pretrain.testing import assert_one_algorithm, by_groups, random_batch, take_steps, train
+from moco_det.pretrain.testing import (
+    assert_one_algorithm,
+    by_groups,
+    random_multi_crop_batch,
+    take_steps,
+    train,
+)
 from moco_det.testing import run_processes, tiny_pretrain_config, write_random_images
 
 SETTING = "symmetric queue"
 
 
-def make_batch(iteration):
-    small = random_batch(50 + iteration, size=7)
-    return {**random_batch(iteration), "small": torch.stack([small["query"], small["key"]], dim=1)}
-
-
 def plain_batch(iteration):
-    batch = make_batch(iteration)
+    batch = random_multi_crop_batch(iteration)
     del batch["small"]
     return batch
 
@@ -30,7 +31,7 @@ def plain_batch(iteration):
 @pytest.mark.parametrize("setting", ["queue", SETTING])
 def test_the_loss_is_the_mean_over_large_and_small_queries(setting):
     """Each with the keys of the large crop, or in both orders with the keys of either one."""
-    model, batch = make_model(setting), make_batch(0)
+    model, batch = make_model(setting), random_multi_crop_batch(0)
     model.shuffle_bn = False
     for parameter in model.encoder_q.parameters():  # else both encoders are the same
         parameter.data *= 1.1
@@ -51,19 +52,19 @@ def test_the_loss_is_the_mean_over_large_and_small_queries(setting):
 
 def test_the_queue_takes_no_small_crop():
     with_small, without = make_model(SETTING), make_model(SETTING)
-    with_small(make_batch(0)), without(plain_batch(0))
+    with_small(random_multi_crop_batch(0)), without(plain_batch(0))
     torch.testing.assert_close(with_small.dictionary.keys, without.dictionary.keys)
     assert with_small.dictionary.num_real == 16
 
 
 def test_micro_batches_make_the_step_of_the_whole_batch():
     with mock.patch.dict(SETTINGS, {"parts": {"DICTIONARY": "queue", "ACCUMULATE": 2, "BN_GROUP_SIZE": 4}}):
-        parts = take_steps(make_model("parts"), batch=make_batch)
-    assert_one_algorithm(take_steps(make_model("queue"), batch=make_batch), [parts])
+        parts = take_steps(make_model("parts"), batch=random_multi_crop_batch)
+    assert_one_algorithm(take_steps(make_model("queue"), batch=random_multi_crop_batch), [parts])
 
 
 def steps_of_this_rank():
-    return take_steps(make_model(SETTING), batch=make_batch)
+    return take_steps(make_model(SETTING), batch=random_multi_crop_batch)
 
 
 def test_two_processes_train_what_one_trains():

@@ -12,7 +12,7 @@ from moco_det.pretrain.testing import (
     SmallEncoder,
     assert_one_algorithm,
     assert_resumes,
-    random_batch,
+    random_multi_crop_batch,
     take_steps,
     tiny_method_config,
     train,
@@ -37,16 +37,6 @@ def make_model(group=4, **changes):
     return DINO(encoder=encoder, **{**settings, **changes}).double().train()
 
 
-def make_batch(iteration, epoch=1):
-    """Two large crops and two small ones of 8 images."""
-    small = random_batch(100 + iteration, size=7)
-    return {
-        **random_batch(iteration),
-        "small": torch.stack([small["query"], small["key"]], dim=1),
-        "epoch": epoch,
-    }
-
-
 def outputs_by_hand(encoder, images):
     encoder = copy.deepcopy(encoder)
     z = encoder((images.double() - 120) / 60)
@@ -60,7 +50,7 @@ def test_steps_are_those_of_algorithm_1():
     optimizer = torch.optim.SGD(model.parameter_groups(), lr=0.5)
     center = torch.zeros(OUT, dtype=torch.float64)
     for iteration in range(3):
-        batch = make_batch(iteration)
+        batch = random_multi_crop_batch(iteration)
         crops = [batch["query"], batch["key"], *batch["small"].unbind(1)]
         teacher = [outputs_by_hand(model.encoder_k, crop).detach() for crop in crops[:2]]
         student = [outputs_by_hand(model.encoder_q, crop).detach() for crop in crops]
@@ -86,29 +76,35 @@ def test_the_last_layer_is_frozen_in_the_first_epoch():
     for epoch, moved in ((0, False), (1, True)):
         model = make_model()
         start = model.encoder_q.fc.last_layer.weight.detach().clone()
-        take_steps(model, lr=0.5, batch=lambda iteration, epoch=epoch: make_batch(iteration, epoch))
+        take_steps(
+            model, lr=0.5, batch=lambda iteration, epoch=epoch: random_multi_crop_batch(iteration, epoch)
+        )
         assert torch.equal(model.encoder_q.fc.last_layer.weight, start) != moved
 
 
 def test_the_length_of_the_last_layers_rows_says_nothing():
     model = make_model()
-    expected = float(model(make_batch(0))["loss_distillation"].detach())
+    expected = float(model(random_multi_crop_batch(0))["loss_distillation"].detach())
     model = make_model()
     model.encoder_q.fc.last_layer.weight.data *= torch.linspace(0.5, 3, OUT)[:, None]
-    assert float(model(make_batch(0))["loss_distillation"].detach()) == pytest.approx(expected, rel=1e-12)
+    assert float(model(random_multi_crop_batch(0))["loss_distillation"].detach()) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_micro_batches_make_the_step_of_the_whole_batch():
-    whole, parts = (take_steps(make_model(accumulate=count), steps=3, batch=make_batch) for count in (1, 2))
+    whole, parts = (
+        take_steps(make_model(accumulate=count), steps=3, batch=random_multi_crop_batch) for count in (1, 2)
+    )
     assert_one_algorithm(whole, [parts])
 
 
 def steps_of_this_rank(group):
-    return take_steps(make_model(group), steps=3, batch=make_batch)
+    return take_steps(make_model(group), steps=3, batch=random_multi_crop_batch)
 
 
 def test_two_processes_train_what_one_trains():
-    one = take_steps(make_model(8), steps=3, batch=make_batch)
+    one = take_steps(make_model(8), steps=3, batch=random_multi_crop_batch)
     assert_one_algorithm(one, run_processes(steps_of_this_rank, 2, 8))
 
 

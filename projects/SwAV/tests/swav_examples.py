@@ -5,7 +5,7 @@ import copy
 import torch
 
 from moco_det.pretrain.heads import mlp
-from moco_det.pretrain.testing import SmallEncoder, random_batch, tiny_method_config
+from moco_det.pretrain.testing import SmallEncoder, tiny_method_config
 from moco_det.testing import REPOSITORY
 from moco_swav import add_swav_config
 from moco_swav.swav import SwAV
@@ -37,16 +37,6 @@ def make_model(group=4, **changes):
     }
     encoder = SmallEncoder(group, mlp((SmallEncoder.WIDTH, 8, DIM), group))
     return SwAV(encoder=encoder, **{**settings, **changes}).double().train()
-
-
-def make_batch(iteration, epoch=1):
-    """Two large crops and two small ones of 8 images."""
-    small = random_batch(100 + iteration, size=7)
-    return {
-        **random_batch(iteration),
-        "small": torch.stack([small["query"], small["key"]], dim=1),
-        "epoch": epoch,
-    }
 
 
 def embed_by_hand(model, images):

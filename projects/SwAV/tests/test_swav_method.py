@@ -2,12 +2,18 @@
 
 import pytest
 import torch
-from swav_examples import PROTOTYPES, QUEUE, RECIPES, embed_by_hand, make_batch, make_model, tiny_config
+from swav_examples import PROTOTYPES, QUEUE, RECIPES, embed_by_hand, make_model, tiny_config
 from test_swav_losses import loss_by_loops, sinkhorn_by_loops
 
 from moco_det.config import get_cfg, merge_config
 from moco_det.convert.command import main as convert
-from moco_det.pretrain.testing import assert_one_algorithm, assert_resumes, take_steps, train
+from moco_det.pretrain.testing import (
+    assert_one_algorithm,
+    assert_resumes,
+    random_multi_crop_batch,
+    take_steps,
+    train,
+)
 from moco_det.testing import run_processes, write_random_images
 from moco_swav import add_swav_config
 from moco_swav.swav import SwAV
@@ -16,13 +22,13 @@ from moco_swav.swav import SwAV
 def test_a_step_is_the_papers_with_all_crops_and_a_full_queue():
     model = make_model(queue_size=QUEUE)
     for iteration in (0, 1):  # 16 embeddings of each large view
-        model(make_batch(iteration))
+        model(random_multi_crop_batch(iteration))
     kept = [[], []]
     for iteration in (0, 1):
-        batch = make_batch(iteration)
+        batch = random_multi_crop_batch(iteration)
         for view, name in enumerate(("query", "key")):
             kept[view].append(embed_by_hand(model, batch[name]))
-    batch = make_batch(2)
+    batch = random_multi_crop_batch(2)
     crops = [batch["query"], batch["key"], batch["small"][:, 0], batch["small"][:, 1]]
     prototypes = model.prototypes.weight / model.prototypes.weight.norm(dim=1, keepdim=True)
     scores = [embed_by_hand(model, crop) @ prototypes.T for crop in crops]
@@ -38,17 +44,20 @@ def test_a_queue_takes_part_when_it_is_full_and_keeps_each_view_apart():
     with_queue, without = make_model(queue_size=QUEUE), make_model()
     same = []
     for iteration in range(3):
-        losses = [float(m(make_batch(iteration))["loss_swapped"].detach()) for m in (with_queue, without)]
+        losses = [
+            float(m(random_multi_crop_batch(iteration))["loss_swapped"].detach())
+            for m in (with_queue, without)
+        ]
         same.append(losses[0] == losses[1])
     assert same == [True, True, False]
     keys = [queue.keys.T for queue in with_queue.queues]
     for view, name in enumerate(("query", "key")):
-        z = embed_by_hand(with_queue, make_batch(2)[name])
+        z = embed_by_hand(with_queue, random_multi_crop_batch(2)[name])
         torch.testing.assert_close(keys[view][:8], z)  # the queue wrapped
     waiting = make_model(queue_size=QUEUE, queue_start_epoch=2)
-    waiting(make_batch(0, epoch=1))
+    waiting(random_multi_crop_batch(0, epoch=1))
     assert waiting.queues[0].num_real == 0
-    waiting(make_batch(0, epoch=2))
+    waiting(random_multi_crop_batch(0, epoch=2))
     assert waiting.queues[0].num_real == 8
 
 
@@ -56,8 +65,8 @@ def test_a_queue_takes_part_when_it_is_full_and_keeps_each_view_apart():
 def test_prototypes_are_frozen_in_the_first_epoch_and_lie_on_the_sphere(epoch, moved):
     model = make_model()
     start = torch.nn.functional.normalize(model.prototypes.weight.detach(), dim=1)
-    take_steps(model, lr=0.5, batch=lambda iteration: make_batch(iteration, epoch))
-    model(make_batch(9))
+    take_steps(model, lr=0.5, batch=lambda iteration: random_multi_crop_batch(iteration, epoch))
+    model(random_multi_crop_batch(9))
     torch.testing.assert_close(model.prototypes.weight.norm(dim=1), torch.ones(PROTOTYPES).double())
     assert torch.allclose(model.prototypes.weight, start) != moved
 
@@ -65,7 +74,7 @@ def test_prototypes_are_frozen_in_the_first_epoch_and_lie_on_the_sphere(epoch, m
 def test_no_gradient_flows_through_the_codes():
     """With one crop's prediction alone, the gradient must be that of fixed codes."""
     model = make_model()
-    batch = {name: value for name, value in make_batch(0).items() if name != "small"}
+    batch = {name: value for name, value in random_multi_crop_batch(0).items() if name != "small"}
     model(batch)["loss_swapped"].backward()
     gradient = model.prototypes.weight.grad.clone()
     prototypes = model.prototypes.weight.detach().requires_grad_()
@@ -77,12 +86,12 @@ def test_no_gradient_flows_through_the_codes():
 
 
 def steps_of_this_rank(group):
-    return take_steps(make_model(group, queue_size=QUEUE), steps=4, batch=make_batch)
+    return take_steps(make_model(group, queue_size=QUEUE), steps=4, batch=random_multi_crop_batch)
 
 
 def test_two_processes_train_what_one_trains():
     """With batch norm over the whole batch, a full queue and trained prototypes."""
-    one = take_steps(make_model(8, queue_size=QUEUE), steps=4, batch=make_batch)
+    one = take_steps(make_model(8, queue_size=QUEUE), steps=4, batch=random_multi_crop_batch)
     assert_one_algorithm(one, run_processes(steps_of_this_rank, 2, 8))
 
 
