@@ -1,13 +1,13 @@
 """results/ and the tables generated from it."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
 
 from moco_det.report.runs import read_run
 from moco_det.report.zoo import (
+    MARKER,
     load_all_results,
     load_results,
     paper_table,
@@ -156,11 +156,16 @@ def test_paper_table_has_the_printed_numbers():
 
 
 @pytest.mark.parametrize(
-    "document", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda path: path.name
+    "document",
+    [
+        path
+        for folder in ("*.md", "docs/*.md", "projects/**/*.md")
+        for path in sorted(ROOT.glob(folder))
+        if MARKER.search(path.read_text(encoding="utf-8"))
+    ],
+    ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_committed_tables_are_those_of_the_files(document):
     text = document.read_text(encoding="utf-8")
-    if not re.search("<!-- (results|summary|paper|ablation):", text):
-        return
-    message = f"run: tools/make_report.py --update-tables {document.name}"
+    message = f"run: tools/make_report.py --update-tables {document.relative_to(ROOT)}"
     assert render(text, ROOT / "results", document.name) == text, message
