@@ -38,8 +38,8 @@ class PretrainMethod(nn.Module):
 
     # Keys of the core below MODEL that the method reads, besides its own node, or beginnings of keys up to a dot.
     uses: ClassVar[tuple[str, ...]] = SHARED_KEYS
-    # Learning rate of the method's paper for a batch of 256 images, in proportion for others; None: it gives none.
-    lr_for_256: ClassVar[float | None] = None
+    # The paper's SOLVER.OPTIMIZER and its learning rate for a batch of 256 images, in proportion for others.
+    linear_rule: ClassVar[tuple[str, float] | None] = None
     # Whether it takes the small views of INPUT.VIEWS.SMALL_CROPS: ``batch["small"]``, uint8 (n, V, 3, s, s);
     # else that setting is refused.
     uses_small_crops: ClassVar[bool] = False

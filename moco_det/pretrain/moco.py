@@ -73,7 +73,7 @@ class MoCo(PretrainMethod):
 
     uses = ("MODEL.MOCO",)
     uses_small_crops = True
-    lr_for_256 = 0.03  # MoCo v1, section 4
+    linear_rule = ("SGD", 0.03)  # MoCo v1, section 4
 
     @configurable
     def __init__(

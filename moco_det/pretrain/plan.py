@@ -106,7 +106,7 @@ def method_rows(facts: Facts) -> list[Row]:
     rule = ""
     if facts.linear_lr is not None:
         rule = (
-            f"; the linear rule, {facts.method.lr_for_256} x {facts.batch} / {LINEAR_BATCH}, gives "
+            f"; the linear rule, {facts.method.linear_rule[1]} x {facts.batch} / {LINEAR_BATCH}, gives "
             f"{facts.linear_lr:.4g}"
         )
     return [

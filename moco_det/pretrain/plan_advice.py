@@ -39,7 +39,7 @@ def learning_rate_off(facts: Facts) -> Advice | None:
     found, linear = facts.cfg.SOLVER.BASE_LR, facts.linear_lr
     if linear is None or 0.5 <= found / linear <= 2:
         return None
-    why = f"the paper's rule is {facts.method.lr_for_256} for {LINEAR_BATCH} images, in proportion for others"
+    why = f"the paper's rule is {facts.method.linear_rule[1]} for {LINEAR_BATCH} images, in proportion for others"
     if facts.is_moco:
         why += (
             " (0.015 for 128 gave similar results: official README; 0.12 for 1024: the paper). In this project "

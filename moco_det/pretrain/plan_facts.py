@@ -105,9 +105,9 @@ class Facts:
 
     @property
     def linear_lr(self) -> float | None:
-        """The learning rate that the linear rule of the method's paper gives for this batch size."""
-        rate = self.method.lr_for_256
-        return None if rate is None else rate * self.batch / LINEAR_BATCH
+        """What the linear rule of the paper gives for this batch size; None: it is not for this optimizer."""
+        optimizer, rate = self.method.linear_rule or (None, None)
+        return rate * self.batch / LINEAR_BATCH if optimizer == self.cfg.SOLVER.OPTIMIZER else None
 
     @property
     def queue(self) -> int:

@@ -79,6 +79,7 @@ def test_numbers_of_fewer_images():
     assert facts.seconds == 750.0
     assert facts_of(images=2560, start=1500, trial=MEASURED).seconds == 125.0  # 500 of 2000 steps are left
     assert facts_of("MODEL.MOCO.NORM", "SyncBN").group == 256
+    assert facts_of("SOLVER.OPTIMIZER", "LARS").linear_lr is None  # the rule is for SGD
 
 
 def test_share_of_queries_that_meet_an_older_key_of_their_own_image():

@@ -33,7 +33,7 @@ def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:
 class BYOL(PretrainMethod):
     """The online network predicts what the target network, its moving average, makes of the other view."""
 
-    lr_for_256 = 0.2  # section 3.3
+    linear_rule = ("LARS", 0.2)  # section 3.3
 
     @configurable
     def __init__(self, *, encoder: ResNet, predictor: nn.Module, momentum: float, **common):

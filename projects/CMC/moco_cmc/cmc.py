@@ -47,7 +47,7 @@ class CMC(PretrainMethod):
         "MODEL.CMC",
         *(f"MODEL.MOCO.{key}" for key in ("DIM", "QUEUE_SIZE", "MOMENTUM", "TEMPERATURE", "SHUFFLE_BN")),
     )
-    lr_for_256 = 0.03  # the authors' code
+    linear_rule = ("SGD", 0.03)  # the authors' code
 
     @configurable
     def __init__(

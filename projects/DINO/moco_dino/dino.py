@@ -36,7 +36,7 @@ class DINO(PretrainMethod):
     uses = (*SHARED_KEYS, "MODEL.DINO")
     uses_small_crops = True
     result = "key"
-    lr_for_256 = 0.03  # the authors' command for ResNet-50
+    linear_rule = ("SGD", 0.03)  # the authors' command for ResNet-50
 
     @configurable
     def __init__(

@@ -160,5 +160,5 @@ def test_the_recipe_has_the_authors_values():
     assert (views.SMALL_CROPS, views.SMALL_SIZE, views.RECIPE) == (8, 96, "byol")
     assert tuple(views.CROP_SCALE) == (0.14, 1.0) and tuple(views.SMALL_CROP_SCALE) == (0.05, 0.14)
     assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.WEIGHT_DECAY) == (512, 0.06, 1e-4)
-    assert solver.BASE_LR == DINO.lr_for_256 * solver.IMS_PER_BATCH / 256
+    assert solver.BASE_LR == DINO.linear_rule[1] * solver.IMS_PER_BATCH / 256
     DINO.check_config(cfg, ranks=8)

@@ -66,7 +66,7 @@ class DenseCL(PretrainMethod):
         "MODEL.DENSECL",
         *(f"MODEL.MOCO.{key}" for key in ("DIM", "QUEUE_SIZE", "MOMENTUM", "TEMPERATURE", "SHUFFLE_BN")),
     )
-    lr_for_256 = 0.03  # section 4.1, for ImageNet
+    linear_rule = ("SGD", 0.03)  # section 4.1, for ImageNet
 
     @configurable
     def __init__(

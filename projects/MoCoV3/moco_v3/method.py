@@ -24,7 +24,7 @@ from moco_det.schedule import cosine_momentum
 class MoCoV3(PretrainMethod):
     """The keys of the batch itself, of a moving-average encoder, for the queries of a predictor; no queue."""
 
-    lr_for_256 = 0.6  # official code, ResNet-50 for 100 epochs; 0.3 for longer runs
+    linear_rule = ("LARS", 0.6)  # official code, ResNet-50 for 100 epochs; 0.3 for longer runs
 
     @configurable
     def __init__(

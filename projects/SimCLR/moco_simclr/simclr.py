@@ -39,7 +39,7 @@ def nt_xent_logits(anchors: Tensor, others: Tensor, same: Tensor, own: Tensor, t
 class SimCLR(PretrainMethod):
     """Each view is told apart from the 2N - 2 views of the other images of the global batch, with NT-Xent."""
 
-    lr_for_256 = 0.3  # section 2.2
+    linear_rule = ("LARS", 0.3)  # section 2.2
 
     @configurable
     def __init__(self, *, encoder: ResNet, temperature: float, **common):

@@ -30,7 +30,7 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
 class SimSiam(PretrainMethod):
     """One encoder and a predictor, neither negatives nor momentum; a stopped gradient prevents the collapse."""
 
-    lr_for_256 = 0.05  # section 3
+    linear_rule = ("SGD", 0.05)  # section 3
 
     @configurable
     def __init__(self, *, encoder: ResNet, predictor: nn.Module, fix_predictor_lr: bool = True, **common):

@@ -33,7 +33,7 @@ class SwAV(PretrainMethod):
 
     uses = (*SHARED_KEYS, "MODEL.SWAV")
     uses_small_crops = True
-    lr_for_256 = 0.3  # 4.8 for 4096 (appendix A); with batches of 256 the paper has 0.6
+    linear_rule = ("LARS", 0.3)  # 4.8 for 4096 (appendix A); with batches of 256 the paper has 0.6
 
     @configurable
     def __init__(
