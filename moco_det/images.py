@@ -2,11 +2,13 @@
 
 import contextlib
 import difflib
+import functools
 import io
 import itertools
 import os
 import stat
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -85,6 +87,20 @@ def find_images(where: str) -> list[str]:
 def shown(path: str) -> str:
     """A path as it is, and a place in a shard as ``shard.tar/member``."""
     return str(shards.parse(path)) if shards.is_place(path) else path
+
+
+def entry_of(name: str) -> str:
+    """The path that :func:`shown` shows as ``name``: what is named as a member of a shard is looked up in it."""
+    for parent in Path(name).parents:
+        if parent.suffix.lower() == shards.EXTENSION and parent.is_file():
+            with contextlib.suppress(ValueError):  # there is no image in it
+                return _entries(str(parent)).get(name, name)
+    return name
+
+
+@functools.lru_cache
+def _entries(shard: str) -> dict[str, str]:
+    return {shown(path): path for path in shards.find_members([shard], EXTENSIONS)}
 
 
 def file_of(path: str) -> str:

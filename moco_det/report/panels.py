@@ -10,6 +10,7 @@ import matplotlib
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from moco_det.images import UnreadableImage, decode_rgb, entry_of
 from moco_det.report.figures import STYLE, WIDTH, new_figure, to_png
 from moco_det.report.rows import Row
 from moco_det.report.runs import Run
@@ -44,10 +45,10 @@ def read_list(path: Path) -> list[dict]:
 
 
 def open_image(name: str, folder: Path) -> Image.Image | None:
-    """The image at ``name``, absolute or relative to the run or the working folder; None if none can be read."""
-    for path in (Path(name), folder / name):
-        with contextlib.suppress(OSError):
-            return Image.open(path).convert("RGB")
+    """The image at ``name``, in a shard or not, absolute or relative to the run or the working folder; or None."""
+    for path in (name, str(folder / name)):
+        with contextlib.suppress(UnreadableImage):
+            return decode_rgb(entry_of(path))
     return None
 
 

@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from moco_det.report.figures import mean_and_band
+from moco_det.report.panels import open_image
 from moco_det.report.report import main, write_report
+from moco_det.testing import write_random_images, write_shard
 
 
 @pytest.fixture
@@ -162,3 +164,13 @@ def test_command_line_errors_are_one_sentence(argv, capsys):
         main(argv)
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_images_in_shards_are_shown_too(tmp_path):
+    (image,) = write_random_images(tmp_path / "images", 1)
+    shard = write_shard(tmp_path / "a.tar", {"cat/0.jpg": image.read_bytes()})
+    empty = write_shard(tmp_path / "b.tar", {"readme.txt": b"x"})
+    for name in (f"{shard}/cat/0.jpg", "a.tar/cat/0.jpg", "images/000.jpg"):
+        assert open_image(name, tmp_path).tobytes() == Image.open(image).tobytes()
+    for name in (f"{shard}/cat/1.jpg", shard, f"{empty}/0.jpg", f"{tmp_path}/c.tar/0.jpg"):
+        assert open_image(name, tmp_path) is None
