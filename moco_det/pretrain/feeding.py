@@ -16,11 +16,10 @@ WAITS = 0.1  # share of the time
 QUIET_PERIODS = 50  # of the log, between two warnings
 
 
-def describe_waiting(cfg: CfgNode, data_wait: float, cores: int, processes: int) -> str:
-    """A verdict in words.
+def mends_of_waiting(cfg: CfgNode, cores: int, processes: int) -> list[str]:
+    """What to change when steps wait for images, the easiest first.
 
     Args:
-        data_wait: share of a step's time in which it waits for images.
         cores: of this machine, which its ``processes`` share.
     """
     workers, each = cfg.DATALOADER.NUM_WORKERS, max(cores // processes, 1)
@@ -33,9 +32,20 @@ def describe_waiting(cfg: CfgNode, data_wait: float, cores: int, processes: int)
         mends.append("DATALOADER.PREFETCH 4 if the disk is slow now and then")
     mends.append("images made small once by tools/pack_images.py")
     mends.append("a faster disk" if workers < each else "a faster disk or more cores")
+    return mends
+
+
+def describe_waiting(cfg: CfgNode, data_wait: float, cores: int, processes: int) -> str:
+    """A verdict in words.
+
+    Args:
+        data_wait: share of a step's time in which it waits for images; cores, processes: of
+            :func:`mends_of_waiting`.
+    """
     return (
-        f"DATA WAIT: steps wait for images {data_wait:.0%} of their time ({workers} workers for each of "
-        f"{processes} process{'es'[: 2 * (processes > 1)]} on {cores} cores). In this order: {'; '.join(mends)}"
+        f"DATA WAIT: steps wait for images {data_wait:.0%} of their time ({cfg.DATALOADER.NUM_WORKERS} workers "
+        f"for each of {processes} process{'es'[: 2 * (processes > 1)]} on {cores} cores). In this order: "
+        + "; ".join(mends_of_waiting(cfg, cores, processes))
     )
 
 

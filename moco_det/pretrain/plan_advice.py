@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Callable
 
 from moco_det.files import gib
+from moco_det.pretrain.feeding import WAITS, mends_of_waiting
 from moco_det.pretrain.plan_facts import LINEAR_BATCH, Facts, duration
 from moco_det.views import ViewSettings
 
@@ -17,7 +18,7 @@ PAPER_MOMENTUM = 0.999
 OLD_KEYS = 4  # batches in the queue from which on the age of a key can be told
 LEARNS_LITTLE, KNOWN_TO_WORK = 100_000, 10_000_000  # images drawn, see few_images_drawn
 BLUR_AT_224 = 2.0
-WAITS, FULL = 0.1, 0.9  # shares of time and of memory
+FULL = 0.9  # share of the memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,20 +201,17 @@ def blur_too_strong(facts: Facts) -> Advice | None:
 def waits_for_images(facts: Facts) -> Advice | None:
     if facts.trial is None or facts.trial.data_wait <= WAITS:
         return None
-    workers = max(facts.trial.cores // (facts.ranks // facts.machines), 1)
-    mend = f"DATALOADER.NUM_WORKERS {workers}"
-    if facts.cfg.DATALOADER.NUM_WORKERS >= workers:
-        mend = "put the images on a faster disk, or give the run more cores"
-        if facts.side and facts.side > 2 * facts.cfg.INPUT.VIEWS.SIZE:
-            mend += (
-                f"; or shrink the files: their shorter side is {facts.side} px, views have "
-                f"{facts.cfg.INPUT.VIEWS.SIZE}"
-            )
+    here = facts.ranks // facts.machines
+    first, *others = mends_of_waiting(facts.cfg, facts.trial.cores, here)
+    size = ""
+    if facts.side and facts.side > 2 * facts.cfg.INPUT.VIEWS.SIZE:
+        size = f" The images' shorter side is {facts.side} px, views have {facts.cfg.INPUT.VIEWS.SIZE}."
     return Advice(
         f"a step waits for images {facts.trial.data_wait:.0%} of its time, with "
         f"{facts.cfg.DATALOADER.NUM_WORKERS} workers a process",
-        mend,
-        f"measured just now; {facts.trial.cores} cores are shared by {facts.ranks // facts.machines} processes.",
+        first,
+        f"measured just now; {facts.trial.cores} cores are shared by {here} processes. If that is not enough: "
+        f"{'; '.join(others)}.{size}",
     )
 
 

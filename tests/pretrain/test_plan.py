@@ -228,7 +228,7 @@ CASES = {
     "waits with all workers": (
         rules.waits_for_images,
         facts_of("DATALOADER.NUM_WORKERS", 8, ranks=4, machines=2, side=900, trial=WAITS),
-        r"^put the images on a faster disk.*shorter side is 900 px, views have 224$",
+        r"^DATALOADER.PREFETCH 4 if the disk is slow now and then$",
         facts_of("DATALOADER.NUM_WORKERS", 8),
     ),
     "workers": (
@@ -259,6 +259,15 @@ def test_a_rule_speaks_where_it_should_and_nowhere_else(rule, speaks, says, sile
     assert advice in rules.advise(speaks) and advice.found and advice.why.endswith(".")
     assert rule(silent) is None
     assert {case[0] for case in CASES.values()} == set(rules.RULES)
+
+
+def test_advice_on_waiting_goes_on_to_what_costs_more():
+    slow = facts_of("DATALOADER.NUM_WORKERS", 8, ranks=4, machines=2, side=900, trial=WAITS)
+    why = rules.waits_for_images(slow).why
+    assert (
+        "tools/pack_images.py; a faster disk or more cores. The images' shorter side is 900 px, views have 224."
+        in why
+    )
 
 
 def test_advice_on_epochs_says_what_they_cost():
