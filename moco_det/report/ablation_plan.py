@@ -14,8 +14,6 @@ from detectron2.config import CfgNode
 
 from moco_det.config import get_cfg, merge_config
 from moco_det.model_zoo import get_config_file
-from moco_det.pretrain.command import argument_parser
-from moco_det.pretrain.settings import build_config
 from moco_det.report.ablation_points import ABLATIONS, CLASSIFIERS, Point
 from moco_det.report.run_options import check_options
 from moco_det.run_record import COMMIT
@@ -98,9 +96,6 @@ def plan_ablations(
         seeds: how many; they are 1, 2, …
         images: unlabelled images, a folder or a list file; classes: the labelled set that judges.
         options: KEY VALUE pairs for every pre-training, over those of the points.
-
-    Raises:
-        ValueError: there are no such images, or pre-training of a point would refuse its settings.
     """
     check_options(options)
     shown = {"images": fingerprint_images(images), "classes": fingerprint_images(classes)}
@@ -121,19 +116,8 @@ def plan_ablations(
                 **shown,
             }
             run = AblationRun(point_name(point), point.recipe, own, seed, classifier, fingerprint)
-            if seed == 1:
-                _check_settings(run, images, classes)
             runs.setdefault(run.folder, run)
     return list(runs.values())
-
-
-def _check_settings(run: AblationRun, images: Path, classes: Path) -> None:
-    """Refuse now what the run itself would refuse, after others have run."""
-    words = _pretrain_words(run, images, classes, ("--num-gpus", "0"))
-    try:
-        build_config(argument_parser().parse_args(words))
-    except ValueError as error:
-        raise ValueError(f"{run.name}: {error}") from error
 
 
 def _digest(text: str) -> str:
@@ -171,12 +155,6 @@ def fingerprint_images(images: Path) -> str:
     return digest.hexdigest()[:12]
 
 
-def _pretrain_words(run: AblationRun, images: Path, classes: Path, flags: Sequence[str]) -> tuple[str, ...]:
-    """Arguments of tools/pretrain_moco.py, without where it writes."""
-    recipe = ("--config-file", f"configs/{run.recipe}.yaml", "--images", str(images), *flags)
-    return (*recipe, "TEST.KNN.IMAGES", str(classes), *run.options, "SEED", str(run.seed))
-
-
 def chain_of(
     run: AblationRun, output: Path, images: Path, classes: Path, flags: Sequence[str]
 ) -> tuple[Step, ...]:
@@ -188,10 +166,11 @@ def chain_of(
     folder = output / run.folder
     pretrained, judged = folder / "pretrain", folder / "classify"
     tool, seed = str(REPOSITORY / "tools") + "/", ("SEED", str(run.seed))
-    words = _pretrain_words(run, images, classes, ("--resume", *flags))
+    knn = ("TEST.KNN.IMAGES", str(classes), *run.options, *seed, "OUTPUT_DIR", str(pretrained))
     pretrain = Step(
         f"pre-train {run.name}, seed {run.seed}",
-        (tool + "pretrain_moco.py", *words, "OUTPUT_DIR", str(pretrained)),
+        (tool + "pretrain_moco.py", "--config-file", f"configs/{run.recipe}.yaml", "--images", str(images))
+        + ("--resume", *flags, *knn),
         pretrained / RECORD,
         alongside=True,
     )

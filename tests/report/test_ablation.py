@@ -258,10 +258,6 @@ def test_a_dry_run_starts_nothing(words, tmp_path, capsys):
         (["--", "SOLVER.EPOCHS"], "options after -- must be KEY VALUE pairs; found 1 words"),
         (["--num-gpus", "99"], "--num-gpus is 99 for each run, but this machine has"),
         (["--", "SOLVER.EPOCH", "2"], "nearest known key is 'SOLVER.EPOCHS'"),
-        (
-            ["--", "SOLVER.MAX_ITER", "2"],
-            "MAX_ITER does not apply to pre-training with MoCo; use SOLVER.EPOCHS",
-        ),
     ],
 )
 def test_what_cannot_be_asked(words, more, message, capsys):
