@@ -10,12 +10,13 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from moco_det.report.rows import Row
-from moco_det.report.runs import Curve, Run
+from moco_det.report.runs import Curve
 from moco_det.report.statistics import summarise
 from moco_det.tasks import METRICS
 
 WIDTH = 5.2  # inches
 DPI = 170
+LEGEND_LETTERS = 66  # what a line of a legend below the panels has room for
 INK, FAINT = "#33383f", "#dde1e6"
 STYLE = {
     "font.size": 10,
@@ -42,6 +43,7 @@ INIT_COLORS = {
     "supervised_msra": "#3a9188",
 }
 OTHER_COLORS = ("#8661c1", "#b08900", "#2d7dd2", "#5c8001", "#b5179e")
+RUN_COLORS = (INIT_COLORS["moco"], *OTHER_COLORS)
 
 # name in metrics.json, title of the panel, factor to what is shown
 PRETRAINING_PANELS = (
@@ -73,32 +75,47 @@ def colors_of(labels: Sequence[str]) -> dict[str, str]:
     return {label: INIT_COLORS.get(label) or rest[label] for label in labels}
 
 
-def pretraining_curves(runs: Sequence[Run]) -> bytes | None:
-    """Loss, accuracy, share of real keys and kNN accuracy over iterations; None if no run has any of them."""
+def pretraining_curves(rows: Sequence[Row]) -> bytes | None:
+    """Loss, accuracy, share of real keys and kNN accuracy over iterations; None if no run has any of them.
+
+    The runs of a row have one colour, or, where it is the only row, one each.
+    """
+    runs = [run for row in rows for run in row.runs]
+    labels = [run.folder.name if len(rows) == 1 else _row_name(row) for row in rows for run in row.runs]
     panels = [panel for panel in PRETRAINING_PANELS if any(panel[0] in run.curves for run in runs)]
     if not panels:
         return None
+    names = list(dict.fromkeys(labels))
+    columns = min(max(LEGEND_LETTERS // (max(map(len, names)) + 6), 1), 3)  # 6: the line and the gap
     with matplotlib.rc_context(STYLE):
-        figure = new_figure(0.4 + 1.45 * len(panels))
+        figure = new_figure(0.4 + 1.45 * len(panels) + 0.2 * -(-len(names) // columns) * (len(names) > 1))
         axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axis, (name, title, factor) in zip(axes, panels, strict=True):
-            for number, run in enumerate(runs):
-                color = ("#c8553d", *OTHER_COLORS)[number % (len(OTHER_COLORS) + 1)]
+            for run, label in zip(runs, labels, strict=True):
+                number = names.index(label)
+                look = {
+                    "color": RUN_COLORS[number % len(RUN_COLORS)],
+                    "ls": ("-", "--")[number // len(RUN_COLORS) % 2],
+                }
                 iterations, values = _columns(run.curves.get(name, []))
                 marker = "o" if name in ("knn_accuracy", "effective_rank") else None
                 shown = [factor * value for value in values]
-                axis.plot(
-                    iterations, shown, color=color, lw=1.4, marker=marker, ms=3.5, label=run.folder.name
-                )
+                axis.plot(iterations, shown, **look, lw=1.4, marker=marker, ms=3.5, label=label)
                 if name == "knn_accuracy" and "knn_untrained" in run.metrics:
-                    axis.axhline(run.metrics["knn_untrained"], color=color, lw=1, ls=":")
+                    axis.axhline(run.metrics["knn_untrained"], color=look["color"], lw=1, ls=":")
             axis.set_title(title)
             if factor == 100:
                 axis.set_ylim(bottom=0)
         axes[-1].set_xlabel("iteration")
-        if len(runs) > 1:
-            axes[0].legend()
+        if len(names) > 1:
+            lines = [axes[0].lines[labels.index(label)] for label in names]
+            figure.legend(lines, names, loc="outside lower center", ncols=columns)
         return to_png(figure)
+
+
+def _row_name(row: Row) -> str:
+    name = f"{row.task}, {row.iterations:,}"
+    return f"{name} ({row.variant})" if row.variant else name
 
 
 def _columns(curve: Curve) -> tuple[list[int], list[float]]:

@@ -127,7 +127,7 @@ def _explained(pictures: Sequence[Picture], how_to_read: str) -> tuple[Picture, 
 
 
 def _pretraining(pretrained: Sequence[Row]) -> tuple[Block, ...]:
-    png = figures.pretraining_curves([run for row in pretrained for run in row.runs])
+    png = figures.pretraining_curves(pretrained)
     return (Picture("pretraining", png, captions.PRETRAINING_CURVES),) if png else ()
 
 

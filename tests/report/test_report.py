@@ -8,9 +8,12 @@ import re
 import pytest
 from PIL import Image
 
+from moco_det.report import figures
 from moco_det.report.figures import mean_and_band
 from moco_det.report.panels import open_image
 from moco_det.report.report import main, write_report
+from moco_det.report.rows import Row
+from moco_det.report.runs import read_run
 from moco_det.testing import write_random_images, write_shard
 
 
@@ -174,3 +177,14 @@ def test_images_in_shards_are_shown_too(tmp_path):
         assert open_image(name, tmp_path).tobytes() == Image.open(image).tobytes()
     for name in (f"{shard}/cat/1.jpg", shard, f"{empty}/0.jpg", f"{tmp_path}/c.tar/0.jpg"):
         assert open_image(name, tmp_path) is None
+
+
+@pytest.mark.parametrize("tasks, labels", [("a", ["first", "second"]), ("ab", ["a, 100", "b, 100"])])
+def test_runs_of_a_recipe_share_a_colour_beside_another_recipe(tasks, labels, make_pretraining, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "to_png", drawn.append)
+    runs = tuple(read_run(make_pretraining(name)) for name in ("first", "second"))
+    figures.pretraining_curves([Row("pretrain", task, 100, "none", "", runs) for task in tasks])
+    lines = drawn[0].axes[0].lines
+    assert len(lines) == 2 * len(tasks) and len({line.get_color() for line in lines}) == 2
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == labels
