@@ -27,7 +27,7 @@ SECRET = 0.625
 class FollowTheLeader(PretrainMethod):
     """Pulls two views together; its result is the second encoder, which halves its distance with each step."""
 
-    lr_for_256 = 0.5
+    linear_rule = ("LARS", 0.5)
     result = "key"
 
     @configurable
