@@ -15,3 +15,6 @@ def add_simsiam_config(cfg: CN) -> None:
     cfg.MODEL.SIMSIAM.ZERO_INIT_RESIDUAL = True
     # True: the predictor's learning rate does not decay, which is the last row of Table 1.
     cfg.MODEL.SIMSIAM.FIX_PREDICTOR_LR = True
+    # The predictor's learning rate, in units of SOLVER.BASE_LR (the paper: 1). A higher one lets it follow the
+    # encoder, which keeps the features of short runs in small batches from falling into few dimensions.
+    cfg.MODEL.SIMSIAM.PREDICTOR_LR_FACTOR = 1.0

@@ -33,18 +33,27 @@ class SimSiam(PretrainMethod):
     linear_rule = ("SGD", 0.05)  # section 3
 
     @configurable
-    def __init__(self, *, encoder: ResNet, predictor: nn.Module, fix_predictor_lr: bool = True, **common):
+    def __init__(
+        self,
+        *,
+        encoder: ResNet,
+        predictor: nn.Module,
+        predictor_lr: float,
+        fix_predictor_lr: bool = True,
+        **common,
+    ):
         """
         Args:
             encoder: f, backbone with the projection MLP as its ``fc``.
             predictor: h.
-            fix_predictor_lr: the predictor's learning rate does not decay.
+            predictor_lr: its learning rate at the beginning.
+            fix_predictor_lr: it does not decay.
             common: of :class:`PretrainMethod`.
         """
         super().__init__(**common)
         self.encoder_q = encoder.to(memory_format=self.memory_format)
         self.predictor = predictor
-        self.fix_predictor_lr = fix_predictor_lr
+        self.predictor_lr, self.fix_predictor_lr = predictor_lr, fix_predictor_lr
 
     @classmethod
     def from_config(cls, cfg):
@@ -60,6 +69,7 @@ class SimSiam(PretrainMethod):
             "encoder": encoder,
             # Two layers, the last one plain (section 3, "Prediction MLP").
             "predictor": mlp((simsiam.DIM, simsiam.PREDICTOR_DIM, simsiam.DIM), group),
+            "predictor_lr": cfg.SOLVER.BASE_LR * simsiam.PREDICTOR_LR_FACTOR,
             "fix_predictor_lr": simsiam.FIX_PREDICTOR_LR,
         }
 
@@ -70,20 +80,29 @@ class SimSiam(PretrainMethod):
         check_values(
             ("MODEL.SIMSIAM.DIM", simsiam.DIM, simsiam.DIM > 0, "1 or more"),
             ("MODEL.SIMSIAM.PREDICTOR_DIM", simsiam.PREDICTOR_DIM, simsiam.PREDICTOR_DIM > 0, "1 or more"),
+            (
+                "MODEL.SIMSIAM.PREDICTOR_LR_FACTOR",
+                simsiam.PREDICTOR_LR_FACTOR,
+                simsiam.PREDICTOR_LR_FACTOR > 0,
+                "above 0 (the paper: 1)",
+            ),
         )
         check_vector_norm(cfg)
 
     @classmethod
     def plan_rows(cls, facts) -> list[Row]:
-        fixed = facts.cfg.MODEL.SIMSIAM.FIX_PREDICTOR_LR
-        return [("predictor", "its learning rate " + ("stays" if fixed else "falls as that of the encoder"))]
+        simsiam, lr = facts.cfg.MODEL.SIMSIAM, facts.cfg.SOLVER.BASE_LR
+        falls = "stays" if simsiam.FIX_PREDICTOR_LR else "falls as that of the encoder"
+        return [("predictor", f"its learning rate {lr * simsiam.PREDICTOR_LR_FACTOR:g} {falls}")]
 
     def parameter_groups(self) -> list[dict]:
-        if not self.fix_predictor_lr:
-            return super().parameter_groups()
         return [
             {"params": list(self.encoder_q.parameters())},
-            {"params": list(self.predictor.parameters()), "decay_lr": False},
+            {
+                "params": list(self.predictor.parameters()),
+                "base_lr": self.predictor_lr,
+                "decay_lr": not self.fix_predictor_lr,
+            },
         ]
 
     def forward(self, batch: dict) -> dict[str, Tensor]:

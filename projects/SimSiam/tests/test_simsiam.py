@@ -34,6 +34,7 @@ def make_model(group=4, accumulate=1, **settings):
     torch.manual_seed(0)
     head = mlp((SmallEncoder.WIDTH, 16, 16, 8), group, last_norm=True, last_affine=False)
     encoder, predictor = SmallEncoder(group, head), mlp((8, 4, 8), group)
+    settings = {"predictor_lr": 0.1, **settings}
     model = SimSiam(encoder=encoder, predictor=predictor, accumulate=accumulate, **settings, **PIXELS)
     return model.double().train()
 
@@ -95,6 +96,7 @@ def whole(tmp_path_factory):
     def config(folder):
         cfg = tiny_method_config(RECIPE, add_simsiam_config, folder)
         cfg.MODEL.SIMSIAM.DIM, cfg.MODEL.SIMSIAM.PREDICTOR_DIM = 32, 8
+        cfg.MODEL.SIMSIAM.PREDICTOR_LR_FACTOR = 3.0
         return cfg
 
     return assert_resumes(config, root / "images", root)
@@ -103,11 +105,12 @@ def whole(tmp_path_factory):
 def test_the_predictor_keeps_its_learning_rate(whole):
     """The second of two epochs: the encoder's is halved."""
     encoder, predictor = (group["lr"] for group in whole.optimizer.param_groups)
-    assert (encoder, predictor) == (pytest.approx(0.05), 0.1)
+    assert (encoder, predictor) == (pytest.approx(0.05), pytest.approx(0.3))
     names = [{id(p) for p in group["params"]} for group in whole.optimizer.param_groups]
     assert names[1] == {id(p) for p in whole.method.predictor.parameters()}
     assert names[0] == {id(p) for p in whole.method.encoder_q.parameters()}
-    assert len(make_model(fix_predictor_lr=False).parameter_groups()) == 1
+    assert not make_model().parameter_groups()[1]["decay_lr"]
+    assert make_model(fix_predictor_lr=False).parameter_groups()[1]["decay_lr"]
 
 
 def test_the_result_converts(whole, tmp_path):
@@ -121,6 +124,7 @@ def test_the_result_converts(whole, tmp_path):
     "key, value, message",
     [
         ("MODEL.SIMSIAM.PREDICTOR_DIM", 0, "PREDICTOR_DIM is 0; expected 1 or more"),
+        ("MODEL.SIMSIAM.PREDICTOR_LR_FACTOR", 0.0, "PREDICTOR_LR_FACTOR is 0.0; expected above 0"),
         ("MODEL.MOCO.BN_GROUP_SIZE", 1, "batch norm has groups of 1 image.* needs 2 or more"),
     ],
 )
@@ -133,7 +137,7 @@ def test_refuses_with_the_numbers(key, value, message):
 
 def test_the_plan_tells_of_the_predictor():
     cfg = tiny_method_config(RECIPE, add_simsiam_config)
-    assert method_rows(Facts(cfg, 1000))[1] == ("predictor", "its learning rate stays")
+    assert method_rows(Facts(cfg, 1000))[1] == ("predictor", "its learning rate 0.1 stays")
 
 
 def test_the_recipe_has_the_papers_values():
@@ -142,6 +146,7 @@ def test_the_recipe_has_the_papers_values():
     assert (solver.OPTIMIZER, solver.LR_SCHEDULER_NAME, solver.WARMUP_EPOCHS) == ("SGD", "EpochCosineLR", 0)
     assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.WEIGHT_DECAY) == (512, 0.05 * 512 / 256, 1e-4)
     assert (solver.EPOCHS, method.DIM, method.PREDICTOR_DIM) == (100, 2048, 512)
+    assert (method.PREDICTOR_LR_FACTOR, method.FIX_PREDICTOR_LR) == (1, True)
     assert (views.RECIPE, views.CROP_SCALE, cfg.MODEL.MOCO.NORM) == ("v2", (0.2, 1.0), "SyncBN")
 
 
