@@ -74,14 +74,22 @@ def config_hash(cfg: CfgNode, *, without: tuple[str, ...] = (WEIGHTS_KEY,)) -> s
     return hashlib.sha256(cfg.dump().encode()).hexdigest()[:12]
 
 
-def code_commit(root: Path = ROOT) -> str:
-    """Newest commit that changed the package or its configs, with ``+`` if they differ from it.
+def code_commit(root: Path = ROOT, script: str = "") -> str:
+    """Newest commit that changed the package, its configs or the script's project; ``+`` if they differ from it.
 
     ``"unknown"`` where ``root`` is not a checkout of the package (a wheel, or no git).
+
+    Args:
+        script: that was started; one in ``projects/NAME/`` brings the code of its own project.
     """
+    code = list(CODE)
+    projects = root.resolve() / "projects"
+    if (file := Path(script).resolve()).is_relative_to(projects) and file != projects:
+        project = f"projects/{file.relative_to(projects).parts[0]}"
+        code += [project, f":(exclude){project}/README.md", f":(exclude){project}/tests"]
     try:
-        commit = _git(root, "log", "-1", "--format=%h", "--abbrev=10", "--", *CODE)
-        dirty = _git(root, "status", "--porcelain", "--", *CODE)
+        commit = _git(root, "log", "-1", "--format=%h", "--abbrev=10", "--", *code)
+        dirty = _git(root, "status", "--porcelain", "--", *code)
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return f"{commit}{'+' if dirty else ''}" if commit else "unknown"
@@ -93,7 +101,7 @@ def _git(root: Path, *words: str) -> str:
 
 
 # Taken at import: a run of hours used the code that it imported, not what was committed meanwhile.
-COMMIT = code_commit()
+COMMIT = code_commit(script=sys.argv[0])
 
 
 def command_line(argv: list[str] | None = None) -> str:

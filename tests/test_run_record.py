@@ -104,6 +104,34 @@ def test_commit_follows_the_code_and_marks_changes(tmp_path):
     assert code_commit(tmp_path) not in (first, first + "+", "unknown")
 
 
+def test_the_commit_of_a_projects_run_follows_its_project(tmp_path):
+    """A core run's does not, nor that of another project's; words and tests of a project are not code."""
+    files = {
+        name: tmp_path / name
+        for name in ("moco_det/a.py", "projects/A/pretrain.py", "projects/B/pretrain.py")
+    }
+    for file in files.values():
+        file.parent.mkdir(parents=True)
+        file.write_text("1")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "code")
+    scripts = ["", str(files["projects/B/pretrain.py"]), str(files["projects/A/pretrain.py"])]
+    first = code_commit(tmp_path)
+    assert [code_commit(tmp_path, script) for script in scripts] == 3 * [first]
+    (tmp_path / "projects/A/README.md").write_text("text")
+    (tmp_path / "projects/A/tests").mkdir()
+    (tmp_path / "projects/A/tests/test_a.py").write_text("1")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "words")
+    assert code_commit(tmp_path, scripts[2]) == first
+    files["projects/A/pretrain.py"].write_text("2")
+    assert [code_commit(tmp_path, script) for script in scripts] == [first, first, first + "+"]
+    git(tmp_path, "commit", "-q", "-a", "-m", "other code")
+    *others, of_a = [code_commit(tmp_path, script) for script in scripts]
+    assert others == [first, first] and of_a not in (first, first + "+", "unknown")
+
+
 def test_commit_inside_a_foreign_checkout_is_unknown(tmp_path):
     git(tmp_path, "init", "-q")
     (tmp_path / "mine.py").write_text("1")
