@@ -130,6 +130,8 @@ def test_the_commit_of_a_projects_run_follows_its_project(tmp_path):
     git(tmp_path, "commit", "-q", "-a", "-m", "other code")
     *others, of_a = [code_commit(tmp_path, script) for script in scripts]
     assert others == [first, first] and of_a not in (first, first + "+", "unknown")
+    files["moco_det/a.py"].write_text("2")
+    assert code_commit(tmp_path, scripts[2]) == of_a + "+", "the core is every run's code"
 
 
 def test_commit_inside_a_foreign_checkout_is_unknown(tmp_path):

@@ -137,7 +137,8 @@ def test_refuses_with_the_numbers(key, value, message):
 
 def test_the_plan_tells_of_the_predictor():
     cfg = tiny_method_config(RECIPE, add_simsiam_config)
-    assert method_rows(Facts(cfg, 1000))[1] == ("predictor", "its learning rate 0.1 stays")
+    cfg.MODEL.SIMSIAM.PREDICTOR_LR_FACTOR = 3.0
+    assert method_rows(Facts(cfg, 1000))[1] == ("predictor", "its learning rate 0.3 stays")
 
 
 def test_the_recipe_has_the_papers_values():
