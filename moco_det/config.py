@@ -139,7 +139,8 @@ def add_moco_config(cfg: CN) -> None:
     # "LARS": the trust coefficient eta, > 0.
     cfg.SOLVER.LARS_TRUST = 0.001
     # Arithmetic of the encoders: "float32", "bfloat16", or "float16" with a loss scaler (autocast; the loss and
-    # the statistics of batch norm stay in float32).
+    # the statistics of batch norm stay in float32). A processor without AVX512, on which bfloat16 would take many
+    # times as long, computes in float32 instead.
     cfg.SOLVER.PRECISION = "float32"
     # What follows changes memory and speed, not the algorithm.
     # Micro-batches in which each process takes its images: all keys first, then the queries, one enqueue. Where

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from moco_det.encoder import build_resnet, pooled_features
 from moco_det.grouped_batch_norm import GroupedBatchNorm2d, update_running_statistics
+from moco_det.precision import encoder_precision
 from moco_det.seeding import torch_generator
 
 
@@ -96,7 +97,7 @@ class Classifier(nn.Module):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "image_format": cfg.INPUT.FORMAT,
-            "precision": getattr(torch, cfg.SOLVER.PRECISION),
+            "precision": encoder_precision(cfg),
             "channels_last": cfg.SOLVER.CHANNELS_LAST,
         }
 

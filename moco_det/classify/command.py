@@ -22,6 +22,7 @@ from moco_det.disk_space import check_disk_space
 from moco_det.files import gib
 from moco_det.model_zoo import get_config_file, recipe_name
 from moco_det.plan_text import changed_settings, count, show, show_start
+from moco_det.precision import precision_name
 from moco_det.run_folder import check_output, prepare_run_folder
 from moco_det.run_logs import held_back_logs
 from moco_det.run_record import FILE_NAME as RECORD
@@ -98,6 +99,7 @@ def train_process(args: argparse.Namespace, add_configs=()) -> None:
                 "images": len(trainer.train_set),
                 "test_images": len(trainer.test_set),
                 "classes": len(trainer.train_set.classes),
+                "precision": precision_name(trainer.classifier.precision),
                 "weights": trainer.history.weights,
                 "weights_sha256": trainer.history.weights_sha256,
             },

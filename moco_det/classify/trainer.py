@@ -19,6 +19,7 @@ from moco_det.classify.judge import JudgeClassifier, JudgeFeatures
 from moco_det.epochs import rank_batches, steps_per_epoch
 from moco_det.hooks import LearningRate, LogWriter, StepStatistics, is_due
 from moco_det.interruption import StopOnSignal
+from moco_det.precision import describe_precision
 from moco_det.progress import ProgressBar
 from moco_det.run_logs import cut_metrics
 from moco_det.seeding import keyed_seed
@@ -114,7 +115,8 @@ class ClassifierTrainer(TrainerBase):
         logger.info(
             f"{len(self.train_set)} images of {len(self.train_set.classes)} classes, measured on "
             f"{len(self.test_set)} of {self.test_set.root}; {self.steps_per_epoch} steps an epoch, "
-            f"{self.max_iter} in all; on {comm.get_world_size()} x {self.cfg.MODEL.DEVICE}"
+            f"{self.max_iter} in all; on {comm.get_world_size()} x {self.cfg.MODEL.DEVICE} "
+            f"in {describe_precision(self.cfg)}"
         )
         judge = self._judge_features() if self.classifier.frozen else self._judge_classifier()
         self.register_hooks(self._hooks_of_run(judge))

@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from moco_det.cli import run_in_processes, settle_processes, user_errors
 from moco_det.disk_space import check_disk_space
 from moco_det.model_zoo import recipe_name
+from moco_det.precision import precision_name
 from moco_det.pretrain import plan
 from moco_det.pretrain.preflight import check_periods, check_run, unlabelled_images
 from moco_det.pretrain.settings import build_config
@@ -97,6 +98,7 @@ def train_process(args: argparse.Namespace, add_configs=()) -> None:
                 "iterations": trainer.max_iter,
                 "images": len(trainer.paths),
                 "views": 2 * trainer.max_iter * cfg.SOLVER.IMS_PER_BATCH,
+                "precision": precision_name(trainer.method.precision),
                 "weights": trainer.history.weights,
                 "weights_sha256": trainer.history.weights_sha256,
             },

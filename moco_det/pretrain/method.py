@@ -16,6 +16,7 @@ from torchvision.models.resnet import ResNet
 from moco_det.encoder import build_resnet, pooled_features
 from moco_det.grouped_batch_norm import GroupedBatchNorm2d
 from moco_det.plan_text import Row
+from moco_det.precision import encoder_precision
 from moco_det.pretrain.checks import check_any_method
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
 
@@ -204,7 +205,7 @@ def common_settings(cfg) -> dict:
     return {
         "pixel_mean": cfg.MODEL.PIXEL_MEAN,
         "pixel_std": cfg.MODEL.PIXEL_STD,
-        "precision": getattr(torch, cfg.SOLVER.PRECISION),
+        "precision": encoder_precision(cfg),
         "channels_last": cfg.SOLVER.CHANNELS_LAST,
         "accumulate": cfg.SOLVER.ACCUMULATE,
     }

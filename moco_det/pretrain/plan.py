@@ -13,6 +13,7 @@ from moco_det.disk_space import check_disk_space, checkpoint_bytes, checkpoints_
 from moco_det.files import gib
 from moco_det.model_zoo import get_config_file
 from moco_det.plan_text import Row, changed_settings, count, fill, show, show_start
+from moco_det.precision import describe_precision, encoder_precision, precision_name
 from moco_det.pretrain.plan_advice import Advice, advise
 from moco_det.pretrain.plan_facts import (
     LINEAR_BATCH,
@@ -164,6 +165,7 @@ def trial_rows(facts: Facts) -> list[Row]:
     without = "kNN and checkpoints" + ("" if facts.ranks == 1 else ", and what processes tell each other")
     return [
         ("trial", f"{count(trial.steps, 'step')} of {facts.local} images on {trial.device}{cut}"),
+        ("precision", describe_precision(facts.cfg)),
         (
             "speed",
             f"{trial.seconds:.3g} s a step, {facts.local / trial.seconds:.4g} images/s a process, "
@@ -182,7 +184,8 @@ def reference_rows(facts: Facts) -> list[Row]:
         (
             "memory",
             "the paper: 5.0 GB a GPU with 32 images of 224 px in float32 (MoCo v2, Table 3); here "
-            f"{facts.micro_batch} of {facts.cfg.INPUT.VIEWS.SIZE} px in {facts.cfg.SOLVER.PRECISION}",
+            f"{facts.micro_batch} of {facts.cfg.INPUT.VIEWS.SIZE} px in "
+            f"{precision_name(encoder_precision(facts.cfg))}",
         )
     ]
 

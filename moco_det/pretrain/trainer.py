@@ -19,6 +19,7 @@ from moco_det.checkpoint import RunCheckpointer, RunHistory
 from moco_det.epochs import steps_per_epoch
 from moco_det.hooks import LearningRate, LogWriter, StepStatistics
 from moco_det.interruption import StopOnSignal
+from moco_det.precision import describe_precision
 from moco_det.pretrain.diagnostics import CollapseWatch
 from moco_det.pretrain.feeding import DataWaitWatch
 from moco_det.pretrain.hooks import UnreadableImages, describe_step
@@ -106,7 +107,7 @@ class PretrainTrainer(TrainerBase):
         self.register_hooks(self._hooks_of_run())
         logger.info(
             f"{len(self.paths)} images, {self.steps_per_epoch} steps an epoch, {self.max_iter} steps in all; "
-            f"on {comm.get_world_size()} x {self.cfg.MODEL.DEVICE}"
+            f"on {comm.get_world_size()} x {self.cfg.MODEL.DEVICE} in {describe_precision(self.cfg)}"
         )
         super().train(self.start_iter, self.max_iter)
 
