@@ -16,6 +16,12 @@ def loggers_as_at_first():
         logger.setLevel(level)
 
 
+@pytest.fixture
+def computed_in_bfloat16(monkeypatch):
+    """Also on a processor that is slower with it, for encoders small enough."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+
+
 @pytest.fixture(scope="session")
 def resnet18() -> dict[str, torch.Tensor]:
     return random_states("resnet18")

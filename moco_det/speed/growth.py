@@ -34,14 +34,15 @@ def measure_growth(options: Options) -> Iterator[Cost]:
     for keys in options.queues:
         what = f"logits and loss, N {options.queries}"
         yield _cost("K", keys, what, options, loss_work, (True, options.queries, keys, options.device))
+    fastest = options.precisions[-1]
     for batch in sorted({max(int(share * options.batch), 2) for share in options.batches}):
         sized = dataclasses.replace(options, batch=batch)
-        what = f"MoCo v2 step, {options.arch}, {options.size} px, bfloat16"
-        yield _cost("batch", batch, what, options, our_step, (sized, "bfloat16", True), batch)
+        what = f"MoCo v2 step, {options.arch}, {options.size} px, {fastest}"
+        yield _cost("batch", batch, what, options, our_step, (sized, fastest, True), batch)
     for size in options.sizes:
         sized = dataclasses.replace(options, size=size)
-        what = f"MoCo v2 step, {options.arch}, {options.batch} images, bfloat16"
-        yield _cost("size", size, what, options, our_step, (sized, "bfloat16", True), options.batch)
+        what = f"MoCo v2 step, {options.arch}, {options.batch} images, {fastest}"
+        yield _cost("size", size, what, options, our_step, (sized, fastest, True), options.batch)
 
 
 def _cost(

@@ -183,20 +183,21 @@ def measure_step(options: Options) -> Iterator[Measurement]:
     """MoCo v2's step next to a supervised one at the same settings; at our best, next to the published recipe."""
     what = f"MoCo v2 step, {options.arch}, {options.batch} images of {options.size} px"
     timing = {"rounds": options.rounds, "seconds": options.seconds, "device": options.device}
-    for precision in ("float32", "bfloat16"):
+    for precision in options.precisions:
         settings = (options, precision, True)
         pair = alternate(supervised_step(*settings), our_step(*settings), **timing)
         reference = "a supervised step at the same settings"
         yield times(
             "step", f"{what}, {precision}", reference, pair, unit="ms/image", inverse=True, target=("<=", 1.4)
         )
-    best = (options, "bfloat16", True)
+    fastest = options.precisions[-1]
+    best = (options, fastest, True)
     for allowed, target in ((False, 3.0), (True, 2.0)) if options.cuda else ((False, None),):
         with tf32(allowed):
             pair = alternate(published_step(options), our_step(*best), **timing)
         reference = f"the published recipe in float32{' with TF32' if allowed else ''}"
         yield times(
-            *("step", f"{what}, bfloat16, channels_last", reference, pair),
+            *("step", f"{what}, {fastest}, channels_last", reference, pair),
             unit="ms/image",
             target=(">=", target) if target else None,
         )
@@ -204,6 +205,6 @@ def measure_step(options: Options) -> Iterator[Measurement]:
     own = peak_bytes(our_step, best, options.device)
     if own is not None:
         yield amounts(
-            *("step", f"{what}, bfloat16: peak memory", "the published recipe in float32", theirs, own),
+            *("step", f"{what}, {fastest}: peak memory", "the published recipe in float32", theirs, own),
             target=("<=", 0.6) if options.cuda else None,
         )

@@ -84,7 +84,7 @@ def test_without_weights_the_encoder_is_random_and_the_log_says_so(random_set, t
     assert "starts from random weights" in (tmp_path / "log.txt").read_text()
 
 
-def test_bfloat16_is_near_float32(random_set, weights, tmp_path):
+def test_bfloat16_is_near_float32(random_set, weights, tmp_path, computed_in_bfloat16):
     exact, near = (
         make_trainer(LINEAR, random_set, tmp_path / precision, "SOLVER.PRECISION", precision, weights=weights)
         for precision in ("float32", "bfloat16")

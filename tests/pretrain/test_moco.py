@@ -118,7 +118,9 @@ def test_head_and_names_are_the_official_ones(mlp):
 
 
 @pytest.mark.parametrize("precision, band, cosine", [("bfloat16", 0.02, 0.85), ("float16", 0.005, 0.99)])
-def test_reduced_precision_gives_the_first_step_of_float32_to_rounding(precision, band, cosine):
+def test_reduced_precision_gives_the_first_step_of_float32_to_rounding(
+    precision, band, cosine, computed_in_bfloat16
+):
     """Loss within the band, gradient in the same direction; what must not be rounded is float32."""
     losses, gradients = [], []
     for name in ("float32", precision):

@@ -68,6 +68,7 @@ def test_run_folder_holds_what_the_other_stages_read(finished):
     assert len([line for line in lines(finished) if "knn_accuracy" in line]) == 3  # untrained, 2 epochs
     record = json.loads((finished / "run.json").read_text())
     assert record["stage"] == "pretrain" and record["extra"]["images"] == 24
+    assert record["extra"]["precision"] == "float32"
     assert 0 <= record["metrics"]["knn_untrained"] <= 100
     neighbours = json.loads((finished / "neighbours.json").read_text())
     assert len(neighbours) == 8 and len(neighbours[0]["neighbours"]) == 5
