@@ -181,7 +181,7 @@ def add_moco_config(cfg: CN) -> None:
 
     # ---- TEST.KNN: watch pre-training with a kNN classifier (InstDisc's monitor; Figure A.1) --------
     cfg.TEST.KNN = CN()
-    # Folder with train/<class>/ and test/<class>/ images; empty: no kNN.
+    # Folder with train/<class>/ and val/<class>/ (or test/<class>/) images; empty: no kNN.
     cfg.TEST.KNN.IMAGES = ""
     # Neighbours that vote (tools/train_classifier.py: 0 = no kNN), and the temperature of their weights
     # exp(similarity / T).

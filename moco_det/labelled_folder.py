@@ -31,7 +31,8 @@ class LabelledFolder(torch.utils.data.Dataset):
         """
         if not os.path.isdir(root):
             raise ValueError(
-                f"{key}: the folder {root!r} does not exist; expected train/ and test/ with a folder a class"
+                f"{key}: the folder {root!r} does not exist; expected train/ and val/ (or test/) with one folder "
+                "per class"
             )
         by_class = _of_shards(root, key) if _holds_shards(root) else _of_folders(root, key)
         self.classes = sorted(by_class)
@@ -57,6 +58,31 @@ class LabelledFolder(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Its view, uint8 (3, size, size) in RGB, and its class; raises as :meth:`decode`."""
         return self.view(self.decode(index), self.size), self.labels[index]
+
+
+def open_labelled_set(
+    root: str, size: int, key: str, center_crop: bool = True
+) -> tuple[LabelledFolder, LabelledFolder]:
+    """Open both parts of a labelled set: ``root/train``, and to measure on ``root/val`` or else ``root/test``.
+
+    Args:
+        size, key, center_crop: as of :class:`LabelledFolder`.
+
+    Raises:
+        ValueError: a part is missing or empty, or their classes differ.
+    """
+    measured = next((name for name in ("val", "test") if os.path.isdir(os.path.join(root, name))), None)
+    if measured is None:
+        found = "has neither val/ nor test/" if os.path.isdir(root) else "does not exist"
+        raise ValueError(
+            f"{key}: {root!r} {found} (looked in {os.getcwd()!r}); expected train/<class>/ and val/<class>/ "
+            "(or test/<class>/) with images"
+        )
+    train, test = (
+        LabelledFolder(os.path.join(root, name), size, key, center_crop) for name in ("train", measured)
+    )
+    check_same_classes(train, test)
+    return train, test
 
 
 def _of_folders(root: str, key: str) -> dict[str, list[str]]:

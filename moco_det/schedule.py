@@ -40,6 +40,16 @@ def cosine_momentum(base: float, progress: float) -> float:
     return 1.0 - (1.0 - base) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
+def keys_without_effect(cfg) -> list[tuple[str, bool, str]]:
+    """Keys that the chosen schedule does not read: (key, whether it is useless, why)."""
+    schedule = cfg.SOLVER.LR_SCHEDULER_NAME
+    return [
+        ("SOLVER.STEP_EPOCHS", schedule != "EpochMultiStepLR", schedule),
+        ("SOLVER.GAMMA", schedule != "EpochMultiStepLR", schedule),
+        ("SOLVER.BASE_LR_END", schedule != "CosineLR", schedule),
+    ]
+
+
 def check_schedule(cfg) -> None:
     """Refuse a schedule that cannot run.
 

@@ -74,6 +74,13 @@ COMMON = [
     ("MODEL.WEIGHTS bad.pth", "MODEL.WEIGHTS 'bad.pth'"),
     ("OUTPUT_DIR images/000.jpg/x", "images/000.jpg' is no folder, or not yours to write to"),
     ("MODEL.MASK_ON True", "config key MODEL.MASK_ON does not apply to"),
+    ("SOLVER.LR_SCHEDULER_NAME CosineLR SOLVER.STEP_EPOCHS (3,)", "SOLVER.STEP_EPOCHS has no effect with"),
+    ("SOLVER.LR_SCHEDULER_NAME CosineLR SOLVER.GAMMA 0.5", "SOLVER.GAMMA has no effect with"),
+    (
+        "SOLVER.LR_SCHEDULER_NAME EpochCosineLR SOLVER.BASE_LR_END 0.1",
+        "SOLVER.BASE_LR_END has no effect with",
+    ),
+    ("SOLVER.LR_SCHEDULER_NAME EpochMultiStepLR SOLVER.WARMUP_EPOCHS 1", "SOLVER.WARMUP_EPOCHS"),
 ]
 
 
@@ -84,7 +91,7 @@ COMMON = [
         ("MODEL.MOCO.DIM 0", "MODEL.MOCO.DIM is 0; expected 1 or more"),
         ("MODEL.MOCO.TEMPERATURE 0", "MODEL.MOCO.TEMPERATURE is 0.0; expected > 0"),
         ("MODEL.MOCO.ARCH resnet50 MODEL.WEIGHTS resnet18.pth", "is a resnet18; MODEL.MOCO.ARCH is resnet50"),
-        ("TEST.KNN.IMAGES nowhere", "TEST.KNN.IMAGES: the folder 'nowhere/train' does not exist"),
+        ("TEST.KNN.IMAGES nowhere", "TEST.KNN.IMAGES: 'nowhere' does not exist"),
         ("DATASETS.TRAIN ('coco_2017_trian',)", "expected one of them"),
     ],
 )
@@ -145,6 +152,16 @@ def test_what_was_said_before_the_folder_stands_in_its_log(folder):
     pretrain([*PRETRAIN, *options])
     log = (folder / "out/log.txt").read_text()
     assert log.index("Both encoders start from resnet18.pth") < log.index("16 images, 2 steps an epoch")
+
+
+@pytest.mark.parametrize("command, words", [(pretrain, PRETRAIN), (classify, CLASSIFY)])
+def test_both_trainers_by_epochs_have_the_same_schedules(folder, capsys, command, words):
+    """What CosineLR reads applies to both."""
+    given = (
+        "SOLVER.LR_SCHEDULER_NAME CosineLR SOLVER.EPOCHS 3 SOLVER.WARMUP_EPOCHS 1 SOLVER.BASE_LR_END 0.001"
+    )
+    command(["--dry-run", *words, *given.split()])
+    assert "SOLVER.WARMUP_EPOCHS 1" in " ".join(capsys.readouterr().out.split())
 
 
 # ---- benchmarks and ablations ------------------------------------------------------------------------

@@ -4,7 +4,6 @@ Each draw is a function of (seed, epoch, image): rank, worker and restart change
 generator.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -15,28 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 from moco_det.epochs import Slot
 from moco_det.images import to_pixels
 from moco_det.interruption import ignore_stop_signals
-from moco_det.labelled_folder import LabelledFolder, check_same_classes
+from moco_det.labelled_folder import LabelledFolder
 from moco_det.seeding import numpy_generator, torch_generator
 from moco_det.views import ViewSettings, apply_view, center_view, draw_view
-
-KEY = "--images"
-
-
-def open_labelled_set(root: str, size: int) -> tuple[LabelledFolder, LabelledFolder]:
-    """The images to train on, ``root/train``, and those to measure on, ``root/val`` or else ``root/test``.
-
-    Raises:
-        ValueError: a part is missing or empty, or their classes differ.
-    """
-    measured = next((name for name in ("val", "test") if os.path.isdir(os.path.join(root, name))), None)
-    if measured is None:
-        raise ValueError(
-            f"{KEY}: {root!r} has neither val/ nor test/ (looked in {os.getcwd()!r}); expected train/<class>/ and "
-            "val/<class>/ (or test/<class>/) with images"
-        )
-    train, test = (LabelledFolder(os.path.join(root, name), size, KEY) for name in ("train", measured))
-    check_same_classes(train, test)
-    return train, test
 
 
 class CentreViews(Dataset):

@@ -10,7 +10,7 @@ from moco_det.config import get_cfg, known_keys, merge_config, refuse_what_does_
 from moco_det.model_zoo import get_config_file
 from moco_det.overlay_file import PREPROCESSING_KEYS
 from moco_det.run_folder import settle_seed
-from moco_det.schedule import check_schedule
+from moco_det.schedule import check_schedule, keys_without_effect
 from moco_det.settings_check import check_common
 from moco_det.start import Start, read_start
 from moco_det.views import ViewSettings
@@ -32,6 +32,8 @@ APPLIES = (
     "DATALOADER.NUM_WORKERS",
     "SOLVER.IMS_PER_BATCH",
     "SOLVER.BASE_LR",
+    "SOLVER.BASE_LR_END",
+    "SOLVER.WARMUP_EPOCHS",
     "SOLVER.MOMENTUM",
     "SOLVER.WEIGHT_DECAY",
     "SOLVER.LR_SCHEDULER_NAME",
@@ -124,7 +126,6 @@ def _take(cfg: CfgNode, key: str, flag: str, value: str, given: list[str]) -> No
 def _refuse_what_has_no_effect(cfg: CfgNode, given: list[str]) -> None:
     """Of the keys given on the command line, since recipes hold defaults for every case."""
     frozen, live = cfg.CLASSIFY.FREEZE, cfg.CLASSIFY.FEATURES == "live"
-    cosine = cfg.SOLVER.LR_SCHEDULER_NAME == "EpochCosineLR"
     for prefix, without_effect, because in (
         ("CLASSIFY.BN_GROUP_SIZE", frozen, "CLASSIFY.FREEZE True"),
         ("CLASSIFY.FEATURES", not frozen, "CLASSIFY.FREEZE False"),
@@ -140,8 +141,7 @@ def _refuse_what_has_no_effect(cfg: CfgNode, given: list[str]) -> None:
             frozen and not live,
             "CLASSIFY.FEATURES cached, which are of the central view",
         ),
-        ("SOLVER.STEP_EPOCHS", cosine, "EpochCosineLR"),
-        ("SOLVER.GAMMA", cosine, "EpochCosineLR"),
+        *keys_without_effect(cfg),
     ):
         for key in given:
             if without_effect and key.startswith(prefix):

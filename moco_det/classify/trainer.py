@@ -13,12 +13,13 @@ from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from torch.nn.parallel import DistributedDataParallel
 
 from moco_det.checkpoint import RunCheckpointer, RunHistory
-from moco_det.classify.data import RandomViews, feature_batches, open_labelled_set, view_batches
+from moco_det.classify.data import RandomViews, feature_batches, view_batches
 from moco_det.classify.features import cached_features
 from moco_det.classify.judge import JudgeClassifier, JudgeFeatures
 from moco_det.epochs import rank_batches, steps_per_epoch
 from moco_det.hooks import LearningRate, LogWriter, StepStatistics, is_due
 from moco_det.interruption import StopOnSignal
+from moco_det.labelled_folder import open_labelled_set
 from moco_det.precision import describe_precision
 from moco_det.progress import ProgressBar
 from moco_det.run_logs import cut_metrics
@@ -40,7 +41,9 @@ class ClassifierTrainer(TrainerBase):
             ValueError: the set is not as it must be, or does not fill one batch.
         """
         super().__init__()
-        self.train_set, self.test_set = open_labelled_set(cfg.DATASETS.IMAGES, cfg.INPUT.VIEWS.SIZE)
+        self.train_set, self.test_set = open_labelled_set(
+            cfg.DATASETS.IMAGES, cfg.INPUT.VIEWS.SIZE, "--images"
+        )
         self.cfg = cfg = with_num_classes(cfg, len(self.train_set.classes))
         self.steps_per_epoch = steps_per_epoch(len(self.train_set), cfg.SOLVER.IMS_PER_BATCH)
         self.max_iter = cfg.SOLVER.EPOCHS * self.steps_per_epoch

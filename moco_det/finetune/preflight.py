@@ -64,6 +64,16 @@ def resumes(cfg: CfgNode, args: argparse.Namespace) -> bool:
     return args.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, CHECKPOINT))
 
 
+def refuse_other_stages(cfg: CfgNode, config_file: str) -> None:
+    """Raises ValueError: a recipe is of another stage; names the tool that runs it."""
+    for architecture, stage, tool in (
+        ("MoCo", "pre-training", "pretrain_moco"),
+        ("Classifier", "classification", "train_classifier"),
+    ):
+        if cfg.MODEL.META_ARCHITECTURE == architecture:
+            raise ValueError(f"{config_file!r} is a recipe of {stage}; run it with tools/{tool}.py")
+
+
 def check_run(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> nn.Module | None:
     """Refuse, before any process starts, what would fail later or train on something else.
 
@@ -73,12 +83,6 @@ def check_run(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> nn.M
     Raises:
         ValueError: a setting that cannot work; says what was found, what was expected, and the mend.
     """
-    for architecture, stage, tool in (
-        ("MoCo", "pre-training", "pretrain_moco"),
-        ("Classifier", "classification", "train_classifier"),
-    ):
-        if cfg.MODEL.META_ARCHITECTURE == architecture:
-            raise ValueError(f"{args.config_file!r} is a recipe of {stage}; run it with tools/{tool}.py")
     _check_ranges(cfg)
     check_label_fraction(cfg)
     check_coco_evaluator(cfg)

@@ -15,7 +15,7 @@ from moco_det.hooks import is_due
 from moco_det.images import shown
 from moco_det.interruption import ignore_stop_signals
 from moco_det.knn import knn_accuracy, nearest
-from moco_det.labelled_folder import LabelledFolder, check_same_classes
+from moco_det.labelled_folder import LabelledFolder, open_labelled_set
 from moco_det.pretrain.diagnostics import effective_rank
 from moco_det.seeding import torch_generator
 
@@ -30,13 +30,9 @@ class KNNMonitor(HookBase):
 
     def __init__(self, cfg, steps_per_epoch: int):
         knn = cfg.TEST.KNN
-        self.train, self.test = (
-            LabelledFolder(
-                os.path.join(knn.IMAGES, split), cfg.INPUT.VIEWS.SIZE, "TEST.KNN.IMAGES", knn.CENTER_CROP
-            )
-            for split in ("train", "test")
+        self.train, self.test = open_labelled_set(
+            knn.IMAGES, cfg.INPUT.VIEWS.SIZE, "TEST.KNN.IMAGES", knn.CENTER_CROP
         )
-        check_same_classes(self.train, self.test)
         self.k = min(knn.K, len(self.train))
         self.temperature = knn.TEMPERATURE
         self.features = knn.FEATURES

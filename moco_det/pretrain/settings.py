@@ -9,6 +9,7 @@ from moco_det.config import get_cfg, known_keys, merge_config, refuse_what_does_
 from moco_det.model_zoo import get_config_file
 from moco_det.pretrain.method import PretrainMethod, method_class
 from moco_det.run_folder import settle_seed
+from moco_det.schedule import keys_without_effect
 from moco_det.settings_check import check_common
 from moco_det.views import ViewSettings
 
@@ -108,13 +109,11 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
 
 def _refuse_what_has_no_effect(cfg: CfgNode, method: type[PretrainMethod], given: list[str]) -> None:
     """Of the keys given on the command line, since recipes hold defaults for every case."""
-    solver, schedule, views = cfg.SOLVER, cfg.SOLVER.LR_SCHEDULER_NAME, ViewSettings.from_config(cfg)
+    solver, views = cfg.SOLVER, ViewSettings.from_config(cfg)
     for prefix, without_effect, because in (
         *method.without_effect(cfg),
         ("MODEL.MOCO.BN_GROUP_SIZE", cfg.MODEL.MOCO.NORM != "BN", f"MODEL.MOCO.NORM {cfg.MODEL.MOCO.NORM}"),
-        ("SOLVER.STEP_EPOCHS", schedule != "EpochMultiStepLR", schedule),
-        ("SOLVER.GAMMA", schedule != "EpochMultiStepLR", schedule),
-        ("SOLVER.BASE_LR_END", schedule != "CosineLR", schedule),
+        *keys_without_effect(cfg),
         ("SOLVER.LARS_TRUST", solver.OPTIMIZER != "LARS", f"SOLVER.OPTIMIZER {solver.OPTIMIZER}"),
         *(
             (f"SOLVER.CLIP_GRADIENTS.{name}", not solver.CLIP_GRADIENTS.ENABLED, "ENABLED False")

@@ -178,6 +178,9 @@ def test_eval_only_takes_a_full_detector(train, backbone):
 @pytest.mark.parametrize(
     ("words", "match"),
     [
+        (("SOLVER.EPOCHS", "12"), "SOLVER.EPOCHS does not apply to fine-tuning; use SOLVER.MAX_ITER"),
+        (("SOLVER.PRECISION", "bfloat16"), "SOLVER.PRECISION does not apply .*; use SOLVER.AMP.ENABLED"),
+        (("SOLVER.ACCUMULATE", "2"), "SOLVER.ACCUMULATE does not apply to fine-tuning; remove it"),
         (("--init", "moco"), "--init moco needs a weight file and has none"),
         (("--init", "moco", "MODEL.WEIGHTS", "gone.pkl"), "'gone.pkl' does not exist"),
         (("--init", "random", "MODEL.WEIGHTS", "some.pkl"), "starts from scratch, but MODEL.WEIGHTS"),

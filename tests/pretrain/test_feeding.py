@@ -7,7 +7,9 @@ import pytest
 
 from moco_det.config import get_cfg
 from moco_det.pretrain import feeding
-from moco_det.pretrain.feeding import QUIET_PERIODS, DataWaitWatch, describe_waiting
+from moco_det.pretrain.feeding import QUIET_PERIODS, DataWaitWatch, describe_waiting, mends_of_waiting
+from moco_det.run_folder import check_continuation
+from moco_det.run_record import config_hash
 
 
 def config(workers: int = 4, device: str = "cuda", where: str = "auto", prefetch: int = 2):
@@ -36,6 +38,20 @@ def test_what_to_change_is_what_can_be_changed(cfg, said, not_said):
     assert all(words in text for words in (*said, "tools/pack_images.py"))
     assert not any(words in text for words in not_said)
     assert "each of 1 process on" in describe_waiting(cfg, 0.42, cores=16, processes=1)
+
+
+def test_resume_takes_what_is_advised(tmp_path):
+    """And a run that follows the advice stays the same run: its config hash does not change."""
+    before = config(workers=1, where="workers")
+    before.OUTPUT_DIR = str(tmp_path)
+    (tmp_path / "config.yaml").write_text(before.dump())
+    after, advised = before.clone(), []
+    for words in map(str.split, mends_of_waiting(before, cores=16, processes=2)):
+        if "." in words[0]:
+            after.merge_from_list(words[:2])
+            advised.append(words[0])
+    assert len(advised) == 3 and after != before
+    assert check_continuation(after) == [] and config_hash(after) == config_hash(before)
 
 
 def warnings_at(caplog, waits: list[float]) -> list[int]:

@@ -80,3 +80,12 @@ def test_an_unreadable_labelled_image_is_named_with_its_key(cfg, tmp_path):
     (tmp_path / "knn/train/x/000.jpg").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"TEST.KNN.IMAGES: .*000.jpg.*mend or remove the image"):
         extract_features(make_model(cfg), batches(cfg, 4))
+
+
+def test_a_set_laid_out_as_imagenet_is_taken(cfg, tmp_path):
+    """train/ and val/, as the classifier takes it; val/ goes before test/."""
+    (tmp_path / "knn/test").rename(tmp_path / "knn/val")
+    assert KNNMonitor(cfg, 1).test.root == str(tmp_path / "knn/val")
+    (tmp_path / "knn/val").rename(tmp_path / "knn/other")
+    with pytest.raises(ValueError, match=r"TEST.KNN.IMAGES: .* neither val/ nor test/"):
+        KNNMonitor(cfg, 1)
