@@ -1,4 +1,4 @@
-"""Where data sets lie, what a disk has left, and files that appear whole or not at all."""
+"""Where data sets lie, sizes in words, and atomic writes of files."""
 
 import contextlib
 import os

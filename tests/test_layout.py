@@ -66,6 +66,29 @@ def test_nothing_but_its_tool_knows_the_benchmark_of_speed():
         assert not known or path.parent.name == "speed", path
 
 
+def test_the_package_imports_what_it_requires():
+    """Nothing that only its tests need, such as pytest."""
+    setup = (REPOSITORY / "setup.py").read_text()
+    needed = {
+        re.split("[<>=]", name)[0]
+        for name in re.findall(r'"([\w<>=.-]+)"', setup.split("install_requires")[1])
+    }
+    needed = {{"pillow": "PIL", "faster-coco-eval": "faster_coco_eval"}.get(name, name) for name in needed}
+    # detectron2 is the user's choice (INSTALL.md), and brings yaml with it.
+    allowed = {*needed, *sys.stdlib_module_names, "moco_det", "detectron2", "yaml"}
+    for path in (REPOSITORY / "moco_det").rglob("*.py"):
+        foreign = {name.partition(".")[0] for name in imported_modules(path)} - allowed
+        assert not foreign, f"{path} imports {foreign}"
+
+
+def test_contributors_are_told_of_every_stage():
+    (stages,) = re.findall(
+        r"((?:`\w+`,? (?:and )?)+)never import one another",
+        (REPOSITORY / "CONTRIBUTING.md").read_text().replace("\n  ", " "),
+    )
+    assert set(re.findall(r"\w+", stages)) - {"and"} == set(STAGES)
+
+
 def test_the_import_check_sees_an_import(tmp_path):
     (tmp_path / "x.py").write_text("def f():\n    from moco_det.pretrain import moco\n")
     assert foreign_stages(tmp_path / "x.py", "report") == {"pretrain"}

@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,11 @@ def test_wheel_has_the_recipes_of_the_checkout(wheel, tmp_path):
     assert done.returncode == 0, done.stderr
     file, names, iterations = done.stdout.splitlines()
     assert file.startswith(str(wheel)) and names.split() == model_zoo.list_configs() and iterations == "24000"
+
+
+def test_install_names_every_command():
+    setup, text = ((REPOSITORY / name).read_text() for name in ("setup.py", "INSTALL.md"))
+    assert set(re.findall(r"`(moco-det-[\w-]+)`", text)) == set(re.findall(r'"(moco-det-[\w-]+)=', setup))
 
 
 def test_console_entry_points_can_be_called(wheel, tmp_path):
