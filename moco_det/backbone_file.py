@@ -144,7 +144,11 @@ def read_backbone(path: str | os.PathLike) -> BackboneFile:
         ValueError: not a pickle, no weights in it, or a damaged record.
         UnsafePickleError: it holds more than arrays and plain values.
     """
-    content = _content(path)
+    return parse_backbone(_content(path), path)
+
+
+def parse_backbone(content: Any, path: str | os.PathLike) -> BackboneFile:
+    """As :func:`read_backbone`, of what the file ``path`` holds."""
     if not isinstance(content, Mapping):
         raise ValueError(
             f"{path}: holds a {type(content).__name__}; expected backbone.pkl's dict with 'model'"

@@ -10,8 +10,8 @@ from moco_det.cli import num_processes
 from moco_det.files import gib
 from moco_det.finetune.datasets import names_faulty_labels
 from moco_det.finetune.inits import Init
+from moco_det.finetune.loaded_weights import LoadedWeights
 from moco_det.finetune.preflight import check_disk_space, check_run
-from moco_det.finetune.weights_check import read_weights
 from moco_det.plan_text import Row, changed_settings, count, show, show_start
 
 
@@ -27,7 +27,7 @@ def dry_run(
     Raises:
         ValueError: it cannot start.
     """
-    model = check_run(cfg, args, init)
+    model, weights = check_run(cfg, args, init)
     train = [] if args.eval_only else [training_row(cfg, training_records(cfg))]
     print(f"Dry run of {args.config_file}" + (f" from --init {init.name}" if init else ""))
     rows = [changed_settings(cfg, args.config_file, add_configs), *train, *map(test_row, cfg.DATASETS.TEST)]
@@ -37,7 +37,7 @@ def dry_run(
         size = sum(parameter.numel() for parameter in model.parameters())
         rows += [
             ("model", f"{cfg.MODEL.META_ARCHITECTURE}, {size / 1e6:.1f} million parameters"),
-            weights_row(cfg),
+            weights_row(weights),
         ]
     if not args.eval_only:
         rows.append(schedule_row(cfg, args))
@@ -60,10 +60,9 @@ def test_row(name: str) -> Row:
     return "test", f"{name}: {count(number, 'image')}, measured by {MetadataCatalog.get(name).evaluator_type}"
 
 
-def weights_row(cfg: CfgNode) -> Row:
-    if not cfg.MODEL.WEIGHTS:
+def weights_row(weights: LoadedWeights | None) -> Row:
+    if weights is None:
         return "weights", "none: random"
-    weights = read_weights(cfg.MODEL.WEIGHTS)
     kind = "a whole detector" if weights.is_detector else "a backbone; all of its tensors are in the model"
     return "weights", f"{weights.location}: {kind}; sha256 {weights.sha256[:12]}"
 

@@ -6,8 +6,9 @@ import os
 import yaml
 from detectron2.config import CfgNode
 
-from moco_det.backbone_file import Preprocessing, read_backbone
+from moco_det.backbone_file import Preprocessing
 from moco_det.config import known_keys, load_yaml
+from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
 from moco_det.model_zoo import get_init_file
 from moco_det.overlay_file import NOT_GIVEN, PREPROCESSING_KEYS, overlay_text, resolve_weights
 
@@ -23,12 +24,14 @@ class Init:
         overlay: its YAML file, or what such a file would hold.
         weights: its MODEL.WEIGHTS, a relative path counted from the file's folder; empty for a random start.
         preprocessing: how its weights want their input.
+        loaded: the weights, where reading the overlay read them.
     """
 
     name: str
     overlay: str | CfgNode
     weights: str
     preprocessing: Preprocessing
+    loaded: LoadedWeights | None = None
 
 
 def read_init(name: str) -> Init:
@@ -59,7 +62,8 @@ def read_init(name: str) -> Init:
 def _init_of_backbone(path: str) -> Init:
     if not os.path.isfile(path):
         raise ValueError(f"--init {path!r} does not exist (looked in {os.getcwd()!r})")
-    preprocessing = read_backbone(path).preprocessing
+    loaded = read_weights(path, "--init")
+    preprocessing = loaded.preprocessing
     if preprocessing is None:
         raise ValueError(
             f"--init {path!r} is a weight file that does not say how it wants its input; write it with "
@@ -68,7 +72,7 @@ def _init_of_backbone(path: str) -> Init:
     record = preprocessing.to_dict()
     values = {"MODEL.WEIGHTS": path} | {key: record[field] for field, key in PREPROCESSING_KEYS.items()}
     overlay = CfgNode(yaml.safe_load(overlay_text("", (), values)))
-    return Init(os.path.splitext(os.path.basename(path))[0], overlay, path, preprocessing)
+    return Init(os.path.splitext(os.path.basename(path))[0], overlay, path, preprocessing, loaded)
 
 
 def preprocessing_of(cfg: CfgNode) -> Preprocessing:

@@ -22,14 +22,9 @@ from moco_det.finetune.evaluators import check_evaluator
 from moco_det.finetune.hooks import same_generators
 from moco_det.finetune.inits import Init, check_init
 from moco_det.finetune.labels import check_label_fraction
+from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
-from moco_det.finetune.weights_check import (
-    Weights,
-    check_backbone,
-    check_detector,
-    check_preprocessing,
-    read_weights,
-)
+from moco_det.finetune.weights_check import check_backbone, check_detector, check_preprocessing
 from moco_det.run_folder import check_writable
 from moco_det.run_record import FILE_NAME as RECORD
 
@@ -74,11 +69,14 @@ def refuse_other_stages(cfg: CfgNode, config_file: str) -> None:
             raise ValueError(f"{config_file!r} is a recipe of {stage}; run it with tools/{tool}.py")
 
 
-def check_run(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> nn.Module | None:
+def check_run(
+    cfg: CfgNode, args: argparse.Namespace, init: Init | None
+) -> tuple[nn.Module | None, LoadedWeights | None]:
     """Refuse, before any process starts, what would fail later or train on something else.
 
     Returns:
-        the model on the CPU with its weights; None where a run goes on from its checkpoint.
+        the model on the CPU with its weights, and what MODEL.WEIGHTS names; None for the model where a run resumes
+        from its checkpoint, and for the weights where none are read.
 
     Raises:
         ValueError: a setting that cannot work; says what was found, what was expected, and the mend.
@@ -100,18 +98,24 @@ def check_run(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> nn.M
         )
     check_writable(cfg.OUTPUT_DIR)
     if resumes(cfg, args):
-        return None
+        return None, None
     if not args.eval_only:
         check_init(cfg, init)
     elif not cfg.MODEL.WEIGHTS:
         raise ValueError("--eval-only has no MODEL.WEIGHTS; give MODEL.WEIGHTS path/to/model_final.pth")
-    weights = read_weights(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None
+    weights = _weights_of(cfg, init)
     if weights is not None:
         check_preprocessing(cfg, weights, init)
     model = _loaded_model(cfg, weights, args.eval_only)
     if not args.eval_only:
         check_disk_space(cfg, model)
-    return model
+    return model, weights
+
+
+def _weights_of(cfg: CfgNode, init: Init | None) -> LoadedWeights | None:
+    if init is not None and init.loaded is not None and init.loaded.location == cfg.MODEL.WEIGHTS:
+        return init.loaded
+    return read_weights(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None
 
 
 def _check_ranges(cfg: CfgNode) -> None:
@@ -130,7 +134,7 @@ def _check_ranges(cfg: CfgNode) -> None:
         raise ValueError(f"SOLVER.STEPS is {tuple(steps)}; expected iterations from 1 on, in rising order")
 
 
-def _loaded_model(cfg: CfgNode, weights: Weights | None, complete: bool) -> nn.Module:
+def _loaded_model(cfg: CfgNode, weights: LoadedWeights | None, complete: bool) -> nn.Module:
     """The model on the CPU with the weights; ``complete``: a whole detector is expected.
 
     Raises:
@@ -148,7 +152,7 @@ def _loaded_model(cfg: CfgNode, weights: Weights | None, complete: bool) -> nn.M
             raise ValueError(f"no model and optimizer can be built from these settings ({reason})") from error
         if weights is None:
             return model
-        SafeCheckpointer(model, save_dir="").load(weights.location)
+        SafeCheckpointer(model, save_dir="").load_weights(weights)
         if complete or weights.is_detector:
             check_detector(model, weights, complete=complete)
         else:

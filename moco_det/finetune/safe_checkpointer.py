@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from moco_det.backbone_file import restricted_load
 from moco_det.checkpoint_files import newest_whole
 from moco_det.files import appears_whole
+from moco_det.finetune.loaded_weights import LoadedWeights
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +22,8 @@ class SafeCheckpointer(DetectionCheckpointer):
     detectron2's own unpickles every ``.pkl`` in full, and torch before 2.6 every other file. A resume takes the
     newest checkpoint that is as it was written.
     """
+
+    _content: dict[str, Any] | None = None  # of the file that is being loaded, where it was read before
 
     def save(self, name: str, **kwargs: Any) -> None:
         """As fvcore's, but the file appears whole or not at all."""
@@ -44,10 +48,22 @@ class SafeCheckpointer(DetectionCheckpointer):
             logger.warning(f"The checkpoint {reason}; going back to the one before it")
         return str(path) if path else super().get_checkpoint_file()
 
+    def load_weights(self, weights: LoadedWeights) -> None:
+        """As ``load``, the model alone, from a file that is in memory."""
+        # Loading replaces entries of both dicts.
+        self._content = {
+            name: dict(value) if isinstance(value, Mapping) else value
+            for name, value in weights.content.items()
+        }
+        try:
+            self.load(weights.location, checkpointables=[])
+        finally:
+            self._content = None
+
     def _load_file(self, filename: str) -> dict[str, Any]:
         if not filename.endswith(".pkl"):
             return super()._load_file(filename)
-        content = restricted_load(filename)
+        content = restricted_load(filename) if self._content is None else self._content
         if "model" in content and "__author__" in content:
             return content
         # What Caffe2 and Detectron1 wrote; as in detectron2's own method.
@@ -59,4 +75,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         }
 
     def _torch_load(self, filename: str) -> Any:
-        return torch.load(filename, map_location="cpu", weights_only=True)
+        return (
+            self._content
+            if self._content is not None
+            else torch.load(filename, map_location="cpu", weights_only=True)
+        )

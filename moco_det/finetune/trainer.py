@@ -43,17 +43,13 @@ from moco_det.finetune.hooks import (
 )
 from moco_det.finetune.inits import Init, read_init
 from moco_det.finetune.labels import take_labels
+from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
 from moco_det.finetune.mappers import build_mapper
 from moco_det.finetune.preflight import CHECKPOINT, check_run, refuse_other_stages, resumes
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
 from moco_det.finetune.sampler import ResumableSampler, repeat_factors
 from moco_det.finetune.samples import write_sample_detections
-from moco_det.finetune.weights_check import (
-    check_backbone,
-    check_detector,
-    check_preprocessing,
-    read_weights,
-)
+from moco_det.finetune.weights_check import check_backbone, check_detector, check_preprocessing
 from moco_det.interruption import StopOnSignal
 from moco_det.model_zoo import get_config_file, recipe_name
 from moco_det.progress import ProgressBar
@@ -105,6 +101,14 @@ def training_records(cfg: CfgNode) -> list[dict]:
 
 class Trainer(DefaultTrainer):
     """detectron2's trainer with evaluators by metadata, checked weights and an exact resume."""
+
+    def __init__(self, cfg, weights: LoadedWeights | None = None):
+        """
+        Args:
+            weights: what MODEL.WEIGHTS names, where it was read before.
+        """
+        super().__init__(cfg)
+        self.weights = weights
 
     @classmethod
     def build_train_loader(cls, cfg, start_iter: int = 0):
@@ -193,14 +197,16 @@ class Trainer(DefaultTrainer):
 
     def resume_or_load(self, resume=True):
         """As detectron2's; what MODEL.WEIGHTS gave is checked, and a resumed run goes on with its next batch."""
-        super().resume_or_load(resume)
-        if self.start_iter:
-            logger.info(
-                f"Resumed at iteration {self.start_iter}: MODEL.WEIGHTS was not read and is not checked"
-            )
-            self.data_loader = self.build_train_loader(self.cfg, self.start_iter)
-        elif self.cfg.MODEL.WEIGHTS:
-            weights = read_weights(self.cfg.MODEL.WEIGHTS)
+        if not self.cfg.MODEL.WEIGHTS or (resume and self.checkpointer.has_checkpoint()):
+            super().resume_or_load(resume)
+            if self.start_iter:
+                logger.info(
+                    f"Resumed at iteration {self.start_iter}: MODEL.WEIGHTS was not read and is not checked"
+                )
+                self.data_loader = self.build_train_loader(self.cfg, self.start_iter)
+        else:
+            weights = self.weights or read_weights(self.cfg.MODEL.WEIGHTS)
+            self.checkpointer.load_weights(weights)
             self.run_state.weights_sha256 = weights.sha256
             if weights.is_detector:
                 check_detector(self.checkpointer.model, weights, complete=False)
@@ -262,8 +268,8 @@ def run(args: argparse.Namespace, add_configs: Sequence[Callable[[CfgNode], None
     if args.dry_run:
         dry_run(cfg, args, init, add_configs, training_records)
         return
-    check_run(cfg, args, init)
-    run_in_processes(_work, args, cfg, args, init)
+    _, weights = check_run(cfg, args, init)
+    run_in_processes(_work, args, cfg, args, weights, init)
 
 
 def _settle_device(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -296,19 +302,19 @@ def _settle_seed(cfg: CfgNode, args: argparse.Namespace) -> None:
         cfg.SEED = random.SystemRandom().randrange(2**31)
 
 
-def _work(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
+def _work(cfg: CfgNode, args: argparse.Namespace, weights: LoadedWeights | None, init: Init | None) -> None:
     """What each process does."""
     check_agreement(settings_and_code(cfg))
     log_to(cfg.OUTPUT_DIR, "moco_det")
     default_setup(cfg, args)
-    if cfg.MODEL.WEIGHTS and not resumes(cfg, args):
-        check_preprocessing(cfg, read_weights(cfg.MODEL.WEIGHTS), init)  # again, for the log
+    if weights is not None:
+        check_preprocessing(cfg, weights, init)  # again, for the log
     if cfg.MODEL.DEVICE == "cpu":
         logger.info("On the CPU, as --num-gpus 0 asks or because there is no GPU")
     if args.eval_only:
-        _evaluate(cfg, args)
+        _evaluate(cfg, weights)
         return
-    trainer = Trainer(cfg)
+    trainer = Trainer(cfg, weights)
     trainer.resume_or_load(resume=args.resume)
     if trainer.start_iter >= trainer.max_iter:
         finished = f"{cfg.OUTPUT_DIR} holds the finished run of {trainer.max_iter} iterations"
@@ -337,12 +343,12 @@ def _record(trainer: Trainer, args: argparse.Namespace, init: Init | None) -> No
     write_run_record(cfg.OUTPUT_DIR, stage="finetune", cfg=cfg, metrics=metrics, seconds=seconds, extra=extra)
 
 
-def _evaluate(cfg: CfgNode, args: argparse.Namespace) -> None:
+def _evaluate(cfg: CfgNode, weights: LoadedWeights | None) -> None:
+    """Measure a detector: that of the weights, or of the newest checkpoint in OUTPUT_DIR where there are none."""
     model = Trainer.build_model(cfg)
     checkpointer = SafeCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
-    location = checkpointer.get_checkpoint_file() if resumes(cfg, args) else cfg.MODEL.WEIGHTS
-    weights = read_weights(location)
-    checkpointer.load(location)
+    weights = weights or read_weights(checkpointer.get_checkpoint_file())
+    checkpointer.load_weights(weights)
     check_detector(model, weights, complete=True)
     results = Trainer.test(cfg, model)
     if comm.is_main_process():

@@ -10,138 +10,28 @@ the model is compared with the file's. Other files are said to be other files:
 """
 
 import contextlib
-import dataclasses
 import logging
 import math
 import os
-import pickle
 import re
-from collections.abc import Iterable
 
 import torch
-from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
 from detectron2.config import CfgNode
-from detectron2.utils.file_io import PathManager
 from torch import nn
 
-from moco_det.backbone_file import (
-    HOW_TO_TRUST,
-    Preprocessing,
-    UnsafePickleError,
-    file_sha256,
-    read_backbone,
-    refused_by_torch,
-)
+from moco_det.backbone_file import Preprocessing
 from moco_det.finetune.inits import PREPROCESSING_KEYS, Init, preprocessing_of, read_init
+from moco_det.finetune.loaded_weights import IN_FILE, LoadedWeights, some
 from moco_det.model_zoo import list_inits
 from moco_det.sources.layouts import IDENTITY_VAR
 
 logger = logging.getLogger(__name__)
 
-# A backbone tensor in a weight file, and in a detector (C4 has res5 in its head; the extra norm is no part of it).
-_IN_FILE = re.compile(r"(stem\.conv\d|res[2-5]\.\d+)\..+(?<!num_batches_tracked)")
-_IN_MODEL = re.compile(rf"(?:backbone\.(?:bottom_up\.)?|roi_heads\.)({_IN_FILE.pattern})")
-_DETECTOR = ("backbone.", "roi_heads.", "proposal_generator.")
+# A backbone tensor in a detector (C4 has res5 in its head; the extra norm is no part of it).
+_IN_MODEL = re.compile(rf"(?:backbone\.(?:bottom_up\.)?|roi_heads\.)({IN_FILE.pattern})")
 
 
-@dataclasses.dataclass(frozen=True)
-class Weights:
-    """A weight file: ``tensors`` by detectron2's names; ``preprocessing`` is None where the file does not say."""
-
-    location: str
-    sha256: str
-    tensors: dict[str, torch.Tensor]
-    preprocessing: Preprocessing | None
-
-    @property
-    def is_detector(self) -> bool:
-        return any(name.startswith(_DETECTOR) for name in self.tensors)
-
-
-def read_weights(location: str) -> Weights:
-    """Read what MODEL.WEIGHTS names, without running code from it.
-
-    Args:
-        location: a path, or an address that detectron2 fetches (``detectron2://…``).
-
-    Raises:
-        ValueError: the file is missing, cannot be fetched or read safely, or holds nothing of a detector; or
-            it is a whole detector of Caffe2.
-    """
-    path = _local_path(location)
-    preprocessing = None
-    if path.endswith(".pkl"):
-        try:
-            content = read_backbone(path)
-        except UnsafePickleError as error:
-            raise ValueError(f"MODEL.WEIGHTS {error}; {HOW_TO_TRUST.format(location)}") from error
-        tensors, preprocessing = content.tensors, content.preprocessing
-    else:
-        tensors, preprocessing = _read_torch(path)
-    tensors = {name: torch.as_tensor(value) for name, value in tensors.items()}
-    if "conv1_w" in tensors:
-        tensors = _from_caffe2(location, tensors)
-    weights = Weights(location, file_sha256(path), tensors, preprocessing)
-    if not weights.is_detector and not any(map(_IN_FILE.fullmatch, tensors)):
-        raise ValueError(
-            f"MODEL.WEIGHTS {location!r} has no tensor under detectron2's names (but {_some(tensors)}); "
-            f"convert it first: tools/convert_to_d2.py {location} backbone.pkl"
-        )
-    return weights
-
-
-def _local_path(location: str) -> str:
-    try:
-        # detectron2 takes options behind a question mark, as in model.pth?matching_heuristics=True.
-        path = PathManager.get_local_path(location.partition("?")[0])
-    except OSError as error:
-        raise ValueError(f"MODEL.WEIGHTS {location!r} could not be fetched: {error}") from error
-    if not os.path.isfile(path):
-        raise ValueError(
-            f"MODEL.WEIGHTS {location!r} does not exist (looked in {os.getcwd()!r}); "
-            "tools/convert_to_d2.py writes such a file"
-        )
-    return path
-
-
-def _read_torch(path: str) -> tuple[dict[str, torch.Tensor], Preprocessing | None]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"MODEL.WEIGHTS {path!r} is no torch file of plain tensors: it {refused_by_torch(error)}; "
-            f"{HOW_TO_TRUST.format(path)}"
-        ) from error
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(f"MODEL.WEIGHTS {path!r} is no torch file of plain tensors: {error}") from error
-    content = content if isinstance(content, dict) else {}
-    states = content.get("model", content)
-    tensors = {name: value for name, value in states.items() if isinstance(value, torch.Tensor)}
-    if not tensors:
-        raise ValueError(
-            f"MODEL.WEIGHTS {path!r} holds no tensors; expected backbone.pkl or a detector's .pth"
-        )
-    record = content.get("moco_det", {})
-    if "provenance" not in record:  # which backbone.pth has, and a checkpoint of pre-training has not
-        return tensors, None
-    return tensors, Preprocessing.from_dict(record["preprocessing"])
-
-
-def _from_caffe2(location: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of a Caffe2 file (the MSRA weights) under the names by which detectron2 loads them."""
-    tensors, _ = convert_c2_detectron_names(tensors)
-    if any(name.startswith(_DETECTOR) for name in tensors):
-        raise ValueError(
-            f"MODEL.WEIGHTS {location!r} is a whole detector of Caffe2; expected a backbone, such as "
-            "--init supervised_msra names"
-        )
-    # Caffe's first convolution has a bias, for which no ResNet of detectron2 has a place.
-    if tensors.pop("stem.conv1.bias", None) is not None:
-        logger.info("conv1_b of the Caffe2 file is not used, as detectron2 does not use it")
-    return tensors
-
-
-def check_preprocessing(cfg: CfgNode, weights: Weights, init: Init | None) -> None:
+def check_preprocessing(cfg: CfgNode, weights: LoadedWeights, init: Init | None) -> None:
     """Compare the preprocessing that the weights want with the config's.
 
     What a file does not record, its init overlay says; a full detector has its own, which no overlay knows.
@@ -197,7 +87,7 @@ def _mend(location: str, expected: Preprocessing, init: Init | None) -> str:
     )
 
 
-def check_backbone(cfg: CfgNode, model: nn.Module, weights: Weights) -> None:
+def check_backbone(cfg: CfgNode, model: nn.Module, weights: LoadedWeights) -> None:
     """Compare each backbone tensor of a loaded detector with the file's, running statistics included.
 
     Raises:
@@ -218,14 +108,14 @@ def check_backbone(cfg: CfgNode, model: nn.Module, weights: Weights) -> None:
         model_tensors = {n: v for n, v in model_tensors.items() if ".norm.running_" not in n}
     missing, different, unused = _compare(model_tensors, weights.tensors)
     stages = {name.split(".")[0] for name in model_tensors}
-    extra = [n for n in unused if _IN_FILE.fullmatch(n) and n.split(".")[0] in stages]
+    extra = [n for n in unused if IN_FILE.fullmatch(n) and n.split(".")[0] in stages]
     problems = {
         "not in the file": missing,
         "other in the file": different,
         "without a place in the model": extra,
     }
     if any(problems.values()):
-        found = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in problems.items() if names)
+        found = "; ".join(f"{len(names)} {what}: {some(names)}" for what, names in problems.items() if names)
         mend = f"check MODEL.RESNETS.DEPTH ({cfg.MODEL.RESNETS.DEPTH}) and the architecture, or convert again"
         if fused and missing:
             mend = f"its norms are fused: MODEL.RESNETS.NORM must be FrozenBN, not {cfg.MODEL.RESNETS.NORM}"
@@ -239,7 +129,7 @@ def check_backbone(cfg: CfgNode, model: nn.Module, weights: Weights) -> None:
         )
 
 
-def _refuse_training_fused_norms(cfg: CfgNode, weights: Weights) -> None:
+def _refuse_training_fused_norms(cfg: CfgNode, weights: LoadedWeights) -> None:
     """convert gives a Caffe2 file without statistics those of an identity; batch norm cannot go on from them."""
     variances = [value for name, value in weights.tensors.items() if name.endswith(".norm.running_var")]
     fused = variances and all(torch.equal(value, torch.full_like(value, IDENTITY_VAR)) for value in variances)
@@ -250,7 +140,7 @@ def _refuse_training_fused_norms(cfg: CfgNode, weights: Weights) -> None:
         )
 
 
-def check_detector(model: nn.Module, weights: Weights, *, complete: bool) -> None:
+def check_detector(model: nn.Module, weights: LoadedWeights, *, complete: bool) -> None:
     """Account for each tensor of a full detector file.
 
     Args:
@@ -273,7 +163,7 @@ def check_detector(model: nn.Module, weights: Weights, *, complete: bool) -> Non
     if (complete and kept < len(state)) or not kept:
         raise ValueError(
             f"MODEL.WEIGHTS {weights.location!r} fills {kept} of the model's {len(state)} tensors, not "
-            f"{_some(missing + different)}; expected the checkpoint of a detector trained with this config"
+            f"{some(missing + different)}; expected the checkpoint of a detector trained with this config"
         )
 
 
@@ -287,8 +177,3 @@ def _compare(
     ]
     unused = [name for name in file if name not in model and not name.endswith("num_batches_tracked")]
     return missing, different, unused
-
-
-def _some(names: Iterable[str], count: int = 5) -> str:
-    names = sorted(names)
-    return ", ".join(names[:count]) + (", …" if len(names) > count else "")

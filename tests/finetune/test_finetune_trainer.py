@@ -1,9 +1,11 @@
 import contextlib
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,6 +172,25 @@ def test_eval_only_takes_a_full_detector(train, backbone):
         train("--init", "moco", "--eval-only", "MODEL.WEIGHTS", backbone, output="evaluated")
     with pytest.raises(ValueError, match="--eval-only has no MODEL.WEIGHTS"):
         train("--init", "random", "--eval-only", output="evaluated")
+
+
+OPENED = []
+sys.addaudithook(lambda event, details: OPENED.append(str(details[0])) if event == "open" else None)
+
+
+@pytest.mark.parametrize("words", [("--init",), ("--init", "moco", "MODEL.WEIGHTS"), ("--eval-only",)])
+def test_weights_are_read_once_and_hashed_once(train, backbone, words):
+    """An overlay, the checks, the log, the load and the record all use what one reading gave."""
+    path = backbone
+    if words == ("--eval-only",):
+        path = str(train("--init", "random", output="trained") / "model_final.pth")
+        words = ("--eval-only", "MODEL.WEIGHTS")
+    OPENED.clear()
+    folder = train(*words, path)
+    assert OPENED.count(path) == 2
+    if "--eval-only" not in words:
+        hashed = read_run_record(folder)["extra"]["weights_sha256"]
+        assert hashed == hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 # ---- refusals before training -------------------------------------------------------------------------------

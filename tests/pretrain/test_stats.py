@@ -9,7 +9,8 @@ from PIL import Image
 from moco_det.checkpoint import RunCheckpointer
 from moco_det.convert.convert import convert
 from moco_det.finetune.inits import read_init
-from moco_det.finetune.weights_check import check_preprocessing, read_weights
+from moco_det.finetune.loaded_weights import read_weights
+from moco_det.finetune.weights_check import check_preprocessing
 from moco_det.images import decode_rgb, find_images
 from moco_det.model_zoo import get_config
 from moco_det.pretrain.command import argument_parser
