@@ -11,15 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from moco_det.config import known_keys, value_of
-
-# Where a machine has its files, and what it can carry.
-OF_A_MACHINE = (
-    "OUTPUT_DIR",
-    "DATASETS.IMAGES",
-    "TEST.KNN.IMAGES",
-    "DATALOADER.NUM_WORKERS",
-    "DATALOADER.PREFETCH",
-)
+from moco_det.config.rules import kind_of
 
 
 def check_agreement(facts: dict[str, object]) -> None:
@@ -46,8 +38,8 @@ def check_agreement(facts: dict[str, object]) -> None:
 
 
 def settings_and_code(cfg: CfgNode) -> dict[str, object]:
-    """Every key of a config but those OF_A_MACHINE, and what code runs it."""
-    facts = {key: value_of(cfg, key) for key in known_keys(cfg) if key not in OF_A_MACHINE}
+    """Every key of a config that all processes must have alike, and what code runs it."""
+    facts = {key: value_of(cfg, key) for key in known_keys(cfg) if kind_of(key).ranks_agree}
     return {
         **facts,
         "the code of moco_det": code_digest(),

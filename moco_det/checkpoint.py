@@ -9,6 +9,7 @@ from fvcore.common.checkpoint import Checkpointer
 
 from moco_det.backbone_file import Preprocessing
 from moco_det.checkpoint_files import keep_newest, newest_first, newest_whole, read_checked
+from moco_det.config.rules import new_name
 from moco_det.files import appears_whole
 from moco_det.grouped_batch_norm import (
     average_running_statistics,
@@ -212,7 +213,7 @@ def environment(cfg) -> dict[str, str | int]:
     return {
         "processes": comm.get_world_size(),
         "device": cfg.MODEL.DEVICE,
-        "INPUT.VIEWS.COLOUR_ON": cfg.INPUT.VIEWS.COLOUR_ON,
+        "INPUT.VIEWS.AUGMENT_ON": cfg.INPUT.VIEWS.AUGMENT_ON,
         "GPU": machine["gpus"][0] if cfg.MODEL.DEVICE == "cuda" else "none",
         "processor": machine["cpu"],
         "threads a process": torch.get_num_threads(),
@@ -223,4 +224,5 @@ def environment(cfg) -> dict[str, str | int]:
 
 def describe_changes(saved: dict, now: dict) -> list[str]:
     """``"processes 2 -> 1"`` for each entry of an environment that is another one now."""
+    saved = {new_name(name): value for name, value in saved.items()}
     return [f"{name} {saved.get(name, '?')} -> {now[name]}" for name in now if saved.get(name) != now[name]]

@@ -47,7 +47,7 @@ def parse_arch(name: str) -> Arch:
         arch = Arch(int(match[2]), int(match[3]), int(match[4]))
     if arch is None or arch.depth not in STAGE_BLOCKS or (match[2] and not arch.has_bottlenecks):
         raise ValueError(
-            f"MODEL.MOCO.ARCH is {name!r}; expected resnet18, resnet34, resnet50, resnet101, resnet152, "
+            f"MODEL.ENCODER.ARCH is {name!r}; expected resnet18, resnet34, resnet50, resnet101, resnet152, "
             "or resnext<50|101|152>_<groups>x<width>d such as resnext50_32x8d"
         )
     return arch

@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 
 from moco_det.config import get_cfg, known_keys, merge_config, value_of
+from moco_det.config.rules import ROWS
 from moco_det.run_record import command_line
 
 WIDTH, LABEL = 110, 15
-
-# Settings that a plan shows in rows of their own.
-HAVE_ROWS = ("OUTPUT_DIR", "SEED", "MODEL.WEIGHTS", "DATASETS.IMAGES")
 
 Row = tuple[str, str]  # label, text
 
@@ -46,7 +44,7 @@ def show_start(flags: Sequence[str]) -> None:
 
 
 def changed_settings(cfg: CfgNode, recipe: str, add_configs: Sequence = ()) -> Row:
-    """What a config has otherwise than its recipe; where it is written and the seed have rows of their own."""
+    """What a config has otherwise than its recipe; what is shown in rows of its own is left out."""
     base = get_cfg()
     for add_config in add_configs:
         add_config(base)
@@ -54,6 +52,6 @@ def changed_settings(cfg: CfgNode, recipe: str, add_configs: Sequence = ()) -> R
     changed = [
         f"{key} {value_of(cfg, key)!r} (recipe: {value_of(base, key)!r})"
         for key in known_keys(cfg)
-        if key not in HAVE_ROWS and value_of(cfg, key) != value_of(base, key)
+        if not (key in ROWS and ROWS[key].shown) and value_of(cfg, key) != value_of(base, key)
     ]
     return "settings", "; ".join(changed) or "the recipe's own"

@@ -4,15 +4,14 @@ import logging
 import os
 
 import torch
-import yaml
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from moco_det.checkpoint_files import newest_first, remove_left_over
-from moco_det.config import get_cfg, known_keys, load_yaml
+from moco_det.config import get_cfg, load_yaml
+from moco_det.config.rules import changes_at_resume
 from moco_det.files import appears_whole, existing_parent
-from moco_det.run_record import MACHINE_KEYS
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ def prepare_run_folder(cfg, resume: bool) -> None:
     os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
     log_to(cfg.OUTPUT_DIR, "moco_det", "fvcore")
     for change in changes:
-        logger.warning(f"--resume: {change}; the epochs to come follow the new schedule")
+        logger.warning(f"--resume: {change}; it holds from here on")
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     # Else two runs of the same config differ in their last bits on a GPU.
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
@@ -81,17 +80,6 @@ def settle_seed(cfg: CfgNode, resume: bool) -> None:
         cfg.SEED = comm.shared_random_seed() % 2**31
 
 
-# What may differ between a run and its continuation: where and how it is carried out and watched.
-MAY_CHANGE = {
-    *(key for key in MACHINE_KEYS if key != "SEED"),
-    *("DATASETS.MAX_UNREADABLE", "TEST.KNN.K", "TEST.KNN.TEMPERATURE", "TEST.KNN.PERIOD_EPOCHS"),
-}
-
-
-# What a continuation may change knowingly: it is named in the log. More epochs make a run longer.
-MAY_CHANGE_NAMED = {"SOLVER.EPOCHS", "SOLVER.STEP_EPOCHS"}
-
-
 def check_continuation(cfg: CfgNode) -> list[str]:
     """Refuse to continue the run in OUTPUT_DIR as another one.
 
@@ -102,26 +90,10 @@ def check_continuation(cfg: CfgNode) -> list[str]:
         ValueError: names each key that differs, with both values.
     """
     saved = load_yaml(os.path.join(cfg.OUTPUT_DIR, "config.yaml"))
-    asked = yaml.safe_load(cfg.dump())  # the same way round, so that tuples compare with lists
-    # A key that is younger than the run had the effect of its default.
-    defaults = yaml.safe_load(get_cfg().dump())
-    were = {key: _get(saved, key, _get(defaults, key)) for key in known_keys(cfg)}
-    differ = {
-        key: f"{key} was {was!r}, is {_get(asked, key)!r}"
-        for key, was in were.items()
-        if key not in MAY_CHANGE and was != _get(asked, key)
-    }
-    refused = [differ[key] for key in differ if key not in MAY_CHANGE_NAMED]
+    refused, named = changes_at_resume(cfg, saved, get_cfg())
     if refused:
         raise ValueError(
             f"--resume would continue {cfg.OUTPUT_DIR!r} with other settings: {'; '.join(refused)}; give the "
             "same, or start anew in another OUTPUT_DIR"
         )
-    return list(differ.values())
-
-
-def _get(config: dict, key: str, default=None):
-    *parents, name = key.split(".")
-    for parent in parents:
-        config = config.get(parent, {})
-    return config.get(name, default)
+    return named

@@ -4,7 +4,6 @@ A stage writes it last, so a folder without it is a run that did not finish. The
 made of these records; nothing else in the package reads them.
 """
 
-import hashlib
 import json
 import math
 import os
@@ -17,37 +16,14 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
+from moco_det.config.rules import config_hash
 from moco_det.files import appears_whole
 from moco_det.machine import describe_machine, peak_memory_bytes
 
 FILE_NAME = "run.json"
-# Keys that say where and how a run is carried out, not what it computes.
-MACHINE_KEYS = (
-    "OUTPUT_DIR",
-    "SEED",
-    "DATASETS.IMAGES",
-    "TEST.KNN.IMAGES",
-    "TEST.COCO_EVALUATOR",  # both give the same numbers
-    "DATALOADER.NUM_WORKERS",
-    "DATALOADER.PREFETCH",
-    "INPUT.VIEWS.COLOUR_ON",  # the draws are the same
-    "MODEL.DEVICE",
-    "CUDNN_BENCHMARK",
-    "VIS_PERIOD",
-    "TEST.EVAL_AT_START",
-    "SOLVER.CHECKPOINT_PERIOD",
-    "SOLVER.CHECKPOINT_EPOCHS",
-    "SOLVER.CHECKPOINT_KEEP",
-    "SOLVER.LOG_PERIOD",
-    "SOLVER.ACCUMULATE",
-    "SOLVER.ACTIVATION_CHECKPOINTING",
-    "SOLVER.CHANNELS_LAST",
-)
-# A path says nothing about the weights in it: their identity is extra["weights_sha256"].
-WEIGHTS_KEY = "MODEL.WEIGHTS"
 # What an init overlay sets (configs/init/*.yaml).
 INIT_KEYS = (
-    WEIGHTS_KEY,
+    "MODEL.WEIGHTS",
     "INPUT.FORMAT",
     "MODEL.PIXEL_MEAN",
     "MODEL.PIXEL_STD",
@@ -77,19 +53,6 @@ READERS = (
     *("ablation_figure", "ablation_results", "tables", "zoo"),
 )
 CODE = ("moco_det", "configs", *(f":(exclude)moco_det/report/{name}.py" for name in READERS))
-
-
-def config_hash(cfg: CfgNode, *, without: tuple[str, ...] = (WEIGHTS_KEY,)) -> str:
-    """First 12 hex digits of the sha256 of ``cfg.dump()`` without MACHINE_KEYS and the keys ``without``."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    for key in {*MACHINE_KEYS, *without}:
-        *parents, name = key.split(".")
-        node = cfg
-        for parent in parents:
-            node = node.get(parent, {})
-        node.pop(name, None)
-    return hashlib.sha256(cfg.dump().encode()).hexdigest()[:12]
 
 
 def code_commit(root: Path = ROOT, script: str = "") -> str:

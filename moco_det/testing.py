@@ -5,7 +5,7 @@ import os
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,11 @@ def tiny_pretrain_config(output_dir: str | Path = "", **solver):
     cfg = get_cfg()
     merge_config(cfg, get_config_file("Pretrain/moco_v2_R_50_200ep"), [])
     cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.MOCO.ARCH = "resnet18"
+    cfg.MODEL.ENCODER.ARCH = "resnet18"
     cfg.MODEL.MOCO.DIM = 16
     cfg.MODEL.MOCO.QUEUE_SIZE = 24
     cfg.MODEL.MOCO.MOMENTUM = 0.9
-    cfg.MODEL.MOCO.BN_GROUP_SIZE = 4
+    cfg.MODEL.ENCODER.BN_GROUP_SIZE = 4
     cfg.INPUT.VIEWS.SIZE = 32
     cfg.SOLVER.IMS_PER_BATCH = 8
     cfg.SOLVER.EPOCHS = 2
@@ -38,6 +38,13 @@ def tiny_pretrain_config(output_dir: str | Path = "", **solver):
     for key, value in solver.items():
         cfg.SOLVER[key] = value
     return cfg
+
+
+def set_keys(cfg, settings: Mapping[str, object]) -> None:
+    """Set keys of MODEL.MOCO, MODEL.ENCODER or SOLVER by the last part of their names."""
+    for name, value in settings.items():
+        node = next(node for node in (cfg.MODEL.MOCO, cfg.MODEL.ENCODER, cfg.SOLVER) if name in node)
+        node[name] = value
 
 
 def write_random_images(folder: Path, count: int, size: int = 40, seed: int = 0) -> list[Path]:

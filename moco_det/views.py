@@ -16,6 +16,8 @@ from torch.nn.functional import interpolate
 from torchvision.transforms import functional as F
 
 from moco_det import colour
+from moco_det.config.key import PRETRAIN
+from moco_det.config.rules import check_value
 
 ASPECT_RATIO = (3 / 4, 4 / 3)  # width / height of a crop
 CROP_ATTEMPTS = 10
@@ -101,22 +103,8 @@ class ViewSettings:
         return cls(**{field.name: views[field.name.upper()] for field in dataclasses.fields(cls)})
 
     def __post_init__(self):
-        if self.recipe not in RECIPES:
-            raise ValueError(f"INPUT.VIEWS.RECIPE is {self.recipe!r}; expected one of {sorted(RECIPES)}")
-        for key, value, least in (("SIZE", self.size, 1), ("SMALL_SIZE", self.small_size, 1)):
-            if value < least:
-                raise ValueError(f"INPUT.VIEWS.{key} is {value}; expected at least {least} pixel")
-        if self.small_crops < 0:
-            raise ValueError(f"INPUT.VIEWS.SMALL_CROPS is {self.small_crops}; expected 0 (none) or more")
-        for key, scale in (("CROP_SCALE", self.crop_scale), ("SMALL_CROP_SCALE", self.small_crop_scale)):
-            if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
-                raise ValueError(
-                    f"INPUT.VIEWS.{key} is {tuple(scale)}; expected (min, max) with 0 < min <= max <= 1"
-                )
-        if len(self.blur_sigma) != 2 or not 0 <= self.blur_sigma[0] <= self.blur_sigma[1]:
-            raise ValueError(
-                f"INPUT.VIEWS.BLUR_SIGMA is {tuple(self.blur_sigma)}; expected (min, max) with 0 <= min <= max"
-            )
+        for field in dataclasses.fields(self):
+            check_value(f"INPUT.VIEWS.{field.name.upper()}", getattr(self, field.name), PRETRAIN)
 
     @property
     def num_views(self) -> int:

@@ -8,7 +8,7 @@ from torch import nn
 from moco_det import grouped_batch_norm
 from moco_det.pretrain import moco
 from moco_det.pretrain.moco import MoCo
-from moco_det.testing import tiny_pretrain_config
+from moco_det.testing import set_keys, tiny_pretrain_config
 
 IMAGES, TAU, T = 20, 0.2, 0.3
 SETTINGS = {
@@ -48,8 +48,7 @@ def make_model(setting, encoder=SmallEncoder, **solver):
     """In float64, the bank too, so that rounding hides nothing."""
     cfg = tiny_pretrain_config(**solver)
     cfg.DATASETS.NUM_IMAGES = IMAGES
-    for key, value in SETTINGS[setting].items():
-        (cfg.SOLVER if key == "ACCUMULATE" else cfg.MODEL.MOCO)[key] = value
+    set_keys(cfg, SETTINGS[setting])
     torch.manual_seed(0)
     with mock.patch.object(moco, "build_encoder", encoder):
         return MoCo(cfg).double().train()

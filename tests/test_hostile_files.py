@@ -113,7 +113,7 @@ def error_of(command, arguments, capsys) -> str:
 
 
 PRETRAIN = ("--config-file", "Pretrain/moco_v2_R_50_200ep", "--images", "images", "--num-gpus", "0")
-TOY = ("MODEL.MOCO.QUEUE_SIZE", "8", "SOLVER.IMS_PER_BATCH", "8", "MODEL.MOCO.BN_GROUP_SIZE", "8")
+TOY = ("MODEL.MOCO.QUEUE_SIZE", "8", "SOLVER.IMS_PER_BATCH", "8", "MODEL.ENCODER.BN_GROUP_SIZE", "8")
 
 
 @pytest.mark.parametrize("name", ["weights.pkl", "weights.pth"])
@@ -228,7 +228,7 @@ def test_names_of_images_reach_no_shell(folder, capsys):
         (folder / "images" / f"{place:03d}.jpg").rename(folder / "images" / name)
     stats(["--images", "images", "--num-workers", "0", "--output", "stats.yaml"])
     options = (
-        "MODEL.MOCO.ARCH",
+        "MODEL.ENCODER.ARCH",
         "resnet18",
         "INPUT.VIEWS.SIZE",
         "32",

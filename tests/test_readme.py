@@ -16,7 +16,7 @@ from moco_det.toyworld.make import make_toyworld
 README = (REPOSITORY / "README.md").read_text()
 # What makes each command small; everything else is as README has it.
 SMALLER = {
-    "pretrain_moco.py": "SOLVER.IMS_PER_BATCH 4 MODEL.MOCO.BN_GROUP_SIZE 2 MODEL.MOCO.QUEUE_SIZE 8 "
+    "pretrain_moco.py": "SOLVER.IMS_PER_BATCH 4 MODEL.ENCODER.BN_GROUP_SIZE 2 MODEL.MOCO.QUEUE_SIZE 8 "
     "INPUT.VIEWS.SIZE 32 SOLVER.EPOCHS 1 DATALOADER.NUM_WORKERS 0",
     "train_net.py": "SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 3 SOLVER.STEPS (2,) INPUT.MIN_SIZE_TRAIN (64,) "
     "INPUT.MIN_SIZE_TEST 64 TEST.PRECISE_BN.NUM_ITER 1 DATALOADER.NUM_WORKERS 0 "

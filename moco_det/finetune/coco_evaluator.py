@@ -13,6 +13,8 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
 
+from moco_det.config.key import FINETUNE
+from moco_det.config.rules import check_value
 from moco_det.files import appears_whole
 
 PYCOCOTOOLS, FASTER = "pycocotools", "faster_coco_eval"
@@ -26,8 +28,7 @@ def check_coco_evaluator(cfg: CfgNode) -> None:
         ValueError: TEST.COCO_EVALUATOR is none of the two, or the package that it names is not installed.
     """
     found = cfg.TEST.COCO_EVALUATOR
-    if found not in (PYCOCOTOOLS, FASTER):
-        raise ValueError(f"TEST.COCO_EVALUATOR is {found!r}; expected {PYCOCOTOOLS!r} or {FASTER!r}")
+    check_value("TEST.COCO_EVALUATOR", found, FINETUNE)
     if found == FASTER:
         try:
             import faster_coco_eval  # noqa: F401

@@ -2,21 +2,7 @@
 
 from collections.abc import Sequence
 
-from detectron2.config import CfgNode
-
 from moco_det.seeding import numpy_generator
-
-
-def check_label_fraction(cfg: CfgNode) -> None:
-    """
-    Raises:
-        ValueError: DATASETS.LABEL_FRACTION is no share.
-    """
-    if not 0 < cfg.DATASETS.LABEL_FRACTION <= 1:
-        raise ValueError(
-            f"DATASETS.LABEL_FRACTION is {cfg.DATASETS.LABEL_FRACTION}; expected a share of the training images "
-            "above 0, up to 1"
-        )
 
 
 def take_labels(records: Sequence[dict], fraction: float, seed: int) -> list[dict]:

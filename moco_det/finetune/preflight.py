@@ -2,18 +2,18 @@
 
 import argparse
 import contextlib
+import difflib
 import logging
 import os
 from collections.abc import Iterator
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from detectron2.modeling import build_model
+from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from torch import nn
 
 from moco_det.cli import num_machines
-from moco_det.config import value_of
 from moco_det.disk_space import check_space, state_bytes
 from moco_det.files import gib
 from moco_det.finetune.coco_evaluator import check_coco_evaluator
@@ -21,7 +21,6 @@ from moco_det.finetune.datasets import check_datasets
 from moco_det.finetune.evaluators import check_evaluator
 from moco_det.finetune.hooks import same_generators
 from moco_det.finetune.inits import Init, check_init
-from moco_det.finetune.labels import check_label_fraction
 from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
 from moco_det.finetune.weights_check import check_backbone, check_detector, check_preprocessing
@@ -30,28 +29,6 @@ from moco_det.run_record import FILE_NAME as RECORD
 
 # In OUTPUT_DIR, the file in which detectron2 names the checkpoint to resume from.
 CHECKPOINT = "last_checkpoint"
-# Settings of a run's length, batch and images: the least that each may be, or what there is to choose from.
-LEAST = {
-    "SOLVER.IMS_PER_BATCH": 1,
-    "SOLVER.MAX_ITER": 1,
-    "SOLVER.CHECKPOINT_PERIOD": 1,
-    "SOLVER.WARMUP_ITERS": 0,
-    "TEST.EVAL_PERIOD": 0,
-    "INPUT.MIN_SIZE_TRAIN": 1,
-    "INPUT.MAX_SIZE_TRAIN": 1,
-    "INPUT.MIN_SIZE_TEST": 0,  # 0: images keep their size
-    "INPUT.MAX_SIZE_TEST": 1,
-}
-CHOICES = {
-    "DATALOADER.SAMPLER_TRAIN": (
-        "TrainingSampler",
-        "RepeatFactorTrainingSampler",
-        "RandomSubsetTrainingSampler",
-    ),
-    "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
-    "INPUT.CROP.TYPE": ("relative_range", "relative", "absolute", "absolute_range"),
-    "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
-}
 
 
 def resumes(cfg: CfgNode, args: argparse.Namespace) -> bool:
@@ -60,13 +37,21 @@ def resumes(cfg: CfgNode, args: argparse.Namespace) -> bool:
 
 
 def refuse_other_stages(cfg: CfgNode, config_file: str) -> None:
-    """Raises ValueError: a recipe is of another stage; names the tool that runs it."""
+    """Refuse a recipe of another stage, and a model that nobody registered.
+
+    Raises:
+        ValueError: names the tool that runs the recipe, or the nearest model.
+    """
     for architecture, stage, tool in (
         ("MoCo", "pre-training", "pretrain_moco"),
         ("Classifier", "classification", "train_classifier"),
     ):
         if cfg.MODEL.META_ARCHITECTURE == architecture:
             raise ValueError(f"{config_file!r} is a recipe of {stage}; run it with tools/{tool}.py")
+    name, known = cfg.MODEL.META_ARCHITECTURE, [name for name, _ in META_ARCH_REGISTRY]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+        raise ValueError(f"MODEL.META_ARCHITECTURE is {name!r}; the closest match is {near[0]!r}")
 
 
 def check_run(
@@ -81,8 +66,6 @@ def check_run(
     Raises:
         ValueError: a setting that cannot work; says what was found, what was expected, and the mend.
     """
-    _check_ranges(cfg)
-    check_label_fraction(cfg)
     check_coco_evaluator(cfg)
     check_datasets(cfg, cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
     if not cfg.DATASETS.TRAIN and not args.eval_only:
@@ -116,22 +99,6 @@ def _weights_of(cfg: CfgNode, init: Init | None) -> LoadedWeights | None:
     if init is not None and init.loaded is not None and init.loaded.location == cfg.MODEL.WEIGHTS:
         return init.loaded
     return read_weights(cfg.MODEL.WEIGHTS) if cfg.MODEL.WEIGHTS else None
-
-
-def _check_ranges(cfg: CfgNode) -> None:
-    for key, least in LEAST.items():
-        value = value_of(cfg, key)
-        for number in value if isinstance(value, (tuple, list)) else (value,):
-            if number < least:
-                raise ValueError(f"{key} is {value}; expected {least} or more")
-    for key, choices in CHOICES.items():
-        if value_of(cfg, key) not in choices:
-            raise ValueError(f"{key} is {value_of(cfg, key)!r}; expected one of {', '.join(choices)}")
-    if not 0 < cfg.SOLVER.BASE_LR < float("inf"):
-        raise ValueError(f"SOLVER.BASE_LR is {cfg.SOLVER.BASE_LR}; expected above 0")
-    steps = list(cfg.SOLVER.STEPS)
-    if steps != sorted(steps) or any(step < 1 for step in steps):
-        raise ValueError(f"SOLVER.STEPS is {tuple(steps)}; expected iterations from 1 on, in rising order")
 
 
 def _loaded_model(cfg: CfgNode, weights: LoadedWeights | None, complete: bool) -> nn.Module:

@@ -12,7 +12,6 @@ import weakref
 from collections.abc import Callable, Sequence
 
 from detectron2.config import CfgNode
-from detectron2.config import get_cfg as detectron2_get_cfg
 from detectron2.data import (
     build_detection_test_loader,
     build_detection_train_loader,
@@ -30,7 +29,9 @@ from moco_det.cli import (
     settle_processes,
     user_errors,
 )
-from moco_det.config import get_cfg, known_keys, merge_config, refuse_what_does_not_apply
+from moco_det.config import get_cfg, merge_config
+from moco_det.config.key import FINETUNE
+from moco_det.config.rules import check_values, refuse_keys
 from moco_det.finetune.datasets import names_faulty_labels, register_toy_datasets
 from moco_det.finetune.dry_run import dry_run
 from moco_det.finetune.evaluators import build_evaluator
@@ -57,29 +58,9 @@ from moco_det.run_folder import log_to
 from moco_det.run_record import FILE_NAME as RECORD
 from moco_det.run_record import write_run_record
 from moco_det.seeding import keyed_seed
-from moco_det.settings_check import check_common
 from moco_det.tasks import task_name
 
 logger = logging.getLogger(__name__)
-
-# The keys that moco_det adds to detectron2's, and those of them that fine-tuning reads.
-OURS = {*known_keys(get_cfg())} - {*known_keys(detectron2_get_cfg())}
-APPLIES = (
-    "DATASETS.LABEL_FRACTION",
-    "INPUT.RANDOM_SCALE",
-    "MODEL.SEM_SEG_HEAD.DILATION",
-    "TEST.COCO_EVALUATOR",
-    "TEST.EVAL_AT_START",
-)
-INSTEAD = {
-    "SOLVER.EPOCHS": "SOLVER.MAX_ITER",
-    "SOLVER.STEP_EPOCHS": "SOLVER.STEPS",
-    "SOLVER.WARMUP_EPOCHS": "SOLVER.WARMUP_ITERS",
-    "SOLVER.CHECKPOINT_EPOCHS": "SOLVER.CHECKPOINT_PERIOD",
-    "SOLVER.PRECISION": "SOLVER.AMP.ENABLED",
-    "MODEL.MOCO.ARCH": "MODEL.RESNETS.DEPTH",
-    "DATASETS.IMAGES": "DATASETS.TRAIN",
-}
 
 
 def training_records(cfg: CfgNode) -> list[dict]:
@@ -258,10 +239,10 @@ def run(args: argparse.Namespace, add_configs: Sequence[Callable[[CfgNode], None
         add_config(cfg)
     set_keys = merge_config(cfg, args.config_file, args.opts, (init.overlay,) if init else ())
     refuse_other_stages(cfg, args.config_file)
-    refuse_what_does_not_apply([key for key in set_keys if key in OURS], APPLIES, "fine-tuning", INSTEAD)
+    check_values(cfg, FINETUNE)
+    refuse_keys(cfg, set_keys, args.opts[0::2], FINETUNE)
     if init and "MODEL.WEIGHTS" not in args.opts[0::2]:
         cfg.MODEL.WEIGHTS = init.weights
-    check_common(cfg)
     _settle_device(cfg, args)
     _settle_seed(cfg, args)
     cfg.freeze()

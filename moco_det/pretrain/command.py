@@ -13,7 +13,7 @@ from moco_det.disk_space import check_disk_space
 from moco_det.model_zoo import recipe_name
 from moco_det.precision import precision_name
 from moco_det.pretrain import plan
-from moco_det.pretrain.preflight import check_periods, check_run, unlabelled_images
+from moco_det.pretrain.preflight import check_run, unlabelled_images
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.run_folder import prepare_run_folder
@@ -80,7 +80,7 @@ def train_process(args: argparse.Namespace, add_configs=()) -> None:
         if args.resume:
             trainer.resume()
         check_disk_space(cfg, trainer.method, trainer.start_iter // trainer.steps_per_epoch)
-        prepare_output(cfg, args.resume)
+        prepare_run_folder(cfg, args.resume)
     if trainer.start_iter < trainer.max_iter:
         trainer.run()
     elif os.path.exists(os.path.join(cfg.OUTPUT_DIR, RECORD)):
@@ -114,12 +114,6 @@ def final_metrics(path: str) -> dict[str, float]:
                 latest["knn_untrained"] = line["knn_accuracy"]
             latest.update(line)
     return latest
-
-
-def prepare_output(cfg, resume: bool) -> None:
-    """As :func:`prepare_run_folder`, after a check of what would stop the run after its first step."""
-    check_periods(cfg)
-    prepare_run_folder(cfg, resume)
 
 
 @user_errors

@@ -27,7 +27,7 @@ def mends_of_waiting(cfg: CfgNode, cores: int, processes: int) -> list[str]:
     if workers < each:
         mends.append(f"DATALOADER.NUM_WORKERS {each}")
     if cfg.MODEL.DEVICE == "cuda" and not colours_on_device(cfg):
-        mends.append("INPUT.VIEWS.COLOUR_ON device (colours on the GPU)")
+        mends.append("INPUT.VIEWS.AUGMENT_ON device (colours on the GPU)")
     if cfg.DATALOADER.PREFETCH < 4 and workers:
         mends.append("DATALOADER.PREFETCH 4 if the disk is slow now and then")
     mends.append("images made small once by tools/pack_images.py")

@@ -175,14 +175,8 @@ def _stack(parts: list[Tensor]) -> Tensor:
 
 
 def colours_on_device(cfg) -> bool:
-    """Whether the views get their colours where the model is, and not in the workers (INPUT.VIEWS.COLOUR_ON).
-
-    Raises:
-        ValueError: the key has a value that it cannot have.
-    """
-    where = cfg.INPUT.VIEWS.COLOUR_ON
-    if where not in ("auto", "workers", "device"):
-        raise ValueError(f"INPUT.VIEWS.COLOUR_ON is {where!r}; expected 'auto', 'workers' or 'device'")
+    """Whether the views get their colors where the model is, and not in the workers (INPUT.VIEWS.AUGMENT_ON)."""
+    where = cfg.INPUT.VIEWS.AUGMENT_ON
     return where == "device" or (where == "auto" and cfg.MODEL.DEVICE != "cpu")
 
 
@@ -233,8 +227,6 @@ class UnreadableLog:
             num_images: images in the data set.
             resume: go on with the list that is there; otherwise it is removed.
         """
-        if not 0 <= max_share <= 1:
-            raise ValueError(f"DATASETS.MAX_UNREADABLE is {max_share}; expected a share in [0, 1]")
         self.path, self.max_share, self.num_images = path, max_share, num_images
         self.files: set[str] = set()
         if os.path.exists(path):

@@ -13,15 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
+from moco_det.config.key import PRETRAIN
+from moco_det.config.rules import check_values
 from moco_det.encoder import build_resnet, pooled_features
 from moco_det.grouped_batch_norm import GroupedBatchNorm2d
 from moco_det.plan_text import Row
 from moco_det.precision import encoder_precision
 from moco_det.pretrain.checks import check_any_method
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
-
-# The keys of MODEL.MOCO that are every method's: its encoder and the groups of its batch norm.
-SHARED_KEYS = ("MODEL.MOCO.ARCH", "MODEL.MOCO.STEM", "MODEL.MOCO.NORM", "MODEL.MOCO.BN_GROUP_SIZE")
 
 
 class PretrainMethod(nn.Module):
@@ -37,8 +36,8 @@ class PretrainMethod(nn.Module):
     parameter or a persistent buffer; what is drawn comes from :mod:`moco_det.seeding`.
     """
 
-    # Keys of the core below MODEL that the method reads, besides its own node, or beginnings of keys up to a dot.
-    uses: ClassVar[tuple[str, ...]] = SHARED_KEYS
+    # Keys of methods that this one reads, or their beginnings up to a dot: its own node, and others'.
+    uses: ClassVar[tuple[str, ...]] = ()
     # The paper's SOLVER.OPTIMIZER and its learning rate for a batch of 256 images, in proportion for others.
     linear_rule: ClassVar[tuple[str, float] | None] = None
     # Whether it takes the small views of INPUT.VIEWS.SMALL_CROPS: ``batch["small"]``, uint8 (n, V, 3, s, s);
@@ -103,6 +102,7 @@ class PretrainMethod(nn.Module):
         Raises:
             ValueError: with the key, the value found, what was expected and the mend.
         """
+        check_values(cfg, PRETRAIN, cls.uses)
         check_any_method(cfg, ranks)
         small = cfg.INPUT.VIEWS.SMALL_CROPS
         if small and not cls.uses_small_crops:
@@ -118,14 +118,6 @@ class PretrainMethod(nn.Module):
         Raises:
             ValueError: with the key, the value found, what was expected and the mend.
         """
-
-    @classmethod
-    def without_effect(cls, cfg) -> list[tuple[str, bool, str]]:
-        """Keys that other settings make useless: (key, or the beginning of one; whether it is useless; why).
-
-        Only keys given on the command line are refused, since recipes hold defaults for every case.
-        """
-        return []
 
     @classmethod
     def plan_rows(cls, facts) -> list[Row]:
@@ -213,20 +205,20 @@ def common_settings(cfg) -> dict:
 
 def bn_group_size(cfg) -> int:
     """Images that batch norm normalises together; synchronised, it is one group of the whole global batch."""
-    return cfg.SOLVER.IMS_PER_BATCH if cfg.MODEL.MOCO.NORM == "SyncBN" else cfg.MODEL.MOCO.BN_GROUP_SIZE
+    return cfg.SOLVER.IMS_PER_BATCH if cfg.MODEL.ENCODER.NORM == "SyncBN" else cfg.MODEL.ENCODER.BN_GROUP_SIZE
 
 
 def build_backbone(cfg, zero_init_residual: bool = False) -> ResNet:
-    """The ResNet of MODEL.MOCO.ARCH; its ``fc`` is for the method to replace.
+    """The ResNet of MODEL.ENCODER.ARCH; its ``fc`` is for the method to replace.
 
     Args:
         zero_init_residual: the last batch norm of each block starts at 0, so that a block starts as the identity
             (Goyal et al. 2017, section 5.1).
     """
     encoder = build_resnet(
-        cfg.MODEL.MOCO.ARCH,
+        cfg.MODEL.ENCODER.ARCH,
         functools.partial(GroupedBatchNorm2d, group_size=bn_group_size(cfg)),
-        stem=cfg.MODEL.MOCO.STEM,
+        stem=cfg.MODEL.ENCODER.STEM,
         **({"blocks": RECOMPUTED_BLOCKS} if cfg.SOLVER.ACTIVATION_CHECKPOINTING else {}),
     )
     for block in encoder.modules() if zero_init_residual else ():

@@ -25,7 +25,7 @@ from moco_det.plan_text import Row
 from moco_det.pretrain.diagnostics import alignment, mutual_information_bound, spread, uniformity
 from moco_det.pretrain.dictionaries import Dictionary, build_dictionary
 from moco_det.pretrain.method import PretrainMethod, bn_group_size, common_settings
-from moco_det.pretrain.moco_checks import check_moco_config, check_queue_size, keys_without_effect
+from moco_det.pretrain.moco_checks import check_moco_config, check_queue_size
 from moco_det.pretrain.moco_plan import DICTIONARY_ROWS
 from moco_det.pretrain.multi_crop import small_crops
 from moco_det.pretrain.orders import CachedOrder, Order, swapped
@@ -114,17 +114,17 @@ class MoCo(PretrainMethod):
 
     @classmethod
     def from_config(cls, cfg):
-        moco = cfg.MODEL.MOCO
+        encoder, moco = cfg.MODEL.ENCODER, cfg.MODEL.MOCO
         cls.check_config(cfg, comm.get_world_size())
         return {
             **common_settings(cfg),
             "encoder": build_encoder(
-                moco.ARCH,
+                encoder.ARCH,
                 moco.DIM,
                 moco.MLP,
                 bn_group_size(cfg),
                 cfg.SOLVER.ACTIVATION_CHECKPOINTING,
-                moco.STEM,
+                encoder.STEM,
             ),
             "dictionary": build_dictionary(cfg),
             "momentum": moco.MOMENTUM,
@@ -143,10 +143,6 @@ class MoCo(PretrainMethod):
     @classmethod
     def check_num_images(cls, cfg, num_images: int) -> None:
         check_queue_size(cfg, num_images)
-
-    @classmethod
-    def without_effect(cls, cfg) -> list[tuple[str, bool, str]]:
-        return keys_without_effect(cfg)
 
     @classmethod
     def plan_rows(cls, facts) -> list[Row]:

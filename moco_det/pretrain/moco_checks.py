@@ -1,80 +1,14 @@
 """What MoCo's own settings must fulfil, asked before a model is built."""
 
-from moco_det.pretrain.checks import check_choices
-
 
 def check_moco_config(cfg) -> None:
-    """Refuse settings that the method cannot have.
-
-    Raises:
-        ValueError: with the key, the value found, what was expected and the mend.
-    """
-    moco = cfg.MODEL.MOCO
-    check_choices(
-        ("MODEL.MOCO.DICTIONARY", moco.DICTIONARY, ("queue", "memory_bank", "end_to_end")),
-        ("MODEL.MOCO.LOSS", moco.LOSS, ("infonce", "nce")),
-    )
-    if moco.DIM < 1:
-        raise ValueError(f"MODEL.MOCO.DIM is {moco.DIM}; expected 1 or more (the paper: 128)")
-    if not 0 <= moco.MOMENTUM < 1:
-        raise ValueError(f"MODEL.MOCO.MOMENTUM is {moco.MOMENTUM}; expected 0 <= m < 1 (the paper: 0.999)")
-    if moco.TEMPERATURE <= 0:
-        raise ValueError(f"MODEL.MOCO.TEMPERATURE is {moco.TEMPERATURE}; expected > 0 (v1: 0.07, v2: 0.2)")
-    check_dictionary(cfg)
-
-
-# Keys of MODEL.MOCO that only some dictionaries read.
-HAS_EFFECT = {
-    "QUEUE_SIZE": ("queue", "memory_bank"),
-    "MOMENTUM": ("queue",),
-    "SHUFFLE_BN": ("queue", "end_to_end"),
-    "SHARED_ENCODER": ("end_to_end",),
-    "SYMMETRIC": ("queue", "end_to_end"),
-    "BANK_MOMENTUM": ("memory_bank",),
-    "PROXIMAL": ("memory_bank",),
-}
-
-
-def keys_without_effect(cfg) -> list[tuple[str, bool, str]]:
-    """Keys that the chosen dictionary does not read, as ``PretrainMethod.without_effect`` gives them."""
-    kind = cfg.MODEL.MOCO.DICTIONARY
-    return [
-        (f"MODEL.MOCO.{name}", kind not in kinds, f"MODEL.MOCO.DICTIONARY {kind}")
-        for name, kinds in HAS_EFFECT.items()
-    ]
-
-
-def check_dictionary(cfg) -> None:
-    """Refuse settings that the chosen dictionary cannot have.
+    """Refuse settings that do not fit each other.
 
     Raises:
         ValueError: with the key, the value found, what was expected and the mend.
     """
     moco, batch = cfg.MODEL.MOCO, cfg.SOLVER.IMS_PER_BATCH
     kind = moco.DICTIONARY
-    for key, value, default, owner in (
-        ("LOSS", moco.LOSS, "infonce", "memory_bank"),
-        ("PROXIMAL", moco.PROXIMAL, 0.0, "memory_bank"),
-        ("SHARED_ENCODER", moco.SHARED_ENCODER, False, "end_to_end"),
-    ):
-        if value != default and kind != owner:
-            raise ValueError(
-                f"MODEL.MOCO.{key} is {value!r} with MODEL.MOCO.DICTIONARY {kind}; only {owner} has it: set "
-                f"MODEL.MOCO.{key} {default}, or MODEL.MOCO.DICTIONARY {owner}"
-            )
-    if not 0 <= moco.BANK_MOMENTUM < 1:
-        raise ValueError(
-            f"MODEL.MOCO.BANK_MOMENTUM is {moco.BANK_MOMENTUM}; expected 0 <= t < 1 (InstDisc's code: 0.5)"
-        )
-    if moco.PROXIMAL < 0:
-        raise ValueError(f"MODEL.MOCO.PROXIMAL is {moco.PROXIMAL}; expected 0 (off) or more")
-    if kind == "memory_bank" and moco.QUEUE_SIZE < 1:
-        raise ValueError(f"MODEL.MOCO.QUEUE_SIZE is {moco.QUEUE_SIZE}; expected 1 or more negatives")
-    if kind == "memory_bank" and moco.SYMMETRIC:
-        raise ValueError(
-            "MODEL.MOCO.SYMMETRIC is True with MODEL.MOCO.DICTIONARY memory_bank, whose keys are entries of "
-            "images and not of views: there is no other order; set MODEL.MOCO.SYMMETRIC False"
-        )
     keys = 2 * batch if moco.SYMMETRIC else batch
     if kind == "queue" and moco.QUEUE_SIZE < keys:
         twice = ", twice with MODEL.MOCO.SYMMETRIC" if moco.SYMMETRIC else ""

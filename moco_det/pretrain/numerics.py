@@ -120,13 +120,5 @@ def with_clipped_gradients(cfg, optimizer: torch.optim.Optimizer) -> torch.optim
     """The optimizer, which clips gradients before its step if SOLVER.CLIP_GRADIENTS says so, as detectron2 does.
 
     "value" clips each number, "norm" the norm of each parameter's gradient.
-
-    Raises:
-        ValueError: detectron2 does not know the type, or the value is not positive.
     """
-    clip = cfg.SOLVER.CLIP_GRADIENTS
-    if clip.ENABLED and clip.CLIP_TYPE not in ("value", "norm"):
-        raise ValueError(f"SOLVER.CLIP_GRADIENTS.CLIP_TYPE is {clip.CLIP_TYPE!r}; expected 'value' or 'norm'")
-    if clip.ENABLED and not clip.CLIP_VALUE > 0:
-        raise ValueError(f"SOLVER.CLIP_GRADIENTS.CLIP_VALUE is {clip.CLIP_VALUE}; expected a number above 0")
     return maybe_add_gradient_clipping(cfg, optimizer)

@@ -8,8 +8,6 @@ implementation at hand (timm) has the ratio of You et al. and other rules of wha
 import torch
 from torch import Tensor
 
-OPTIMIZERS = ("SGD", "LARS")
-
 
 def build_optimizer(cfg, groups: list[dict]) -> torch.optim.Optimizer:
     """What SOLVER.OPTIMIZER names.

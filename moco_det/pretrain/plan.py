@@ -178,7 +178,7 @@ def trial_rows(facts: Facts) -> list[Row]:
 
 def reference_rows(facts: Facts) -> list[Row]:
     """What MoCo v2's Table 3 says of memory, where the encoder is the same."""
-    if facts.cfg.MODEL.MOCO.ARCH != "resnet50":
+    if facts.cfg.MODEL.ENCODER.ARCH != "resnet50":
         return []
     return [
         (

@@ -77,8 +77,8 @@ def one_batch_norm_group(facts: Facts) -> Advice | None:
     size = min(sizes, key=lambda size: abs(size - facts.batch / 8))
     return Advice(
         f"the {facts.batch} images of a step are one batch-norm group, so shuffling the keys changes nothing",
-        ("MODEL.MOCO.NORM BN " if facts.cfg.MODEL.MOCO.NORM != "BN" else "")
-        + f"MODEL.MOCO.BN_GROUP_SIZE {size}",
+        ("MODEL.ENCODER.NORM BN " if facts.cfg.MODEL.ENCODER.NORM != "BN" else "")
+        + f"MODEL.ENCODER.BN_GROUP_SIZE {size}",
         "the statistics of a group give away which key belongs to a query; the paper has 8 groups, and without "
         "shuffling kNN fell from 42 to 23% (Figure A.1, read off the plot).",
     )

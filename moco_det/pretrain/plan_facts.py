@@ -78,8 +78,8 @@ class Facts:
     @property
     def group(self) -> int:
         """Images in a batch-norm group."""
-        moco = self.cfg.MODEL.MOCO
-        return self.batch if moco.NORM == "SyncBN" else moco.BN_GROUP_SIZE
+        encoder = self.cfg.MODEL.ENCODER
+        return self.batch if encoder.NORM == "SyncBN" else encoder.BN_GROUP_SIZE
 
     @property
     def steps_per_epoch(self) -> int:

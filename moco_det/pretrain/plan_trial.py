@@ -19,7 +19,7 @@ def trial_config(facts: Facts) -> CfgNode:
     cfg = facts.cfg.clone()
     cfg.defrost()
     cfg.SOLVER.IMS_PER_BATCH = facts.local
-    cfg.MODEL.MOCO.BN_GROUP_SIZE = min(facts.group, facts.local)
+    cfg.MODEL.ENCODER.BN_GROUP_SIZE = min(facts.group, facts.local)
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()

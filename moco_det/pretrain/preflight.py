@@ -2,12 +2,10 @@
 
 from moco_det.epochs import steps_per_epoch
 from moco_det.images import find_images, registered_images
-from moco_det.pretrain.loader import UnreadableLog, colours_on_device
 from moco_det.pretrain.method import method_class
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.run_folder import check_output
 from moco_det.schedule import check_schedule
-from moco_det.views import ViewSettings
 
 
 def unlabelled_images(cfg) -> list[str]:
@@ -29,27 +27,9 @@ def check_run(cfg, num_images: int, ranks: int, resume: bool) -> None:
         ValueError: with the key, the value found, what was expected and the mend.
     """
     check_output(cfg, resume)
-    check_periods(cfg)
     method_class(cfg).check_config(cfg, ranks)
     check_schedule(cfg)
     method_class(cfg).check_num_images(cfg, num_images)
     steps = steps_per_epoch(num_images, cfg.SOLVER.IMS_PER_BATCH)
-    ViewSettings.from_config(cfg)
-    colours_on_device(cfg)
-    # Without a path and to be continued, it only looks at its settings.
-    UnreadableLog("", max_share=cfg.DATASETS.MAX_UNREADABLE, num_images=num_images, resume=True)
     if cfg.TEST.KNN.IMAGES:
         KNNMonitor(cfg, steps)
-
-
-def check_periods(cfg) -> None:
-    """Refuse what would otherwise stop a run after its first step."""
-    for key, value, least in (
-        ("DATALOADER.PREFETCH", cfg.DATALOADER.PREFETCH, 1),
-        ("SOLVER.LOG_PERIOD", cfg.SOLVER.LOG_PERIOD, 1),
-        ("SOLVER.CHECKPOINT_EPOCHS", cfg.SOLVER.CHECKPOINT_EPOCHS, 1),
-        ("SOLVER.CHECKPOINT_KEEP", cfg.SOLVER.CHECKPOINT_KEEP, 0),
-        ("TEST.KNN.PERIOD_EPOCHS", cfg.TEST.KNN.PERIOD_EPOCHS, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{key} is {value}; expected {least} or more")

@@ -5,62 +5,12 @@ import argparse
 from detectron2.config import CfgNode
 
 from moco_det.agreement import check_agreement, settings_and_code
-from moco_det.config import get_cfg, known_keys, merge_config, refuse_what_does_not_apply
+from moco_det.config import get_cfg, merge_config
+from moco_det.config.key import PRETRAIN
+from moco_det.config.rules import check_values, refuse_keys
 from moco_det.model_zoo import get_config_file
-from moco_det.pretrain.method import PretrainMethod, method_class
+from moco_det.pretrain.method import method_class
 from moco_det.run_folder import settle_seed
-from moco_det.schedule import keys_without_effect
-from moco_det.settings_check import check_common
-from moco_det.views import ViewSettings
-
-# What pre-training reads, and the keys that its method names; a key set outside of these would silently do
-# nothing, so it is refused.
-APPLIES = (
-    "MODEL.META_ARCHITECTURE",
-    "MODEL.DEVICE",
-    "MODEL.WEIGHTS",
-    "MODEL.PIXEL_MEAN",
-    "MODEL.PIXEL_STD",
-    "INPUT.FORMAT",
-    "INPUT.VIEWS",
-    "DATASETS.IMAGES",
-    "DATASETS.TRAIN",
-    "DATASETS.MAX_UNREADABLE",
-    "DATALOADER.NUM_WORKERS",
-    "DATALOADER.PREFETCH",
-    "SOLVER.IMS_PER_BATCH",
-    "SOLVER.BASE_LR",
-    "SOLVER.BASE_LR_END",
-    "SOLVER.WARMUP_EPOCHS",
-    "SOLVER.OPTIMIZER",
-    "SOLVER.LARS_TRUST",
-    "SOLVER.MOMENTUM",
-    "SOLVER.WEIGHT_DECAY",
-    "SOLVER.LR_SCHEDULER_NAME",
-    "SOLVER.GAMMA",
-    "SOLVER.EPOCHS",
-    "SOLVER.STEP_EPOCHS",
-    "SOLVER.PRECISION",
-    "SOLVER.CLIP_GRADIENTS",
-    "SOLVER.ACCUMULATE",
-    "SOLVER.ACTIVATION_CHECKPOINTING",
-    "SOLVER.CHANNELS_LAST",
-    "SOLVER.CHECKPOINT_EPOCHS",
-    "SOLVER.CHECKPOINT_KEEP",
-    "SOLVER.LOG_PERIOD",
-    "TEST.KNN",
-    "OUTPUT_DIR",
-    "SEED",
-    "CUDNN_BENCHMARK",
-    "VERSION",
-)
-INSTEAD = {
-    "SOLVER.MAX_ITER": "SOLVER.EPOCHS",
-    "SOLVER.STEPS": "SOLVER.STEP_EPOCHS",
-    "SOLVER.CHECKPOINT_PERIOD": "SOLVER.CHECKPOINT_EPOCHS",
-    "SOLVER.AMP.ENABLED": "SOLVER.PRECISION",
-    "MODEL.RESNETS.DEPTH": "MODEL.MOCO.ARCH",
-}
 
 
 def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
@@ -74,7 +24,6 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
         ValueError: a key is unknown or does not apply, the input is missing or named twice.
     """
     cfg = get_cfg()
-    core_keys = known_keys(cfg)
     for add_config in add_configs:
         add_config(cfg)
     if not args.config_file:
@@ -84,14 +33,8 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
     overlays = (args.overlay,) if args.overlay else ()
     set_keys = merge_config(cfg, get_config_file(args.config_file), args.opts, overlays)
     method = method_class(cfg)
-    check_common(cfg)
-    refuse_what_does_not_apply(
-        [key for key in set_keys if key in core_keys],
-        (*APPLIES, *method.uses),
-        f"pre-training with {cfg.MODEL.META_ARCHITECTURE}",
-        INSTEAD,
-    )
-    _refuse_what_has_no_effect(cfg, method, args.opts[0::2])
+    check_values(cfg, PRETRAIN, method.uses)
+    refuse_keys(cfg, set_keys, args.opts[0::2], PRETRAIN, method.uses)
     if args.images:
         cfg.DATASETS.IMAGES = args.images
     if bool(cfg.DATASETS.IMAGES) == bool(cfg.DATASETS.TRAIN):
@@ -105,28 +48,3 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
     settle_seed(cfg, args.resume)
     cfg.freeze()
     return cfg
-
-
-def _refuse_what_has_no_effect(cfg: CfgNode, method: type[PretrainMethod], given: list[str]) -> None:
-    """Of the keys given on the command line, since recipes hold defaults for every case."""
-    solver, views = cfg.SOLVER, ViewSettings.from_config(cfg)
-    for prefix, without_effect, because in (
-        *method.without_effect(cfg),
-        ("MODEL.MOCO.BN_GROUP_SIZE", cfg.MODEL.MOCO.NORM != "BN", f"MODEL.MOCO.NORM {cfg.MODEL.MOCO.NORM}"),
-        *keys_without_effect(cfg),
-        ("SOLVER.LARS_TRUST", solver.OPTIMIZER != "LARS", f"SOLVER.OPTIMIZER {solver.OPTIMIZER}"),
-        *(
-            (f"SOLVER.CLIP_GRADIENTS.{name}", not solver.CLIP_GRADIENTS.ENABLED, "ENABLED False")
-            for name in ("CLIP_TYPE", "CLIP_VALUE", "NORM_TYPE")
-        ),
-        ("DATALOADER.PREFETCH", cfg.DATALOADER.NUM_WORKERS == 0, "DATALOADER.NUM_WORKERS 0"),
-        ("INPUT.VIEWS.BLUR_SIGMA", not views.blurs, f"INPUT.VIEWS.RECIPE {views.recipe}"),
-        *(
-            (f"INPUT.VIEWS.{name}", views.small_crops == 0, "INPUT.VIEWS.SMALL_CROPS 0")
-            for name in ("SMALL_SIZE", "SMALL_CROP_SCALE")
-        ),
-        ("TEST.KNN.", not cfg.TEST.KNN.IMAGES, "an empty TEST.KNN.IMAGES"),
-    ):
-        for key in given:
-            if without_effect and key.startswith(prefix):
-                raise ValueError(f"config key {key} has no effect with {because}; remove it, or change that")

@@ -9,12 +9,13 @@ def read_pretraining_start(cfg) -> Start:
     Raises:
         ValueError: as :func:`read_start`, or they were made for images normalised otherwise.
     """
-    if cfg.MODEL.MOCO.STEM != "imagenet":
+    if cfg.MODEL.ENCODER.STEM != "imagenet":
         raise ValueError(
-            f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r} with MODEL.MOCO.STEM {cfg.MODEL.MOCO.STEM}, whose first "
-            "convolution no known checkpoint has: leave MODEL.WEIGHTS empty, or set MODEL.MOCO.STEM imagenet"
+            f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r} with MODEL.ENCODER.STEM {cfg.MODEL.ENCODER.STEM}, whose "
+            "first convolution no known checkpoint has: leave MODEL.WEIGHTS empty, or set "
+            "MODEL.ENCODER.STEM imagenet"
         )
-    start = read_start(cfg.MODEL.WEIGHTS, "MODEL.MOCO.ARCH", cfg.MODEL.MOCO.ARCH)
+    start = read_start(cfg.MODEL.WEIGHTS, "MODEL.ENCODER.ARCH", cfg.MODEL.ENCODER.ARCH)
     wanted = start.preprocessing
     if wanted.format != "RGB" or wanted.stride_in_1x1:
         raise ValueError(

@@ -11,10 +11,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from moco_det.config import get_cfg, merge_config
 from moco_det.grouped_batch_norm import GroupedBatchNorm2d, average_running_statistics, local_block
-from moco_det.pretrain.command import argument_parser, prepare_output
+from moco_det.pretrain.command import argument_parser
 from moco_det.pretrain.method import PretrainMethod, method_class
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
+from moco_det.run_folder import prepare_run_folder
 from moco_det.schedule import check_schedule
 from moco_det.views import ViewSettings
 
@@ -45,7 +46,8 @@ def tiny_method_config(
     add_config(cfg)
     merge_config(cfg, str(recipe), [])
     cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.MOCO.ARCH, cfg.MODEL.MOCO.NORM, cfg.MODEL.MOCO.BN_GROUP_SIZE = "resnet18", "BN", 4
+    encoder = cfg.MODEL.ENCODER
+    encoder.ARCH, encoder.NORM, encoder.BN_GROUP_SIZE = "resnet18", "BN", 4
     cfg.INPUT.VIEWS.SIZE, cfg.DATALOADER.NUM_WORKERS = 32, 0
     cfg.SEED, cfg.OUTPUT_DIR = 1, str(output_dir)
     tiny = {"IMS_PER_BATCH": 8, "EPOCHS": 2, "WARMUP_EPOCHS": 0, "LOG_PERIOD": 1, "CHECKPOINT_EPOCHS": 1}
@@ -155,7 +157,7 @@ def train(
 ) -> PretrainTrainer:
     """Run a config, to the end or up to a number of steps; the trainer afterwards."""
     cfg.DATASETS.IMAGES = str(images)
-    prepare_output(cfg, resume)
+    prepare_run_folder(cfg, resume)
     trainer = PretrainTrainer(cfg)
     if resume:
         trainer.resume()

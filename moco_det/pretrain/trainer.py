@@ -69,7 +69,7 @@ class PretrainTrainer(TrainerBase):
         self.checkpointer = RunCheckpointer(
             self.method,
             cfg,
-            arch=cfg.MODEL.MOCO.ARCH,
+            arch=cfg.MODEL.ENCODER.ARCH,
             save_to_disk=comm.is_main_process(),
             num_images=len(self.paths),
             optimizer=self.optimizer,

@@ -62,7 +62,7 @@ def _pairs(**values) -> tuple[str, ...]:
 
 def _end_to_end(recipe: str, batch: int, rate: float, groups: int = 8) -> Point:
     """K is the batch; the learning rate in proportion, and as many batch-norm groups as the recipe has."""
-    options = (*_pairs(DICTIONARY="end_to_end", BN_GROUP_SIZE=batch // groups),)
+    options = ("MODEL.ENCODER.BN_GROUP_SIZE", str(batch // groups), *_pairs(DICTIONARY="end_to_end"))
     options += ("SOLVER.IMS_PER_BATCH", str(batch), "SOLVER.BASE_LR", f"{rate:g}")
     return Point("end-to-end", batch, recipe, options)
 

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from moco_det.config import get_cfg, merge_config
-
-OWN = ("OUTPUT_DIR", "SEED")
+from moco_det.config.rules import ROWS
 
 
 def check_options(options: Sequence[str]) -> None:
@@ -14,6 +13,6 @@ def check_options(options: Sequence[str]) -> None:
         ValueError: a key is unknown, a value of another kind, or it is one that differs from run to run.
     """
     for key in options[0::2]:
-        if key in OWN:
+        if key in ROWS and ROWS[key].each_run:
             raise ValueError(f"{key} cannot be given after --: it is another one for each run; leave it out")
     merge_config(get_cfg(), "", list(options))

@@ -112,9 +112,9 @@ def recipe(options: Options, precision: str, channels_last: bool):
     """MoCo v2's config at these sizes."""
     cfg = get_cfg()
     merge_config(cfg, get_config_file("Pretrain/moco_v2_R_50_200ep"), [])
-    cfg.MODEL.DEVICE, cfg.MODEL.MOCO.ARCH = options.device, options.arch
+    cfg.MODEL.DEVICE, cfg.MODEL.ENCODER.ARCH = options.device, options.arch
     cfg.MODEL.MOCO.QUEUE_SIZE = max(options.queue - options.queue % options.batch, options.batch)
-    cfg.MODEL.MOCO.BN_GROUP_SIZE = min(cfg.MODEL.MOCO.BN_GROUP_SIZE, options.batch)
+    cfg.MODEL.ENCODER.BN_GROUP_SIZE = min(cfg.MODEL.ENCODER.BN_GROUP_SIZE, options.batch)
     cfg.INPUT.VIEWS.SIZE, cfg.SOLVER.IMS_PER_BATCH = options.size, options.batch
     cfg.SOLVER.PRECISION, cfg.SOLVER.CHANNELS_LAST = precision, channels_last
     cfg.SEED = 0

@@ -3,7 +3,9 @@
 import pytest
 
 from moco_det.config import get_cfg
-from moco_det.finetune.labels import check_label_fraction, take_labels
+from moco_det.config.key import FINETUNE
+from moco_det.config.rules import check_values
+from moco_det.finetune.labels import take_labels
 from moco_det.finetune.trainer import Trainer
 
 RECORDS = [{"image_id": number} for number in range(200)]
@@ -32,8 +34,8 @@ def test_at_least_one_is_left():
 def test_what_is_no_share_is_refused(fraction):
     cfg = get_cfg()
     cfg.DATASETS.LABEL_FRACTION = fraction
-    with pytest.raises(ValueError, match=f"LABEL_FRACTION is {fraction}; expected a share"):
-        check_label_fraction(cfg)
+    with pytest.raises(ValueError, match=f"LABEL_FRACTION is {fraction}; expected above 0, at most 1"):
+        check_values(cfg, FINETUNE)
 
 
 def test_samplers_that_cannot_take_a_share_say_so():

@@ -24,10 +24,10 @@ def test_the_recipe_is_that_of_the_demo():
     """Its notebook (official code): the network, MoCo, the training and the monitor."""
     cfg = get_cfg()
     merge_config(cfg, model_zoo.get_config_file("Pretrain/cifar10_moco_R_18_200ep"), [])
-    moco, solver, knn = cfg.MODEL.MOCO, cfg.SOLVER, cfg.TEST.KNN
-    assert (moco.ARCH, moco.STEM, moco.DIM, moco.MLP) == ("resnet18", "cifar", 128, False)
+    encoder, moco, solver, knn = cfg.MODEL.ENCODER, cfg.MODEL.MOCO, cfg.SOLVER, cfg.TEST.KNN
+    assert (encoder.ARCH, encoder.STEM, moco.DIM, moco.MLP) == ("resnet18", "cifar", 128, False)
     assert (moco.QUEUE_SIZE, moco.MOMENTUM, moco.TEMPERATURE, moco.SHUFFLE_BN) == (4096, 0.99, 0.1, True)
-    assert solver.IMS_PER_BATCH / moco.BN_GROUP_SIZE == 8 and solver.IMS_PER_BATCH == 512
+    assert solver.IMS_PER_BATCH / encoder.BN_GROUP_SIZE == 8 and solver.IMS_PER_BATCH == 512
     assert (solver.BASE_LR, solver.MOMENTUM, solver.WEIGHT_DECAY, solver.EPOCHS) == (0.06, 0.9, 5e-4, 200)
     assert solver.LR_SCHEDULER_NAME == "EpochCosineLR"
     assert (knn.K, knn.TEMPERATURE, knn.FEATURES, knn.CENTER_CROP) == (200, 0.1, "embedding", False)
@@ -86,7 +86,7 @@ def test_a_folder_in_cifars_layout_trains_and_is_refused_by_name_where_detectors
         "SOLVER.EPOCHS": 1,
         "SOLVER.IMS_PER_BATCH": 8,
         "SOLVER.LOG_PERIOD": 1,
-        "MODEL.MOCO.BN_GROUP_SIZE": 4,
+        "MODEL.ENCODER.BN_GROUP_SIZE": 4,
         "MODEL.MOCO.QUEUE_SIZE": 16,
         "DATALOADER.NUM_WORKERS": 0,
         "SEED": 1,
@@ -100,13 +100,13 @@ def test_a_folder_in_cifars_layout_trains_and_is_refused_by_name_where_detectors
     assert "3x3 stem (for small images)" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         pretrain([*arguments, *options, "MODEL.WEIGHTS", "x.pth", "OUTPUT_DIR", str(tmp_path / "again")])
-    assert "with MODEL.MOCO.STEM cifar" in capsys.readouterr().err
+    assert "with MODEL.ENCODER.STEM cifar" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "node, key, message",
     [
-        ("MODEL.MOCO", "STEM", "MODEL.MOCO.STEM is 'tiny'; expected one of imagenet, cifar"),
+        ("MODEL.ENCODER", "STEM", "MODEL.ENCODER.STEM is 'tiny'; expected one of imagenet, cifar"),
         ("TEST.KNN", "FEATURES", "TEST.KNN.FEATURES is 'tiny'; expected one of pooled, embedding"),
     ],
 )

@@ -14,7 +14,7 @@ from moco_det.run_record import config_hash
 
 def config(workers: int = 4, device: str = "cuda", where: str = "auto", prefetch: int = 2):
     cfg = get_cfg()
-    cfg.MODEL.DEVICE, cfg.INPUT.VIEWS.COLOUR_ON = device, where
+    cfg.MODEL.DEVICE, cfg.INPUT.VIEWS.AUGMENT_ON = device, where
     cfg.DATALOADER.NUM_WORKERS, cfg.DATALOADER.PREFETCH = workers, prefetch
     return cfg
 
@@ -22,12 +22,12 @@ def config(workers: int = 4, device: str = "cuda", where: str = "auto", prefetch
 @pytest.mark.parametrize(
     ("cfg", "said", "not_said"),
     [
-        (config(), ("NUM_WORKERS 8; DATALOADER.PREFETCH 4",), ("COLOUR_ON", "more cores")),
-        (config(where="workers"), ("NUM_WORKERS 8; INPUT.VIEWS.COLOUR_ON device",), ()),
+        (config(), ("NUM_WORKERS 8; DATALOADER.PREFETCH 4",), ("AUGMENT_ON", "more cores")),
+        (config(where="workers"), ("NUM_WORKERS 8; INPUT.VIEWS.AUGMENT_ON device",), ()),
         (
             config(workers=8, device="cpu", prefetch=4),
             ("more cores",),
-            ("COLOUR_ON", "NUM_WORKERS", "PREFETCH"),
+            ("AUGMENT_ON", "NUM_WORKERS", "PREFETCH"),
         ),
         (config(workers=0), ("NUM_WORKERS 8",), ("PREFETCH",)),
     ],

@@ -21,8 +21,8 @@ import torch
 from moco_det.checkpoint_files import newest_first
 from moco_det.interruption import STOPPED, StopOnSignal, passes_signals_on
 from moco_det.pretrain import moco
-from moco_det.pretrain.command import prepare_output
 from moco_det.pretrain.trainer import PretrainTrainer
+from moco_det.run_folder import prepare_run_folder
 from moco_det.testing import tiny_pretrain_config, write_random_images
 
 # 24 images in batches of 8: 3 steps and a checkpoint an epoch.
@@ -74,7 +74,7 @@ def train(images, folder, disturb, details, settings) -> None:
     cfg = tiny_pretrain_config(folder, EPOCHS=EPOCHS, CHECKPOINT_KEEP=2)
     cfg.DATASETS.IMAGES = str(images)
     cfg.DATALOADER.NUM_WORKERS = settings.get("workers", 0)
-    prepare_output(cfg, resume=True)
+    prepare_run_folder(cfg, resume=True)
     trainer = PretrainTrainer(cfg)
     trainer.resume()
     if disturb is not None:

@@ -97,7 +97,7 @@ def test_small_views_come_on_top_and_change_no_large_one(paths):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_colours_of_the_whole_batch_are_those_of_the_workers(paths, num_workers):
-    """COLOUR_ON device: the same draws, so the same views but for a rounding."""
+    """AUGMENT_ON device: the same draws, so the same views but for a rounding."""
     views = dataclasses.replace(VIEWS, recipe="byol", small_crops=3, small_size=8)
     crops = batches(paths, 4, views=views, finished=False, num_workers=num_workers, prefetch=1)
     expected = batches(paths, 4, views=views)
@@ -120,10 +120,10 @@ def test_where_colours_are_done():
         ("cuda", "workers", False),
         ("cpu", "device", True),
     ):
-        cfg.MODEL.DEVICE, cfg.INPUT.VIEWS.COLOUR_ON = device, where
+        cfg.MODEL.DEVICE, cfg.INPUT.VIEWS.AUGMENT_ON = device, where
         assert colours_on_device(cfg) == expected
-    cfg.INPUT.VIEWS.COLOUR_ON = "gpu"
-    with pytest.raises(ValueError, match="COLOUR_ON is 'gpu'; expected 'auto', 'workers' or 'device'"):
+    cfg.INPUT.VIEWS.AUGMENT_ON = "gpu"
+    with pytest.raises(ValueError, match="AUGMENT_ON is 'gpu'; expected 'auto', 'workers' or 'device'"):
         colours_on_device(cfg)
 
 

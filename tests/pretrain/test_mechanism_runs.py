@@ -7,7 +7,7 @@ import torch
 from mechanism_examples import IMAGES, SETTINGS, SmallEncoder, make_batch, make_model, step
 
 from moco_det.pretrain import moco
-from moco_det.pretrain.command import argument_parser, prepare_output
+from moco_det.pretrain.command import argument_parser
 from moco_det.pretrain.hooks import describe_step
 from moco_det.pretrain.moco import MoCo
 from moco_det.pretrain.plan import method_rows
@@ -15,8 +15,8 @@ from moco_det.pretrain.plan_advice import advise, save_memory
 from moco_det.pretrain.plan_facts import Facts
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
-from moco_det.run_folder import check_continuation
-from moco_det.testing import tiny_pretrain_config, write_random_images
+from moco_det.run_folder import check_continuation, prepare_run_folder
+from moco_det.testing import set_keys, tiny_pretrain_config, write_random_images
 
 # ---- Whole runs ------------------------------------------------------------------------------------
 
@@ -24,10 +24,9 @@ from moco_det.testing import tiny_pretrain_config, write_random_images
 def run(images, output, setting, stop=6, resume=False):
     """Steps of the trainer up to ``stop``, 3 an epoch."""
     cfg = tiny_pretrain_config(output)
-    for key, value in SETTINGS[setting].items():
-        cfg.MODEL.MOCO[key] = value
+    set_keys(cfg, SETTINGS[setting])
     cfg.DATASETS.IMAGES = str(images)
-    prepare_output(cfg, resume)
+    prepare_run_folder(cfg, resume)
     with mock.patch.object(moco, "build_encoder", SmallEncoder):
         trainer = PretrainTrainer(cfg)
     if resume:
@@ -106,8 +105,7 @@ def test_the_ends_of_the_momentum_table(momentum):
 def test_a_plan_tells_the_mechanism(setting, label, text):
     """And gives no advice on a queue that is not there."""
     cfg = tiny_pretrain_config()
-    for key, value in SETTINGS[setting].items():
-        cfg.MODEL.MOCO[key] = value
+    set_keys(cfg, SETTINGS[setting])
     facts = Facts(cfg, IMAGES)
     (row,) = method_rows(facts)[1:]
     assert row[0] == label and text in row[1]
@@ -163,7 +161,7 @@ def test_refuses_what_a_dictionary_cannot_have(options, message):
 def test_end_to_end_refuses_single_images():
     cfg = tiny_pretrain_config()
     cfg.MODEL.MOCO.DICTIONARY = "end_to_end"
-    cfg.SOLVER.IMS_PER_BATCH = cfg.MODEL.MOCO.BN_GROUP_SIZE = 1
+    cfg.SOLVER.IMS_PER_BATCH = cfg.MODEL.ENCODER.BN_GROUP_SIZE = 1
     with pytest.raises(ValueError, match="IMS_PER_BATCH is 1 with .* expected 2 or more"):
         MoCo(cfg)
 

@@ -182,7 +182,7 @@ def test_a_set_that_does_not_fit_is_refused(recipe, tmp_path):
             ("SOLVER.LARS_TRUST", "0.1", "SOLVER.OPTIMIZER", "SGD"),
             "LARS_TRUST has no effect with .* SGD",
         ),
-        (("SOLVER.STEP_EPOCHS", "(1,)"), "STEP_EPOCHS has no effect with CosineLR"),
+        (("SOLVER.STEP_EPOCHS", "(1,)"), "STEP_EPOCHS has no effect with SOLVER.LR_SCHEDULER_NAME CosineLR"),
         (
             ("MODEL.META_ARCHITECTURE", "Leader"),
             "META_ARCHITECTURE is 'Leader'; expected one of .*MoCo.*README",
@@ -197,7 +197,7 @@ def test_settings_that_do_nothing_are_refused(recipe, images, options, message):
 
 def test_a_method_has_its_keys_and_those_of_all(recipe, images):
     words = ["--config-file", str(recipe), "--num-gpus", "0", "--images", str(images)]
-    words += ["MODEL.MOCO.ARCH", "resnet34", "MODEL.LEADER.WEIGHT", "2.0"]
+    words += ["MODEL.ENCODER.ARCH", "resnet34", "MODEL.LEADER.WEIGHT", "2.0"]
     cfg = build_config(argument_parser().parse_args(words), [add_leader_config])
     assert method_class(cfg) is FollowTheLeader and cfg.MODEL.LEADER.WEIGHT == 2.0
 
@@ -206,7 +206,7 @@ def test_a_method_has_its_keys_and_those_of_all(recipe, images):
 def test_residual_blocks_may_start_as_the_identity(recipe, arch, last, blocks):
     """The last batch norm of each block, and no other."""
     cfg = tiny_method_config(recipe, add_leader_config)
-    cfg.MODEL.MOCO.ARCH = arch
+    cfg.MODEL.ENCODER.ARCH = arch
     for zero in (True, False):
         weights = {
             name: value for name, value in build_backbone(cfg, zero).named_parameters() if value.ndim == 1

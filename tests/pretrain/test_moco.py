@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from moco_det.pretrain.moco import MoCo, statistics
 from moco_det.pretrain.momentum import momentum_update
 from moco_det.seeding import torch_generator
-from moco_det.testing import tiny_pretrain_config
+from moco_det.testing import set_keys, tiny_pretrain_config
 
 
 def make_batch(iteration=0, count=8, seed=0, size=32):
@@ -20,8 +20,7 @@ def make_batch(iteration=0, count=8, seed=0, size=32):
 
 def make_model(**moco):
     cfg = tiny_pretrain_config()
-    for key, value in moco.items():
-        cfg.MODEL.MOCO[key] = value
+    set_keys(cfg, moco)
     torch.manual_seed(0)
     return MoCo(cfg).double().train()
 
@@ -164,7 +163,7 @@ def test_what_saves_memory_or_time_is_the_same_algorithm(arch, steps, key, value
     models = []
     for changed in (False, True):
         cfg = tiny_pretrain_config(**({key: value} if changed else {}))
-        cfg.MODEL.MOCO.ARCH = arch
+        cfg.MODEL.ENCODER.ARCH = arch
         torch.manual_seed(0)
         models.append(MoCo(cfg).double().train())
     optimizers = [torch.optim.SGD(model.encoder_q.parameters(), lr=0.05) for model in models]
@@ -202,16 +201,16 @@ def test_synchronised_norm_is_one_group_of_the_whole_batch():
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("MODEL.MOCO.BN_GROUP_SIZE", 3, r"BN_GROUP_SIZE is 3.*divisor of the 8 images of a micro-batch"),
-        ("MODEL.MOCO.BN_GROUP_SIZE", 16, r"BN_GROUP_SIZE is 16.*for example 8, or a multiple of 8 that"),
+        ("MODEL.ENCODER.BN_GROUP_SIZE", 3, r"BN_GROUP_SIZE is 3.*divisor of the 8 images of a micro-batch"),
+        ("MODEL.ENCODER.BN_GROUP_SIZE", 16, r"BN_GROUP_SIZE is 16.*for example 8, or a multiple of 8 that"),
         ("SOLVER.ACCUMULATE", 3, r"in SOLVER.ACCUMULATE 3 micro-batches; expected a divisor of 8"),
         ("SOLVER.ACCUMULATE", 4, r"BN_GROUP_SIZE is 4; expected a divisor of the 2 images of a micro-batch"),
         ("MODEL.MOCO.QUEUE_SIZE", 4, r"QUEUE_SIZE is 4, smaller than SOLVER.IMS_PER_BATCH 8"),
         ("MODEL.MOCO.DICTIONARY", "stack", r"DICTIONARY is 'stack'; expected one of queue"),
-        ("MODEL.MOCO.NORM", "GN", r"NORM is 'GN'; expected one of BN, SyncBN"),
-        ("MODEL.MOCO.MOMENTUM", 1.0, r"MOMENTUM is 1.0; expected 0 <= m < 1"),
-        ("MODEL.MOCO.TEMPERATURE", 0.0, r"TEMPERATURE is 0.0; expected > 0"),
-        ("MODEL.MOCO.ARCH", "resnet20", r"ARCH is 'resnet20'; expected resnet18"),
+        ("MODEL.ENCODER.NORM", "GN", r"NORM is 'GN'; expected one of BN, SyncBN"),
+        ("MODEL.MOCO.MOMENTUM", 1.0, r"MOMENTUM is 1.0; expected 0 or more, below 1"),
+        ("MODEL.MOCO.TEMPERATURE", 0.0, r"TEMPERATURE is 0.0; expected above 0"),
+        ("MODEL.ENCODER.ARCH", "resnet20", r"ARCH is 'resnet20'; expected resnet18"),
         ("SOLVER.PRECISION", "float8", r"PRECISION is 'float8'; expected one of float32, bfloat16"),
         ("INPUT.FORMAT", "BGR", r"FORMAT is 'BGR'; expected one of RGB"),
     ],

@@ -30,7 +30,7 @@ def official_config(version: str, group_size: int, accumulate: int):
     )
     cfg.MODEL.MOCO.MLP, cfg.MODEL.MOCO.TEMPERATURE = {"v1": (False, 0.07), "v2": (True, 0.2)}[version]
     cfg.MODEL.MOCO.DIM, cfg.MODEL.MOCO.QUEUE_SIZE, cfg.MODEL.MOCO.MOMENTUM = DIM, QUEUE, 0.999
-    cfg.MODEL.MOCO.BN_GROUP_SIZE = group_size
+    cfg.MODEL.ENCODER.BN_GROUP_SIZE = group_size
     cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [0.0] * 3, [1.0] * 3  # the images are normalized already
     return cfg
 

@@ -15,16 +15,17 @@ from moco_det.epochs import rank_batches
 from moco_det.model_zoo import get_config_file
 from moco_det.pretrain import plan, plan_trial
 from moco_det.pretrain import plan_advice as rules
-from moco_det.pretrain.command import main, prepare_output
+from moco_det.pretrain.command import main
 from moco_det.pretrain.plan_facts import Facts, Trial, duration, typical_side
 from moco_det.pretrain.trainer import PretrainTrainer
+from moco_det.run_folder import prepare_run_folder
 from moco_det.testing import tiny_pretrain_config, write_random_images
 
 IMAGENET = 1_281_167
 RECIPE = "configs/Pretrain/moco_v2_R_50_200ep.yaml"
 TINY = (
-    *("MODEL.MOCO.ARCH", "resnet18", "MODEL.MOCO.DIM", "16", "MODEL.MOCO.QUEUE_SIZE", "16"),
-    *("MODEL.MOCO.BN_GROUP_SIZE", "4", "INPUT.VIEWS.SIZE", "32", "SOLVER.IMS_PER_BATCH", "8"),
+    *("MODEL.ENCODER.ARCH", "resnet18", "MODEL.MOCO.DIM", "16", "MODEL.MOCO.QUEUE_SIZE", "16"),
+    *("MODEL.ENCODER.BN_GROUP_SIZE", "4", "INPUT.VIEWS.SIZE", "32", "SOLVER.IMS_PER_BATCH", "8"),
     *("SOLVER.EPOCHS", "1", "SOLVER.LOG_PERIOD", "1", "DATALOADER.NUM_WORKERS", "0", "SEED", "1"),
 )
 MEASURED = Trial("a GPU", 100, 0.25, 0.02, 5 * 2**30, 16 * 2**30, 16)
@@ -78,7 +79,7 @@ def test_numbers_of_fewer_images():
     assert facts.start_left == pytest.approx(0.0497, rel=1e-2)  # 0.999 ** 3000
     assert facts.seconds == 750.0
     assert facts_of(images=2560, start=1500, trial=MEASURED).seconds == 125.0  # 500 of 2000 steps are left
-    assert facts_of("MODEL.MOCO.NORM", "SyncBN").group == 256
+    assert facts_of("MODEL.ENCODER.NORM", "SyncBN").group == 256
     assert facts_of("SOLVER.OPTIMIZER", "LARS").linear_lr is None  # the rule is for SGD
 
 
@@ -132,13 +133,13 @@ CASES = {
     "one group": (
         rules.one_batch_norm_group,
         facts_of("SOLVER.IMS_PER_BATCH", 32),
-        r"^MODEL.MOCO.BN_GROUP_SIZE 4$",
+        r"^MODEL.ENCODER.BN_GROUP_SIZE 4$",
         facts_of("SOLVER.IMS_PER_BATCH", 64),
     ),
     "SyncBN": (
         rules.one_batch_norm_group,
-        facts_of("MODEL.MOCO.NORM", "SyncBN", ranks=4),
-        r"^MODEL.MOCO.NORM BN MODEL.MOCO.BN_GROUP_SIZE 32$",
+        facts_of("MODEL.ENCODER.NORM", "SyncBN", ranks=4),
+        r"^MODEL.ENCODER.NORM BN MODEL.ENCODER.BN_GROUP_SIZE 32$",
         facts_of(),
     ),
     "queue": (
@@ -392,7 +393,7 @@ def test_a_plan_of_a_resumed_run_counts_what_is_left(folder, monkeypatch, capsys
     for key, value in zip(TINY[::2], TINY[1::2], strict=True):
         cfg.merge_from_list([key, value])
     cfg.SOLVER.EPOCHS, cfg.DATASETS.IMAGES, cfg.MODEL.MOCO.MOMENTUM = 4, "images", 0.999
-    prepare_output(cfg, resume=False)
+    prepare_run_folder(cfg, resume=False)
     PretrainTrainer(cfg).checkpointer.save("model_0000002", iteration=2)
     type_in(monkeypatch, "--plan", *options)
     text = capsys.readouterr().out
@@ -427,7 +428,7 @@ def test_a_trial_alone_cuts_a_group_that_spans_processes(folder):
     assert torch.get_rng_state().equal(generators)
     text = dict(plan.trial_rows(Facts(cfg, 25, ranks=4, trial=trial)))["trial"]
     assert "of 2 images on this CPU" in text and text.endswith("batch norm over 2 images instead of 4")
-    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.MODEL.MOCO.BN_GROUP_SIZE) == (8, 4)
+    assert (cfg.SOLVER.IMS_PER_BATCH, cfg.MODEL.ENCODER.BN_GROUP_SIZE) == (8, 4)
 
 
 def test_a_gpu_that_is_too_small_is_refused_with_what_to_set(monkeypatch):
@@ -446,14 +447,14 @@ def test_a_gpu_that_is_too_small_is_refused_with_what_to_set(monkeypatch):
             ("SOLVER.IMS_PER_BATCH", "32", "MODEL.MOCO.QUEUE_SIZE", "32"),
             "QUEUE_SIZE is 32, but there are only 25",
         ),
-        (("SOLVER.IMS_PER_BATCH", "0"), "SOLVER.IMS_PER_BATCH is 0; expected a multiple of the 1 processes"),
-        (("MODEL.MOCO.BN_GROUP_SIZE", "3"), "BN_GROUP_SIZE is 3; expected a divisor of the 8 images"),
+        (("SOLVER.IMS_PER_BATCH", "0"), "SOLVER.IMS_PER_BATCH is 0; expected 1 or more"),
+        (("MODEL.ENCODER.BN_GROUP_SIZE", "3"), "BN_GROUP_SIZE is 3; expected a divisor of the 8 images"),
         (("MODEL.MOCO.TEMPERATURE", "0.0"), "MODEL.MOCO.TEMPERATURE is 0"),
         (("INPUT.VIEWS.CROP_SCALE", "(0.5, 0.2)"), "INPUT.VIEWS.CROP_SCALE is"),
         (("DATASETS.MAX_UNREADABLE", "2.0"), "DATASETS.MAX_UNREADABLE is 2.0"),
         (("SOLVER.CHECKPOINT_EPOCHS", "0"), "SOLVER.CHECKPOINT_EPOCHS is 0; expected 1 or more"),
         (("SOLVER.MAX_ITER", "9"), "SOLVER.MAX_ITER does not apply"),
-        (("TEST.KNN.IMAGES", "nowhere"), "TEST.KNN.IMAGES: the folder 'nowhere/train' does not exist"),
+        (("TEST.KNN.IMAGES", "nowhere"), "TEST.KNN.IMAGES: 'nowhere' does not exist"),
         (("OUTPUT_DIR", "images/000.jpg/out"), "cannot be written: '.*/images/000.jpg' is no folder"),
     ],
 )

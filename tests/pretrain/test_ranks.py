@@ -16,8 +16,8 @@ from detectron2.utils import comm
 
 from moco_det import checkpoint, grouped_batch_norm
 from moco_det.pretrain import dictionaries, shuffling
-from moco_det.pretrain.command import prepare_output
 from moco_det.pretrain.trainer import PretrainTrainer
+from moco_det.run_folder import prepare_run_folder
 from moco_det.seeding import torch_generator
 from moco_det.testing import run_processes, tiny_pretrain_config, write_random_images
 
@@ -34,14 +34,14 @@ def record(
     Views and learning rate are such that rounding grows slowly: batch norm over few values makes it explode.
     """
     cfg = tiny_pretrain_config(output, EPOCHS=10, CHECKPOINT_EPOCHS=100, IMS_PER_BATCH=16, BASE_LR=0.003)
-    cfg.MODEL.MOCO.NORM, cfg.MODEL.MOCO.BN_GROUP_SIZE, usual = SETTINGS[setting]
+    cfg.MODEL.ENCODER.NORM, cfg.MODEL.ENCODER.BN_GROUP_SIZE, usual = SETTINGS[setting]
     cfg.MODEL.MOCO.QUEUE_SIZE = 48
     cfg.INPUT.VIEWS.SIZE = 48
     cfg.DATASETS.IMAGES = str(images)
     torch.set_default_dtype(dtype)
     try:
         with bug():
-            prepare_output(cfg, resume)
+            prepare_run_folder(cfg, resume)
             trainer = PretrainTrainer(cfg)
             if resume:
                 trainer.resume()
@@ -204,7 +204,7 @@ def _run_of_three_steps(images, output, *, resume=False, stop_in=None):
     """One epoch of batches over both ranks; its last checkpoint. Rank 1 may be asked to stop in a step."""
     cfg = tiny_pretrain_config(output, EPOCHS=1, IMS_PER_BATCH=16)
     cfg.MODEL.MOCO.QUEUE_SIZE, cfg.DATASETS.IMAGES = 48, str(images)
-    prepare_output(cfg, resume)
+    prepare_run_folder(cfg, resume)
     trainer = PretrainTrainer(cfg)
     if resume:
         trainer.resume()

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from moco_det.precision import gains_by_bfloat16
-from moco_det.pretrain.command import prepare_output
 from moco_det.pretrain.trainer import PretrainTrainer
+from moco_det.run_folder import prepare_run_folder
 from moco_det.testing import tiny_pretrain_config
 from moco_det.toyworld.make import make_toyworld
 
@@ -52,8 +52,12 @@ def late_loss(images, tmp_path_factory):
             cfg.MODEL.DEVICE, cfg.DATASETS.IMAGES = DEVICE, str(images)
             cfg.INPUT.VIEWS.SIZE, cfg.INPUT.VIEWS.BLUR_SIGMA = 64, (0.1, 0.6)
             cfg.MODEL.MOCO.DIM, cfg.MODEL.MOCO.TEMPERATURE = 128, 0.1
-            cfg.MODEL.MOCO.QUEUE_SIZE, cfg.MODEL.MOCO.BN_GROUP_SIZE, cfg.MODEL.MOCO.MOMENTUM = QUEUE, 8, 0.99
-            prepare_output(cfg, resume=False)
+            cfg.MODEL.MOCO.QUEUE_SIZE, cfg.MODEL.ENCODER.BN_GROUP_SIZE, cfg.MODEL.MOCO.MOMENTUM = (
+                QUEUE,
+                8,
+                0.99,
+            )
+            prepare_run_folder(cfg, resume=False)
             done[key] = late_loss_of(PretrainTrainer(cfg))
         return done[key]
 

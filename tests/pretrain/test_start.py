@@ -4,9 +4,9 @@ import pytest
 import torch
 from checkpoint_examples import official_moco, random_states
 
-from moco_det.pretrain.command import prepare_output
 from moco_det.pretrain.trainer import PretrainTrainer
-from moco_det.testing import tiny_pretrain_config, write_random_images
+from moco_det.run_folder import prepare_run_folder
+from moco_det.testing import set_keys, tiny_pretrain_config, write_random_images
 
 
 @pytest.fixture(scope="module")
@@ -19,9 +19,8 @@ def images(tmp_path_factory):
 def trainer_from(weights, images, output, **moco):
     cfg = tiny_pretrain_config(output, CHECKPOINT_EPOCHS=1)
     cfg.DATASETS.IMAGES, cfg.MODEL.WEIGHTS = str(images), str(weights)
-    for key, value in moco.items():
-        cfg.MODEL.MOCO[key] = value
-    prepare_output(cfg, resume=(output / "last_checkpoint").exists())
+    set_keys(cfg, moco)
+    prepare_run_folder(cfg, resume=(output / "last_checkpoint").exists())
     return PretrainTrainer(cfg)
 
 
@@ -60,7 +59,7 @@ def test_what_cannot_be_started_from_is_refused(images, tmp_path, resnet18):
     with pytest.raises(ValueError, match="MODEL.WEIGHTS .*nowhere.pth' is no file"):
         trainer_from("nowhere.pth", images, tmp_path / "a")
     torch.save(resnet18, tmp_path / "weights.pth")
-    with pytest.raises(ValueError, match="is a resnet18; MODEL.MOCO.ARCH is resnet34: make them agree"):
+    with pytest.raises(ValueError, match="is a resnet18; MODEL.ENCODER.ARCH is resnet34: make them agree"):
         trainer_from(tmp_path / "weights.pth", images, tmp_path / "b", ARCH="resnet34")
     torch.save({n: v for n, v in resnet18.items() if n != "bn1.bias"}, tmp_path / "torn.pth")
     with pytest.raises(ValueError, match="MODEL.WEIGHTS .*torn.pth.*1 missing: bn1.bias"):

@@ -184,7 +184,7 @@ def test_overlay_stands_between_recipe_and_pairs(tmp_path):
 
 def test_statistics_travel_to_the_detector(images, tmp_path):
     main(["--images", str(images), "--num-workers", "0", "--output", str(tmp_path / "own.yaml")])
-    small = ("MODEL.MOCO.ARCH", "resnet18", "MODEL.MOCO.QUEUE_SIZE", "256")
+    small = ("MODEL.ENCODER.ARCH", "resnet18", "MODEL.MOCO.QUEUE_SIZE", "256")
     cfg = build_config(
         pretrain_args("--overlay", str(tmp_path / "own.yaml"), *small, "OUTPUT_DIR", str(tmp_path))
     )

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.stress
 TOOL = str(REPOSITORY / "tools/pretrain_moco.py")
 FLAGS = ("--config-file", "Pretrain/moco_v2_R_50_200ep", "--images", "images")
 SETTINGS = (
-    *("MODEL.MOCO.ARCH", "resnet18", "MODEL.MOCO.DIM", "16", "MODEL.MOCO.QUEUE_SIZE", "16"),
-    *("MODEL.MOCO.BN_GROUP_SIZE", "4", "INPUT.VIEWS.SIZE", "32", "SOLVER.IMS_PER_BATCH", "8"),
+    *("MODEL.ENCODER.ARCH", "resnet18", "MODEL.MOCO.DIM", "16", "MODEL.MOCO.QUEUE_SIZE", "16"),
+    *("MODEL.ENCODER.BN_GROUP_SIZE", "4", "INPUT.VIEWS.SIZE", "32", "SOLVER.IMS_PER_BATCH", "8"),
     *("SOLVER.EPOCHS", "6", "SOLVER.LOG_PERIOD", "1", "DATALOADER.NUM_WORKERS", "0", "SEED", "1"),
 )
 

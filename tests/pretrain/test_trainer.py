@@ -10,16 +10,17 @@ import torch
 
 from moco_det import checkpoint
 from moco_det.pretrain import trainer as trainer_module
-from moco_det.pretrain.command import argument_parser, main, prepare_output
+from moco_det.pretrain.command import argument_parser, main
 from moco_det.pretrain.hooks import describe_step
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
+from moco_det.run_folder import prepare_run_folder
 from moco_det.schedule import learning_rate
 from moco_det.testing import tiny_pretrain_config, write_random_images
 
 TINY = (
-    *("MODEL.MOCO.ARCH", "resnet18", "MODEL.MOCO.DIM", "16", "MODEL.MOCO.QUEUE_SIZE", "16"),
-    *("MODEL.MOCO.BN_GROUP_SIZE", "4", "INPUT.VIEWS.SIZE", "32", "SOLVER.IMS_PER_BATCH", "8"),
+    *("MODEL.ENCODER.ARCH", "resnet18", "MODEL.MOCO.DIM", "16", "MODEL.MOCO.QUEUE_SIZE", "16"),
+    *("MODEL.ENCODER.BN_GROUP_SIZE", "4", "INPUT.VIEWS.SIZE", "32", "SOLVER.IMS_PER_BATCH", "8"),
     *("SOLVER.EPOCHS", "2", "SOLVER.LOG_PERIOD", "1", "DATALOADER.NUM_WORKERS", "0", "SEED", "1"),
 )
 RECIPE = ("--config-file", "configs/Pretrain/moco_v2_R_50_200ep.yaml", "--num-gpus", "0")
@@ -50,7 +51,7 @@ def lines(run: Path) -> list[dict]:
 
 def start(cfg, images, resume=False):
     cfg.DATASETS.IMAGES = str(images)
-    prepare_output(cfg, resume)
+    prepare_run_folder(cfg, resume)
     trainer = PretrainTrainer(cfg)
     if resume:
         trainer.resume()
@@ -91,7 +92,7 @@ def test_checkpoint_follows_the_contract_and_loads_without_code(finished):
 def test_colours_done_on_the_device_resume_bit_for_bit_and_train_the_same(images, tmp_path):
     def run(folder, where, steps=None, resume=False):
         cfg = tiny_pretrain_config(tmp_path / folder, CHECKPOINT_EPOCHS=1)
-        cfg.INPUT.VIEWS.COLOUR_ON = where
+        cfg.INPUT.VIEWS.AUGMENT_ON = where
         trainer = start(cfg, images, resume)
         trainer.max_iter = steps or trainer.max_iter
         trainer.run()
@@ -193,7 +194,7 @@ def test_more_epochs_make_a_finished_run_longer(finished, images, tmp_path, caps
     again = (*RECIPE, "--images", str(images), "--resume", *TINY, "OUTPUT_DIR", str(tmp_path / "out"))
     main([*again, "SOLVER.EPOCHS", "3"])
     log = (tmp_path / "out/log.txt").read_text()
-    assert "--resume: SOLVER.EPOCHS was 2, is 3; the epochs to come follow the new schedule" in log
+    assert "--resume: SOLVER.EPOCHS was 2, is 3; it holds from here on" in log
     steps = [line for line in lines(tmp_path / "out") if "total_loss" in line]
     assert [line["iteration"] for line in steps] == list(range(9))
     assert [line["lr"] for line in steps[6:]] == pytest.approx([0.03 * 0.25] * 3)  # epoch 2 of 3
@@ -352,10 +353,10 @@ def test_no_space_keeps_the_last_checkpoint(images, tmp_path, monkeypatch):
             ("INPUT.VIEWS.RECIPE", "v1", "INPUT.VIEWS.BLUR_SIGMA", "(0.1, 1.0)"),
             "BLUR_SIGMA has no effect with INPUT.VIEWS.RECIPE v1",
         ),
-        (("INPUT.VIEWS.COLOUR_ON", "gpu"), "COLOUR_ON is 'gpu'; expected 'auto', 'workers' or 'device'"),
+        (("INPUT.VIEWS.AUGMENT_ON", "gpu"), "AUGMENT_ON is 'gpu'; expected 'auto', 'workers' or 'device'"),
         (("DATALOADER.PREFETCH", "4"), "PREFETCH has no effect with DATALOADER.NUM_WORKERS 0"),
         (("TEST.KNN.K", "5"), "TEST.KNN.K has no effect with an empty TEST.KNN.IMAGES"),
-        (("MODEL.MOCO.NORM", "SyncBN"), "BN_GROUP_SIZE has no effect with MODEL.MOCO.NORM SyncBN"),
+        (("MODEL.ENCODER.NORM", "SyncBN"), "BN_GROUP_SIZE has no effect with MODEL.ENCODER.NORM SyncBN"),
         (("TEST.KNN.IMAGES", "/nowhere"), r"TEST.KNN.IMAGES: the folder '/nowhere/train' does not exist"),
     ],
 )
@@ -385,7 +386,7 @@ def test_a_negative_seed_is_drawn_once_and_kept_at_resume(images, tmp_path):
     )
     cfg = build_config(args)
     assert cfg.SEED >= 0
-    prepare_output(cfg, resume=False)
+    prepare_run_folder(cfg, resume=False)
     args.resume = True
     assert build_config(args).SEED == cfg.SEED
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
 from moco_det.grouped_batch_norm import update_running_statistics
-from moco_det.pretrain.checks import check_values, check_vector_norm
+from moco_det.pretrain.checks import check_vector_norm
 from moco_det.pretrain.diagnostics import pair_statistics
 from moco_det.pretrain.heads import mlp
 from moco_det.pretrain.method import PretrainMethod, Row, bn_group_size, build_backbone, common_settings
@@ -33,6 +33,7 @@ def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:
 class BYOL(PretrainMethod):
     """The online network predicts what the target network, its moving average, makes of the other view."""
 
+    uses = ("MODEL.BYOL",)
     linear_rule = ("LARS", 0.2)  # section 3.3
 
     @configurable
@@ -67,17 +68,6 @@ class BYOL(PretrainMethod):
     @classmethod
     def check_config(cls, cfg, ranks: int) -> None:
         super().check_config(cfg, ranks)
-        byol = cfg.MODEL.BYOL
-        check_values(
-            ("MODEL.BYOL.DIM", byol.DIM, byol.DIM > 0, "1 or more"),
-            ("MODEL.BYOL.HIDDEN_DIM", byol.HIDDEN_DIM, byol.HIDDEN_DIM > 0, "1 or more"),
-            (
-                "MODEL.BYOL.MOMENTUM",
-                byol.MOMENTUM,
-                0 <= byol.MOMENTUM <= 1,
-                "0 <= tau <= 1 (the paper: 0.996)",
-            ),
-        )
         check_vector_norm(cfg)
 
     @classmethod

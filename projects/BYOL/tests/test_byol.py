@@ -151,9 +151,9 @@ def test_the_result_converts_and_fine_tunes(whole, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("MODEL.BYOL.MOMENTUM", 1.5, "BYOL.MOMENTUM is 1.5; expected 0 <= tau <= 1"),
+        ("MODEL.BYOL.MOMENTUM", 1.5, "BYOL.MOMENTUM is 1.5; expected 0 or more, at most 1"),
         ("MODEL.BYOL.HIDDEN_DIM", 0, "HIDDEN_DIM is 0; expected 1 or more"),
-        ("MODEL.MOCO.BN_GROUP_SIZE", 1, "batch norm has groups of 1 image.* needs 2 or more"),
+        ("MODEL.ENCODER.BN_GROUP_SIZE", 1, "batch norm has groups of 1 image.* needs 2 or more"),
         ("SOLVER.ACCUMULATE", 4, "BN_GROUP_SIZE is 4; expected a divisor of the 2 images of a micro-batch"),
     ],
 )
@@ -178,9 +178,9 @@ def test_the_recipe_has_the_papers_values():
     assert (solver.OPTIMIZER, solver.LR_SCHEDULER_NAME, solver.WARMUP_EPOCHS) == ("LARS", "CosineLR", 10)
     assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.WEIGHT_DECAY) == (4096, 0.2 * 4096 / 256, 1.5e-6)
     assert (solver.EPOCHS, method.DIM, method.HIDDEN_DIM, method.MOMENTUM) == (1000, 256, 4096, 0.996)
-    assert (views.RECIPE, views.CROP_SCALE, cfg.MODEL.MOCO.NORM) == ("byol", (0.08, 1.0), "SyncBN")
+    assert (views.RECIPE, views.CROP_SCALE, cfg.MODEL.ENCODER.NORM) == ("byol", (0.08, 1.0), "SyncBN")
 
 
 def test_the_toy_recipe_is_sound():
     cfg = settled_recipe(RECIPE.parent / "toy/byol_R_18.yaml", add_byol_config)
-    assert cfg.MODEL.MOCO.ARCH == "resnet18"
+    assert cfg.MODEL.ENCODER.ARCH == "resnet18"

@@ -14,15 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
-from moco_cmc.colour import RANGES, YDBDR, split_channels
+from moco_cmc.colour import YDBDR, split_channels
 from moco_det.encoder import pooled_features
 from moco_det.grouped_batch_norm import local_block, unshuffle, update_running_statistics
-from moco_det.pretrain.checks import check_choices
 from moco_det.pretrain.diagnostics import mutual_information_bound, spread
 from moco_det.pretrain.dictionaries import Queue
 from moco_det.pretrain.losses import info_nce
 from moco_det.pretrain.method import (
-    SHARED_KEYS,
     PretrainMethod,
     Row,
     build_backbone,
@@ -43,7 +41,6 @@ class CMC(PretrainMethod):
     """
 
     uses = (
-        *SHARED_KEYS,
         "MODEL.CMC",
         *(f"MODEL.MOCO.{key}" for key in ("DIM", "QUEUE_SIZE", "MOMENTUM", "TEMPERATURE", "SHUFFLE_BN")),
     )
@@ -118,7 +115,6 @@ class CMC(PretrainMethod):
     def check_config(cls, cfg, ranks: int) -> None:
         super().check_config(cfg, ranks)
         check_moco_config(cfg)
-        check_choices(("MODEL.CMC.SPACE", cfg.MODEL.CMC.SPACE, tuple(RANGES)))
         if cfg.MODEL.WEIGHTS:
             raise ValueError(
                 f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r}, but the encoders of CMC see lightness or colour alone, "

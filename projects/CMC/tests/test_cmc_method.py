@@ -179,7 +179,12 @@ def test_the_recipe_has_the_papers_values():
     add_cmc_config(cfg)
     merge_config(cfg, str(RECIPES / "cmc_R_50_240ep.yaml"), [])
     moco, solver = cfg.MODEL.MOCO, cfg.SOLVER
-    assert (moco.ARCH, moco.DIM, moco.TEMPERATURE, moco.QUEUE_SIZE) == ("resnet50", 128, 0.07, 16384)
+    assert (cfg.MODEL.ENCODER.ARCH, moco.DIM, moco.TEMPERATURE, moco.QUEUE_SIZE) == (
+        "resnet50",
+        128,
+        0.07,
+        16384,
+    )
     assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.WEIGHT_DECAY) == (256, 0.03, 1e-4)
     assert (solver.EPOCHS, tuple(solver.STEP_EPOCHS), solver.GAMMA) == (240, (120, 160, 200), 0.1)
     CMC.check_config(cfg, ranks=8)

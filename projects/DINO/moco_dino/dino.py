@@ -15,7 +15,6 @@ from torchvision.models.resnet import ResNet
 from moco_det.grouped_batch_norm import update_running_statistics
 from moco_det.pretrain.diagnostics import spread
 from moco_det.pretrain.method import (
-    SHARED_KEYS,
     PretrainMethod,
     Row,
     bn_group_size,
@@ -33,7 +32,7 @@ from moco_dino.losses import distillation, moved_center, teacher_temperature_at
 class DINO(PretrainMethod):
     """Self-distillation without labels: ``encoder_q`` is the student, ``encoder_k`` the teacher and the result."""
 
-    uses = (*SHARED_KEYS, "MODEL.DINO")
+    uses = ("MODEL.DINO",)
     uses_small_crops = True
     result = "key"
     linear_rule = ("SGD", 0.03)  # the authors' command for ResNet-50
@@ -94,20 +93,6 @@ class DINO(PretrainMethod):
             "teacher_warmup_epochs": dino.TEACHER_WARMUP_EPOCHS,
             "freeze_last_layer_epochs": dino.FREEZE_LAST_LAYER_EPOCHS,
         }
-
-    @classmethod
-    def check_config(cls, cfg, ranks: int) -> None:
-        super().check_config(cfg, ranks)
-        dino = cfg.MODEL.DINO
-        for key in (
-            *("HIDDEN_DIM", "BOTTLENECK_DIM", "OUT_DIM"),
-            *("STUDENT_TEMPERATURE", "TEACHER_TEMPERATURE_START", "TEACHER_TEMPERATURE"),
-        ):
-            if dino[key] <= 0:
-                raise ValueError(f"MODEL.DINO.{key} is {dino[key]}; expected above 0")
-        for key, usual in (("MOMENTUM", 0.996), ("CENTER_MOMENTUM", 0.9)):
-            if not 0 <= dino[key] < 1:
-                raise ValueError(f"MODEL.DINO.{key} is {dino[key]}; expected 0 <= m < 1 (the paper: {usual})")
 
     @classmethod
     def plan_rows(cls, facts) -> list[Row]:

@@ -23,7 +23,6 @@ from moco_det.pretrain.dictionaries import Queue
 from moco_det.pretrain.heads import mlp
 from moco_det.pretrain.losses import info_nce
 from moco_det.pretrain.method import (
-    SHARED_KEYS,
     PretrainMethod,
     Row,
     build_backbone,
@@ -62,7 +61,6 @@ class DenseCL(PretrainMethod):
     """A global and a dense contrast, each with a queue of its own."""
 
     uses = (
-        *SHARED_KEYS,
         "MODEL.DENSECL",
         *(f"MODEL.MOCO.{key}" for key in ("DIM", "QUEUE_SIZE", "MOMENTUM", "TEMPERATURE", "SHUFFLE_BN")),
     )
@@ -133,12 +131,6 @@ class DenseCL(PretrainMethod):
     def check_config(cls, cfg, ranks: int) -> None:
         super().check_config(cfg, ranks)
         check_moco_config(cfg)
-        densecl = cfg.MODEL.DENSECL
-        if not 0 <= densecl.LAMBDA <= 1:
-            raise ValueError(f"MODEL.DENSECL.LAMBDA is {densecl.LAMBDA}; expected 0 to 1 (the paper: 0.5)")
-        for key in ("GRID", "WARMUP_STEPS"):
-            if densecl[key] < 0:
-                raise ValueError(f"MODEL.DENSECL.{key} is {densecl[key]}; expected 0 or more")
 
     @classmethod
     def check_num_images(cls, cfg, num_images: int) -> None:

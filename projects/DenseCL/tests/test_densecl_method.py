@@ -144,7 +144,7 @@ def test_the_query_encoder_converts(tmp_path):
 @pytest.mark.parametrize(
     "node, key, value, message",
     [
-        ("DENSECL", "LAMBDA", 1.5, "MODEL.DENSECL.LAMBDA is 1.5; expected 0 to 1"),
+        ("DENSECL", "LAMBDA", 1.5, "MODEL.DENSECL.LAMBDA is 1.5; expected 0 or more, at most 1"),
         ("DENSECL", "GRID", -1, "MODEL.DENSECL.GRID is -1; expected 0 or more"),
         ("MOCO", "QUEUE_SIZE", 4, "MODEL.MOCO.QUEUE_SIZE is 4, smaller than SOLVER.IMS_PER_BATCH 8"),
     ],

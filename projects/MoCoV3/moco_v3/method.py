@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
 from moco_det.grouped_batch_norm import gather, local_block, update_running_statistics
-from moco_det.pretrain.checks import check_values, check_vector_norm
+from moco_det.pretrain.checks import check_vector_norm
 from moco_det.pretrain.diagnostics import mutual_information_bound, pair_statistics
 from moco_det.pretrain.heads import mlp
 from moco_det.pretrain.method import PretrainMethod, Row, bn_group_size, build_backbone, common_settings
@@ -24,6 +24,7 @@ from moco_det.schedule import cosine_momentum
 class MoCoV3(PretrainMethod):
     """The keys of the batch itself, of a moving-average encoder, for the queries of a predictor; no queue."""
 
+    uses = ("MODEL.MOCO_V3",)
     linear_rule = ("LARS", 0.6)  # official code, ResNet-50 for 100 epochs; 0.3 for longer runs
 
     @configurable
@@ -65,15 +66,10 @@ class MoCoV3(PretrainMethod):
     @classmethod
     def check_config(cls, cfg, ranks: int) -> None:
         super().check_config(cfg, ranks)
-        v3, batch = cfg.MODEL.MOCO_V3, cfg.SOLVER.IMS_PER_BATCH
-        check_values(
-            ("MODEL.MOCO_V3.DIM", v3.DIM, v3.DIM > 0, "1 or more"),
-            ("MODEL.MOCO_V3.HIDDEN_DIM", v3.HIDDEN_DIM, v3.HIDDEN_DIM > 0, "1 or more"),
-            ("MODEL.MOCO_V3.PROJECTOR_LAYERS", v3.PROJECTOR_LAYERS, v3.PROJECTOR_LAYERS > 0, "1 or more"),
-            ("MODEL.MOCO_V3.TEMPERATURE", v3.TEMPERATURE, v3.TEMPERATURE > 0, "> 0 (ResNet-50: 1.0)"),
-            ("MODEL.MOCO_V3.MOMENTUM", v3.MOMENTUM, 0 <= v3.MOMENTUM <= 1, "0 <= m <= 1 (ResNet-50: 0.99)"),
-            ("SOLVER.IMS_PER_BATCH", batch, batch > 1, "2 or more, for negatives"),
-        )
+        if cfg.SOLVER.IMS_PER_BATCH < 2:
+            raise ValueError(
+                f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; expected 2 or more, for negatives"
+            )
         check_vector_norm(cfg)
 
     @classmethod

@@ -125,10 +125,10 @@ def test_the_result_converts(whole, tmp_path):
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("MODEL.MOCO_V3.TEMPERATURE", 0.0, "TEMPERATURE is 0.0; expected > 0"),
-        ("MODEL.MOCO_V3.MOMENTUM", -0.1, "MOMENTUM is -0.1; expected 0 <= m <= 1"),
+        ("MODEL.MOCO_V3.TEMPERATURE", 0.0, "TEMPERATURE is 0.0; expected above 0"),
+        ("MODEL.MOCO_V3.MOMENTUM", -0.1, "MOMENTUM is -0.1; expected 0 or more, at most 1"),
         ("MODEL.MOCO_V3.PROJECTOR_LAYERS", 0, "PROJECTOR_LAYERS is 0; expected 1 or more"),
-        ("MODEL.MOCO.BN_GROUP_SIZE", 1, "batch norm has groups of 1 image.* needs 2 or more"),
+        ("MODEL.ENCODER.BN_GROUP_SIZE", 1, "batch norm has groups of 1 image.* needs 2 or more"),
     ],
 )
 def test_refuses_with_the_numbers(key, value, message):
@@ -152,9 +152,9 @@ def test_the_recipe_has_the_papers_values():
     assert (solver.OPTIMIZER, solver.LR_SCHEDULER_NAME, solver.WARMUP_EPOCHS) == ("LARS", "CosineLR", 10)
     assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.WEIGHT_DECAY) == (4096, 0.6 * 4096 / 256, 1e-6)
     assert (method.DIM, method.HIDDEN_DIM, method.TEMPERATURE, method.MOMENTUM) == (256, 4096, 1.0, 0.99)
-    assert (views.RECIPE, views.CROP_SCALE, cfg.MODEL.MOCO.NORM) == ("byol", (0.2, 1.0), "SyncBN")
+    assert (views.RECIPE, views.CROP_SCALE, cfg.MODEL.ENCODER.NORM) == ("byol", (0.2, 1.0), "SyncBN")
 
 
 def test_the_toy_recipe_is_sound():
     cfg = settled_recipe(RECIPE.parent / "toy/moco_v3_R_18.yaml", add_moco_v3_config)
-    assert cfg.MODEL.MOCO.ARCH == "resnet18"
+    assert cfg.MODEL.ENCODER.ARCH == "resnet18"

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
 from moco_det.grouped_batch_norm import gather_with_gradient, local_block, update_running_statistics
-from moco_det.pretrain.checks import check_values
 from moco_det.pretrain.diagnostics import mutual_information_bound, pair_statistics
 from moco_det.pretrain.heads import mlp
 from moco_det.pretrain.method import PretrainMethod, Row, build_backbone, common_settings
@@ -39,6 +38,7 @@ def nt_xent_logits(anchors: Tensor, others: Tensor, same: Tensor, own: Tensor, t
 class SimCLR(PretrainMethod):
     """Each view is told apart from the 2N - 2 views of the other images of the global batch, with NT-Xent."""
 
+    uses = ("MODEL.SIMCLR",)
     linear_rule = ("LARS", 0.3)  # section 2.2
 
     @configurable
@@ -65,25 +65,16 @@ class SimCLR(PretrainMethod):
     @classmethod
     def check_config(cls, cfg, ranks: int) -> None:
         super().check_config(cfg, ranks)
-        simclr, solver = cfg.MODEL.SIMCLR, cfg.SOLVER
-        check_values(
-            ("MODEL.SIMCLR.DIM", simclr.DIM, simclr.DIM > 0, "1 or more"),
-            ("MODEL.SIMCLR.HIDDEN_DIM", simclr.HIDDEN_DIM, simclr.HIDDEN_DIM > 0, "1 or more"),
-            ("MODEL.SIMCLR.TEMPERATURE", simclr.TEMPERATURE, simclr.TEMPERATURE > 0, "> 0 (the paper: 0.1)"),
-            (
-                "SOLVER.IMS_PER_BATCH",
-                solver.IMS_PER_BATCH,
-                solver.IMS_PER_BATCH > 1,
-                "2 or more, for negatives",
-            ),
-            (
-                "SOLVER.ACCUMULATE",
-                solver.ACCUMULATE,
-                solver.ACCUMULATE == 1,
-                "1 with SimCLR, whose loss compares all images of a step: SOLVER.ACTIVATION_CHECKPOINTING True "
-                "saves memory as well",
-            ),
-        )
+        solver = cfg.SOLVER
+        if solver.IMS_PER_BATCH < 2:
+            raise ValueError(
+                f"SOLVER.IMS_PER_BATCH is {solver.IMS_PER_BATCH}; expected 2 or more, for negatives"
+            )
+        if solver.ACCUMULATE > 1:
+            raise ValueError(
+                f"SOLVER.ACCUMULATE is {solver.ACCUMULATE}; expected 1 with SimCLR, whose loss compares all "
+                "images of a step: SOLVER.ACTIVATION_CHECKPOINTING True saves memory as well"
+            )
 
     @classmethod
     def plan_rows(cls, facts) -> list[Row]:

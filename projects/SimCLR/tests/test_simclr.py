@@ -127,10 +127,10 @@ def test_the_result_converts(whole, tmp_path):
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("MODEL.SIMCLR.TEMPERATURE", 0.0, "SIMCLR.TEMPERATURE is 0.0; expected > 0"),
+        ("MODEL.SIMCLR.TEMPERATURE", 0.0, "SIMCLR.TEMPERATURE is 0.0; expected above 0"),
         ("MODEL.SIMCLR.DIM", 0, "SIMCLR.DIM is 0; expected 1 or more"),
         ("SOLVER.ACCUMULATE", 2, "ACCUMULATE is 2; expected 1 with SimCLR"),
-        ("MODEL.MOCO.NORM", "GN", "NORM is 'GN'; expected one of BN, SyncBN"),
+        ("MODEL.ENCODER.NORM", "GN", "NORM is 'GN'; expected one of BN, SyncBN"),
     ],
 )
 def test_refuses_with_the_numbers(key, value, message):
@@ -153,9 +153,9 @@ def test_the_recipe_has_the_papers_values():
     assert (solver.OPTIMIZER, solver.LR_SCHEDULER_NAME, solver.WARMUP_EPOCHS) == ("LARS", "CosineLR", 10)
     assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.WEIGHT_DECAY) == (4096, 0.3 * 4096 / 256, 1e-6)
     assert (method.DIM, method.HIDDEN_DIM, method.TEMPERATURE) == (128, 2048, 0.1)
-    assert (views.RECIPE, views.CROP_SCALE, cfg.MODEL.MOCO.NORM) == ("simclr", (0.08, 1.0), "SyncBN")
+    assert (views.RECIPE, views.CROP_SCALE, cfg.MODEL.ENCODER.NORM) == ("simclr", (0.08, 1.0), "SyncBN")
 
 
 def test_the_toy_recipe_is_sound():
     cfg = settled_recipe(RECIPE.parent / "toy/simclr_R_18.yaml", add_simclr_config)
-    assert cfg.MODEL.MOCO.ARCH == "resnet18"
+    assert cfg.MODEL.ENCODER.ARCH == "resnet18"

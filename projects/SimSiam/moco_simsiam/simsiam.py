@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
 from moco_det.grouped_batch_norm import update_running_statistics
-from moco_det.pretrain.checks import check_values, check_vector_norm
+from moco_det.pretrain.checks import check_vector_norm
 from moco_det.pretrain.diagnostics import pair_statistics
 from moco_det.pretrain.heads import mlp
 from moco_det.pretrain.method import PretrainMethod, Row, bn_group_size, build_backbone, common_settings
@@ -30,6 +30,7 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
 class SimSiam(PretrainMethod):
     """One encoder and a predictor, neither negatives nor momentum; a stopped gradient prevents the collapse."""
 
+    uses = ("MODEL.SIMSIAM",)
     linear_rule = ("SGD", 0.05)  # section 3
 
     @configurable
@@ -76,17 +77,6 @@ class SimSiam(PretrainMethod):
     @classmethod
     def check_config(cls, cfg, ranks: int) -> None:
         super().check_config(cfg, ranks)
-        simsiam = cfg.MODEL.SIMSIAM
-        check_values(
-            ("MODEL.SIMSIAM.DIM", simsiam.DIM, simsiam.DIM > 0, "1 or more"),
-            ("MODEL.SIMSIAM.PREDICTOR_DIM", simsiam.PREDICTOR_DIM, simsiam.PREDICTOR_DIM > 0, "1 or more"),
-            (
-                "MODEL.SIMSIAM.PREDICTOR_LR_FACTOR",
-                simsiam.PREDICTOR_LR_FACTOR,
-                simsiam.PREDICTOR_LR_FACTOR > 0,
-                "above 0 (the paper: 1)",
-            ),
-        )
         check_vector_norm(cfg)
 
     @classmethod

@@ -125,7 +125,7 @@ def test_the_result_converts(whole, tmp_path):
     [
         ("MODEL.SIMSIAM.PREDICTOR_DIM", 0, "PREDICTOR_DIM is 0; expected 1 or more"),
         ("MODEL.SIMSIAM.PREDICTOR_LR_FACTOR", 0.0, "PREDICTOR_LR_FACTOR is 0.0; expected above 0"),
-        ("MODEL.MOCO.BN_GROUP_SIZE", 1, "batch norm has groups of 1 image.* needs 2 or more"),
+        ("MODEL.ENCODER.BN_GROUP_SIZE", 1, "batch norm has groups of 1 image.* needs 2 or more"),
     ],
 )
 def test_refuses_with_the_numbers(key, value, message):
@@ -148,9 +148,9 @@ def test_the_recipe_has_the_papers_values():
     assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.WEIGHT_DECAY) == (512, 0.05 * 512 / 256, 1e-4)
     assert (solver.EPOCHS, method.DIM, method.PREDICTOR_DIM) == (100, 2048, 512)
     assert (method.PREDICTOR_LR_FACTOR, method.FIX_PREDICTOR_LR) == (1, True)
-    assert (views.RECIPE, views.CROP_SCALE, cfg.MODEL.MOCO.NORM) == ("v2", (0.2, 1.0), "SyncBN")
+    assert (views.RECIPE, views.CROP_SCALE, cfg.MODEL.ENCODER.NORM) == ("v2", (0.2, 1.0), "SyncBN")
 
 
 def test_the_toy_recipe_is_sound():
     cfg = settled_recipe(RECIPE.parent / "toy/simsiam_R_18.yaml", add_simsiam_config)
-    assert cfg.MODEL.MOCO.ARCH == "resnet18"
+    assert cfg.MODEL.ENCODER.ARCH == "resnet18"

@@ -16,7 +16,6 @@ from moco_det.pretrain.diagnostics import spread
 from moco_det.pretrain.dictionaries import Queue
 from moco_det.pretrain.heads import mlp
 from moco_det.pretrain.method import (
-    SHARED_KEYS,
     PretrainMethod,
     Row,
     bn_group_size,
@@ -31,7 +30,7 @@ from moco_swav.losses import sinkhorn, swapped_prediction
 class SwAV(PretrainMethod):
     """Swapped assignments between views, with small crops and a queue where they are asked for."""
 
-    uses = (*SHARED_KEYS, "MODEL.SWAV")
+    uses = ("MODEL.SWAV",)
     uses_small_crops = True
     linear_rule = ("LARS", 0.3)  # 4.8 for 4096 (appendix A); with batches of 256 the paper has 0.6
 
@@ -97,9 +96,6 @@ class SwAV(PretrainMethod):
     def check_config(cls, cfg, ranks: int) -> None:
         super().check_config(cfg, ranks)
         swav, batch = cfg.MODEL.SWAV, cfg.SOLVER.IMS_PER_BATCH
-        for key in ("DIM", "HIDDEN_DIM", "PROTOTYPES", "TEMPERATURE", "EPSILON", "SINKHORN_ITERATIONS"):
-            if swav[key] <= 0:
-                raise ValueError(f"MODEL.SWAV.{key} is {swav[key]}; expected above 0")
         if swav.QUEUE_SIZE and swav.QUEUE_SIZE < batch:
             raise ValueError(
                 f"MODEL.SWAV.QUEUE_SIZE is {swav.QUEUE_SIZE}, smaller than SOLVER.IMS_PER_BATCH {batch}: the "
@@ -111,11 +107,6 @@ class SwAV(PretrainMethod):
                 "whole batch at once; set it to 1 (SOLVER.ACTIVATION_CHECKPOINTING True saves memory, and "
                 "MODEL.SWAV.QUEUE_SIZE is for small batches)"
             )
-
-    @classmethod
-    def without_effect(cls, cfg) -> list[tuple[str, bool, str]]:
-        without = not cfg.MODEL.SWAV.QUEUE_SIZE
-        return [("MODEL.SWAV.QUEUE_START_EPOCH", without, "MODEL.SWAV.QUEUE_SIZE 0")]
 
     @classmethod
     def plan_rows(cls, facts) -> list[Row]:

@@ -142,5 +142,5 @@ def test_recipes_have_the_papers_values(name, batch, lr, queue):
     assert (views.SIZE, views.SMALL_SIZE, views.RECIPE) == (224, 96, "simclr")
     assert tuple(views.CROP_SCALE) == (0.14, 1.0) and tuple(views.SMALL_CROP_SCALE) == (0.05, 0.14)
     assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.WEIGHT_DECAY) == (batch, lr, 1e-6)
-    assert (solver.OPTIMIZER, cfg.MODEL.MOCO.NORM) == ("LARS", "SyncBN")
+    assert (solver.OPTIMIZER, cfg.MODEL.ENCODER.NORM) == ("LARS", "SyncBN")
     SwAV.check_config(cfg, ranks=8)
