@@ -122,9 +122,6 @@ def test_where_colours_are_done():
     ):
         cfg.MODEL.DEVICE, cfg.INPUT.VIEWS.AUGMENT_ON = device, where
         assert colours_on_device(cfg) == expected
-    cfg.INPUT.VIEWS.AUGMENT_ON = "gpu"
-    with pytest.raises(ValueError, match="AUGMENT_ON is 'gpu'; expected 'auto', 'workers' or 'device'"):
-        colours_on_device(cfg)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -309,8 +306,6 @@ def test_accepting_all_or_none(tmp_path):
     UnreadableLog(str(tmp_path / "a.txt"), max_share=1, num_images=1).update([("0.jpg", "cut")], 8)
     with pytest.raises(ValueError, match="1 of the 200 images"):
         UnreadableLog(str(tmp_path / "b.txt"), max_share=0, num_images=999).update([("0.jpg", "cut")], 200)
-    with pytest.raises(ValueError, match=r"MAX_UNREADABLE is 5; expected a share in \[0, 1\]"):
-        UnreadableLog(str(tmp_path / "c.txt"), max_share=5, num_images=1)
 
 
 def test_a_run_over_broken_images_is_listed_and_stopped(some_broken, tmp_path):

@@ -126,22 +126,28 @@ def test_a_log_line_names_the_bank():
 @pytest.mark.parametrize(
     "options, message",
     [
-        (("DICTIONARY", "queue", "LOSS", "nce"), r"LOSS is 'nce' with .*DICTIONARY queue; only memory_bank"),
+        (("DICTIONARY", "queue", "LOSS", "nce"), r"LOSS is 'nce', .* no effect with .*DICTIONARY queue"),
         (
             ("DICTIONARY", "end_to_end", "PROXIMAL", 1.0),
-            r"PROXIMAL is 1.0 with .*end_to_end; only memory_bank",
+            r"PROXIMAL is 1.0, .* no effect with .*end_to_end",
         ),
-        (("DICTIONARY", "memory_bank", "SHARED_ENCODER", True), r"SHARED_ENCODER is True .* only end_to_end"),
-        (("DICTIONARY", "memory_bank", "BANK_MOMENTUM", 1.0), r"BANK_MOMENTUM is 1.0; expected 0 <= t < 1"),
+        (
+            ("DICTIONARY", "memory_bank", "SHARED_ENCODER", True),
+            r"SHARED_ENCODER is True, .* no effect with .*memory_bank",
+        ),
+        (
+            ("DICTIONARY", "memory_bank", "BANK_MOMENTUM", 1.0),
+            r"BANK_MOMENTUM is 1.0; expected 0 or more, below 1",
+        ),
         (("DICTIONARY", "memory_bank", "PROXIMAL", -1.0), r"PROXIMAL is -1.0; expected 0"),
-        (("DICTIONARY", "memory_bank", "QUEUE_SIZE", 0), r"QUEUE_SIZE is 0; expected 1 or more negatives"),
+        (("DICTIONARY", "memory_bank", "QUEUE_SIZE", 0), r"QUEUE_SIZE is 0; expected 1 or more"),
         (
             ("DICTIONARY", "memory_bank"),
             r"DATASETS.NUM_IMAGES is 0; a memory bank has an entry for each image",
         ),
         (
             ("DICTIONARY", "memory_bank", "SYMMETRIC", True),
-            r"SYMMETRIC is True with .* memory_bank, whose keys are entries of images and not of views",
+            r"SYMMETRIC is True, .* no effect with .*memory_bank",
         ),
         (
             ("DICTIONARY", "queue", "SYMMETRIC", True, "QUEUE_SIZE", 8),
@@ -183,5 +189,7 @@ def test_a_key_that_the_dictionary_does_not_read_is_refused(kind, key, value):
         ["--config-file", "configs/Pretrain/moco_v2_R_50_200ep.yaml", "--images", "x", "--num-gpus", "0"]
         + ["MODEL.MOCO.DICTIONARY", kind, f"MODEL.MOCO.{key}", value]
     )
-    with pytest.raises(ValueError, match=f"MODEL.MOCO.{key} has no effect with MODEL.MOCO.DICTIONARY {kind}"):
+    with pytest.raises(
+        ValueError, match=f"MODEL.MOCO.{key} .*has no effect with MODEL.MOCO.DICTIONARY {kind}"
+    ):
         build_config(args)

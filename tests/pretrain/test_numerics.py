@@ -153,7 +153,7 @@ def test_clipped_gradients_move_the_weights_by_no_more(images, tmp_path, precisi
 @pytest.mark.parametrize(
     "key, value, message",
     [
-        ("CLIP_TYPE", "most", "CLIP_TYPE is 'most'; expected 'value' or 'norm'"),
+        ("CLIP_TYPE", "most", "CLIP_TYPE is 'most'; expected one of value, norm"),
         ("CLIP_VALUE", 0.0, "above 0"),
     ],
 )

@@ -347,17 +347,17 @@ def test_no_space_keeps_the_last_checkpoint(images, tmp_path, monkeypatch):
         ),
         (("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"), "'WarmupCosineLR'; expected one of EpochMulti"),
         (("DATASETS.TRAIN", "('coco_2017_train',)"), "expected one of them"),
-        (("SOLVER.STEP_EPOCHS", "(1,)"), "SOLVER.STEP_EPOCHS has no effect with EpochCosineLR"),
+        (("SOLVER.STEP_EPOCHS", "(1,)"), "SOLVER.STEP_EPOCHS has no effect with .*EpochCosineLR"),
         (("INPUT.VIEWS.SMALL_SIZE", "16"), "SMALL_SIZE has no effect with INPUT.VIEWS.SMALL_CROPS 0"),
         (
             ("INPUT.VIEWS.RECIPE", "v1", "INPUT.VIEWS.BLUR_SIGMA", "(0.1, 1.0)"),
             "BLUR_SIGMA has no effect with INPUT.VIEWS.RECIPE v1",
         ),
-        (("INPUT.VIEWS.AUGMENT_ON", "gpu"), "AUGMENT_ON is 'gpu'; expected 'auto', 'workers' or 'device'"),
+        (("INPUT.VIEWS.AUGMENT_ON", "gpu"), "AUGMENT_ON is 'gpu'; expected one of auto, workers, device"),
         (("DATALOADER.PREFETCH", "4"), "PREFETCH has no effect with DATALOADER.NUM_WORKERS 0"),
         (("TEST.KNN.K", "5"), "TEST.KNN.K has no effect with an empty TEST.KNN.IMAGES"),
         (("MODEL.ENCODER.NORM", "SyncBN"), "BN_GROUP_SIZE has no effect with MODEL.ENCODER.NORM SyncBN"),
-        (("TEST.KNN.IMAGES", "/nowhere"), r"TEST.KNN.IMAGES: the folder '/nowhere/train' does not exist"),
+        (("TEST.KNN.IMAGES", "/nowhere"), "TEST.KNN.IMAGES: '/nowhere' does not exist"),
     ],
 )
 def test_settings_that_cannot_run_end_in_one_sentence(images, tmp_path, capsys, options, message):
