@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
     voc = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat")
     world = folder / "datasets/toyworld"
     make_toyworld(
-        world, num_unlabelled=1, num_per_class_train=1, num_per_class_test=1, num_train=8, num_test=8
+        world, num_unlabelled=1, num_per_class_train=1, num_per_class_test=1, num_train=12, num_test=12
     )
     for year in ("2007", "2012"):
         (folder / f"datasets/VOC{year}").symlink_to(world / "VOC2007")
