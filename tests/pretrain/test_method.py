@@ -10,8 +10,13 @@ from moco_det.convert.convert import convert
 from moco_det.grouped_batch_norm import update_running_statistics
 from moco_det.pretrain.command import argument_parser
 from moco_det.pretrain.heads import mlp
-from moco_det.pretrain.method import PretrainMethod, build_backbone, common_settings, method_class
-from moco_det.pretrain.momentum import make_key_encoder
+from moco_det.pretrain.method import (
+    PretrainMethod,
+    build_backbone,
+    common_settings,
+    make_key_encoder,
+    method_class,
+)
 from moco_det.pretrain.plan import method_rows
 from moco_det.pretrain.plan_advice import advise
 from moco_det.pretrain.plan_facts import Facts

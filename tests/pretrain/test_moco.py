@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from moco_det.pretrain.moco import MoCo, statistics
-from moco_det.pretrain.momentum import momentum_update
+from moco_det.pretrain.diagnostics import contrast_statistics
+from moco_det.pretrain.method import StepState, momentum_update
+from moco_det.pretrain.moco import MoCo
 from moco_det.seeding import torch_generator
 from moco_det.testing import tiny_pretrain_config
 
@@ -75,7 +76,7 @@ def test_three_steps_equal_algorithm_1():
 def test_statistics_by_hand():
     q = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     keys = torch.tensor([[0.6, 0.8], [0.8, 0.6]])
-    found = statistics(q, keys, torch.tensor([0.6, 0.6]), torch.tensor([[0.5, 0.1], [0.7, -0.1]]))
+    found = contrast_statistics(q, keys, torch.tensor([0.6, 0.6]), torch.tensor([[0.5, 0.1], [0.7, -0.1]]))
     expected = {
         "accuracy": 0.5,
         "similarity_positive": 0.6,
@@ -141,9 +142,10 @@ def test_reduced_precision_gives_the_first_step_of_float32_to_rounding(
 def whole_step(model, iteration):
     """All micro-batches of a step: mean loss, and the gradients in place."""
     model.zero_grad()
-    losses = []
+    losses, shared = [], {"step": StepState()}
     for part in range(model.accumulate):
-        loss = model({**make_batch(iteration, seed=iteration), "micro_batch": part})["loss_contrastive"]
+        batch = {**make_batch(iteration, seed=iteration), **shared, "micro_batch": part}
+        loss = model(batch)["loss_contrastive"]
         (loss / model.accumulate).backward()
         losses.append(loss.detach())
     return torch.stack(losses).mean()
