@@ -25,7 +25,7 @@ from moco_det.grouped_batch_norm import (
     unshuffle,
     update_running_statistics,
 )
-from moco_det.pretrain.diagnostics import contrast_statistics, mutual_information_bound
+from moco_det.pretrain.diagnostics import contrast_statistics
 from moco_det.pretrain.losses import info_nce, nce
 from moco_det.pretrain.method import StepState, make_key_encoder
 from moco_det.seeding import torch_generator
@@ -140,11 +140,7 @@ class EndToEnd(nn.Module):
         positive = torch.einsum("nc,nc->n", q, keys[own])  # n
         negatives = (q @ keys.T).gather(1, others)  # nxK, K = N-1
         loss = info_nce(positive, negatives, temperature)
-        return {
-            "loss_contrastive": loss,
-            "mutual_information": mutual_information_bound(loss, count),
-            **contrast_statistics(q, keys, positive, negatives),
-        }
+        return {"loss_contrastive": loss, **contrast_statistics(q, keys, positive, negatives, loss)}
 
     def cached_step(self, model, batch: dict) -> dict[str, Tensor]:
         """A micro-batch where the keys are trained too: the gradient cache (Gao et al. 2021, arXiv 2101.06983).
@@ -269,10 +265,15 @@ class MemoryBank(nn.Module):
         outputs = []
         for q in queries:
             positive, negatives = torch.einsum("nc,nc->n", q, k), q @ step.negatives.T  # n, nxK
-            losses = self.losses(positive, negatives, model.temperature)
+            if self.use_nce:
+                loss = nce(positive, negatives, model.temperature, self.normaliser, len(self.entries))
+            else:
+                loss = info_nce(positive, negatives, model.temperature)
+            found = {"loss_contrastive": loss}
             if self.proximal:
-                losses["loss_proximal"] = self.proximal * (q - k).square().sum(dim=1).mean()
-            outputs.append({**losses, **contrast_statistics(q, step.keys, positive, negatives)})
+                found["loss_proximal"] = self.proximal * (q - k).square().sum(dim=1).mean()
+            bounded = None if self.use_nce else loss
+            outputs.append({**found, **contrast_statistics(q, step.keys, positive, negatives, bounded)})
         outputs = {**model.mean_of_pairs(outputs), "bank_real": self.num_real / len(self.seen)}
 
         step.queries.append(queries[0].detach())
@@ -280,19 +281,6 @@ class MemoryBank(nn.Module):
             self.update(step.index, step.keys, gather(torch.cat(step.queries)))
             update_running_statistics(model)
         return outputs
-
-    def losses(self, positive: Tensor, negatives: Tensor, temperature: float) -> dict[str, Tensor]:
-        """InfoNCE with its bound on mutual information, or the loss of InstDisc.
-
-        Args:
-            positive: (n,) similarities with the own entry; negatives: (n, K) with those drawn.
-        """
-        if self.use_nce:
-            loss = nce(positive, negatives, temperature, self.normaliser, len(self.entries))
-            return {"loss_contrastive": loss}
-        loss = info_nce(positive, negatives, temperature)
-        bound = mutual_information_bound(loss, 1 + self.num_negatives)
-        return {"loss_contrastive": loss, "mutual_information": bound}
 
     def draw(self, iteration: int) -> Tensor:
         """The images whose entries are the negatives of a step: int64 (K,)."""

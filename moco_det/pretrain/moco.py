@@ -23,7 +23,7 @@ from moco_det.grouped_batch_norm import (
     update_running_statistics,
 )
 from moco_det.plan_text import Row
-from moco_det.pretrain.diagnostics import contrast_statistics, mutual_information_bound
+from moco_det.pretrain.diagnostics import contrast_statistics
 from moco_det.pretrain.dictionaries import EndToEnd, MemoryBank, Queue, build_dictionary
 from moco_det.pretrain.method import (
     PretrainMethod,
@@ -171,9 +171,7 @@ class MoCo(PretrainMethod):
         Returns:
             ``loss_contrastive`` (and ``loss_proximal``), and detached statistics of the micro-batch.
         """
-        if not isinstance(
-            self.dictionary, Queue
-        ):  # the mechanisms that the paper compares with: dictionaries.py
+        if not isinstance(self.dictionary, Queue):  # what the paper compares with, see dictionaries.py
             return self.dictionary.step(self, batch)
         step = batch.get("step", StepState())
 
@@ -191,14 +189,7 @@ class MoCo(PretrainMethod):
             logits = torch.cat([l_pos[:, None], l_neg], dim=1) / self.temperature  # nx(1+K)
             labels = torch.zeros(len(q), dtype=torch.long, device=q.device)  # the positive is number 0
             loss = F.cross_entropy(logits, labels)
-            information = mutual_information_bound(loss, logits.shape[1])
-            outputs.append(
-                {
-                    "loss_contrastive": loss,
-                    "mutual_information": information,
-                    **contrast_statistics(q, keys, l_pos, l_neg),
-                }
-            )
+            outputs.append({"loss_contrastive": loss, **contrast_statistics(q, keys, l_pos, l_neg, loss)})
         outputs = self.mean_of_pairs(outputs) | self.dictionary.report(sum(map(len, step.keys)))
 
         if self.is_last(batch):

@@ -1,9 +1,11 @@
 """MoCo's step against Algorithm 1 written out, and what it refuses."""
 
+import contextlib
 import copy
 
 import pytest
 import torch
+from planted_bugs import planted
 from torch.nn import functional as F
 
 from moco_det.pretrain.diagnostics import contrast_statistics
@@ -53,15 +55,16 @@ def algorithm_1(model, batch):
     return torch.stack(losses).mean(), f_q, f_k, queue
 
 
-def test_three_steps_equal_algorithm_1():
+def assert_follows_algorithm_1(steps, bug=contextlib.nullcontext):
     """Loss, gradients, key encoder and queue, over steps that change the weights."""
     model = make_model()
     optimizer = torch.optim.SGD(model.encoder_q.parameters(), lr=0.05)
-    for iteration in range(3):
+    for iteration in range(steps):
         batch = make_batch(iteration, seed=iteration)
         expected, f_q, f_k, queue = algorithm_1(model, batch)
         expected.backward()
-        loss = model(batch)["loss_contrastive"]
+        with bug():
+            loss = model(batch)["loss_contrastive"]
         optimizer.zero_grad()
         loss.backward()
         assert loss.item() == pytest.approx(expected.item(), abs=1e-10)
@@ -71,6 +74,27 @@ def test_three_steps_equal_algorithm_1():
             torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
         torch.testing.assert_close(model.dictionary.keys, queue, atol=1e-10, rtol=0)
         optimizer.step()
+
+
+def test_three_steps_equal_algorithm_1():
+    assert_follows_algorithm_1(3)
+
+
+@pytest.mark.parametrize(
+    "function, right, wrong",
+    [
+        ("forward", "/ self.temperature", "* self.temperature"),
+        ("forward", "torch.zeros(", "torch.ones("),  # the first negative taken for the key
+        ("forward", "local_block(keys)", "local_block(keys.flip(0))"),  # keys of other images
+        ("forward", "momentum_update(", "(lambda *_: None)("),
+        ("forward", "self.dictionary.enqueue(", "torch.abs("),
+        ("embed_keys", "unshuffle(k, permutation)", "k"),
+        ("embed", "return F.normalize(", "return 1.01 * F.normalize("),
+    ],
+)
+def test_algorithm_1_catches_a_planted_bug(function, right, wrong):
+    with pytest.raises(AssertionError):
+        assert_follows_algorithm_1(2, lambda: planted(MoCo, function, right, wrong))
 
 
 def test_statistics_by_hand():

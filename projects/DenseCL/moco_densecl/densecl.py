@@ -194,15 +194,13 @@ class DenseCL(PretrainMethod):
         position_loss = dense_loss(*dense, self.temperature)
 
         share = self.dense_share if iteration >= self.warmup_steps else 0.0
-        candidates = 1 + self.queue.size
         return {
             "loss_contrastive": (1 - share) * image_loss,
             "loss_dense": share * position_loss,
-            "mutual_information": mutual_information_bound(image_loss, candidates),
-            "mutual_information_dense": mutual_information_bound(position_loss, candidates),
+            "mutual_information_dense": mutual_information_bound(position_loss, 1 + self.queue.size),
             "similarity_positive_dense": dense[0].detach().mean(),
             **self.queue.report(len(keys)),
-            **contrast_statistics(q.image, keys, positive, negatives),
+            **contrast_statistics(q.image, keys, positive, negatives, image_loss),
         }
 
     def embed(self, encoder: ResNet, dense: nn.Module, images: Tensor) -> Embedded:
