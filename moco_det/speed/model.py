@@ -82,10 +82,10 @@ def measure_loss(options: Options) -> Iterator[Measurement]:
         seconds=options.seconds,
         device=options.device,
     )
-    yield times("loss", what, reference, pair, target=(">=", 1.0))
+    yield times("loss", what, reference, pair)
     theirs, own = (peak_bytes(loss_work, (ours, *sizes), options.device) for ours in (False, True))
     if own is not None:
-        yield amounts("loss", f"{what}: peak memory", reference, theirs, own, target=("<=", 0.5))
+        yield amounts("loss", f"{what}: peak memory", reference, theirs, own)
 
 
 @contextlib.contextmanager
