@@ -22,7 +22,8 @@ def info_nce(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
     Returns:
         the mean over the queries, a scalar.
     """
-    logits = torch.cat([positive[:, None], negatives], dim=1) / temperature  # Nx(1+K)
+    logits = torch.cat([positive[:, None], negatives], dim=1)  # Nx(1+K)
+    logits /= temperature  # in place, since it is large
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
 
 

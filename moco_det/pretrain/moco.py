@@ -186,7 +186,8 @@ class MoCo(PretrainMethod):
             k = self.micro_batch(local_block(keys), batch)  # nxC
             l_pos = torch.einsum("nc,nc->n", q, k)  # n
             l_neg = torch.einsum("nc,ck->nk", q, queue)  # nxK
-            logits = torch.cat([l_pos[:, None], l_neg], dim=1) / self.temperature  # nx(1+K)
+            logits = torch.cat([l_pos[:, None], l_neg], dim=1)  # nx(1+K)
+            logits /= self.temperature  # in place, since it is large
             labels = torch.zeros(len(q), dtype=torch.long, device=q.device)  # the positive is number 0
             loss = F.cross_entropy(logits, labels)
             outputs.append({"loss_contrastive": loss, **contrast_statistics(q, keys, l_pos, l_neg, loss)})

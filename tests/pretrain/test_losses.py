@@ -43,7 +43,7 @@ def test_value_by_hand():
 @pytest.mark.parametrize(
     "right, wrong",
     [
-        ("/ temperature", "* temperature"),
+        ("/= temperature", "*= temperature"),
         ("positive[:, None], negatives]", "positive[:, None] * temperature, negatives]"),
         ("positive[:, None], negatives]", "negatives]"),
         ("torch.zeros(", "torch.ones("),

@@ -83,7 +83,7 @@ def test_three_steps_equal_algorithm_1():
 @pytest.mark.parametrize(
     "function, right, wrong",
     [
-        ("forward", "/ self.temperature", "* self.temperature"),
+        ("forward", "/= self.temperature", "*= self.temperature"),
         ("forward", "torch.zeros(", "torch.ones("),  # the first negative taken for the key
         ("forward", "local_block(keys)", "local_block(keys.flip(0))"),  # keys of other images
         ("forward", "momentum_update(", "(lambda *_: None)("),
