@@ -27,7 +27,10 @@ SHARED_KEYS = ("MODEL.MOCO.ARCH", "MODEL.MOCO.STEM", "MODEL.MOCO.NORM", "MODEL.M
 
 
 class StepState(types.SimpleNamespace):
-    """What the micro-batches of one step share: the loop makes an empty one for each step, the method fills it."""
+    """What the micro-batches of one step share: the loop makes an empty one for each step, the method fills it.
+
+    It is an object and no dict, because DistributedDataParallel copies the dicts among its inputs.
+    """
 
 
 class PretrainMethod(nn.Module):
