@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Make .venv from the pins, or do nothing when it is current. Called by `make setup`.
+# Make an environment from the pins, or do nothing when it is current. Called by `make setup`.
+#   VENV=.venv             where; a relative path is below the checkout (default: .venv)
 #   PYTHON=python3.12      the interpreter to build on (3.10 to 3.12; default: the newest of these found)
 #   DETECTRON2=wheel       the pinned wheel without its compiled part (default)
 #   DETECTRON2=git         upstream's head, built from source (needs git, a compiler and the network)
 #   DETECTRON2=PATH        a detectron2 checkout or wheel of your own
 set -euo pipefail
 cd "$(dirname "$0")/.."
+venv=${VENV:-.venv}
 detectron2=${DETECTRON2:-wheel}
 
 works() { "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; }
@@ -22,19 +24,27 @@ fi
 
 # The stamp names everything the environment was made from; another stamp means: make it anew.
 stamp=$( { "$python" -V; echo "$detectron2"; cat requirements*.txt setup.py tools/setup_venv.sh; } | cksum | tr ' ' '-')
-if [ -e ".venv/stamp-$stamp" ]; then exit 0; fi
+if [ -e "$venv/stamp-$stamp" ]; then exit 0; fi
+# Only what this script made is replaced.
+made_here() { [ -e "$venv/made-by-setup_venv" ] || compgen -G "$venv/stamp-*" >/dev/null; }
+if [ -n "$(ls -A "$venv" 2>/dev/null)" ] && ! made_here; then
+  echo "setup: $venv is there and was not made by this script, so it stays; name another folder: make setup VENV=.venv-moco_det" >&2
+  exit 1
+fi
 
-echo "setup: making .venv with $("$python" -V), detectron2 from '$detectron2'"
-rm -rf .venv
-"$python" -m venv .venv
-pip=(.venv/bin/python -m pip --disable-pip-version-check)
+echo "setup: making $venv with $("$python" -V), detectron2 from '$detectron2'"
+mkdir -p "$venv"
+rm -rf "${venv:?}"/*  # not the folder itself, which may be a link to a larger disk
+touch "$venv/made-by-setup_venv"
+"$python" -m venv "$venv"
+pip=("$venv/bin/python" -m pip --disable-pip-version-check)
 "${pip[@]}" install --quiet --upgrade 'pip>=25,<26'
 "${pip[@]}" install --quiet -r requirements.txt
 "${pip[@]}" install --quiet --no-deps -r requirements-no-deps.txt
 
 case $detectron2 in
   wheel)
-    site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     # Tagged cp310, but plain Python apart from a _C that loads with no current torch.
     "${pip[@]}" install --quiet --no-deps --only-binary=:all: --python-version 3.10 --target "$site" \
       -r requirements-detectron2.txt
@@ -45,6 +55,6 @@ case $detectron2 in
   *) "${pip[@]}" install --no-build-isolation --no-deps "$detectron2" ;;
 esac
 "${pip[@]}" install --quiet --no-build-isolation --no-deps -e .
-.venv/bin/python -c 'import moco_det; moco_det.check_environment()'
-touch ".venv/stamp-$stamp"
+"$venv/bin/python" -c 'import moco_det; moco_det.check_environment()'
+touch "$venv/stamp-$stamp"
 echo "setup: done"
