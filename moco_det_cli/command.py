@@ -51,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if name not in COMMANDS:
         refuse(f"{name!r} is no command of moco-det; expected one of: {', '.join(COMMANDS)}")
     if name in OF_CHECKOUT and not (TOOLS / "run_benchmark.py").is_file():
-        refuse(f"`moco-det {name}` runs scripts of a checkout (looked in {TOOLS}); INSTALL.md says how to get one")
+        refuse(
+            f"`moco-det {name}` runs scripts of a checkout (looked in {TOOLS}); INSTALL.md says how to get one"
+        )
     try:
         module = importlib.import_module(COMMANDS[name][0])
     except Exception as error:  # whatever a broken environment raises, such as torchvision's RuntimeError

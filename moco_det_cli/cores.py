@@ -67,3 +67,8 @@ def _times() -> dict[int, list[int]]:
     # The last two columns, guests, are counted in the first two already.
     times = {int(row[0][3:]): list(map(int, row[1:9])) for row in rows}
     return {core: times[core] for core in allowed_cores() & times.keys()}
+
+
+def free_cores(busy: float) -> int:
+    """How many threads can compute side by side where other programs use ``busy`` cores; at least one."""
+    return max(1, min(usable_cores(), round(len(allowed_cores()) - busy)))

@@ -71,7 +71,10 @@ def as_text(findings: Sequence[Finding]) -> str:
         if finding.fix:
             lines.append(f"{'':9}{'':{width}}  fix: {finding.fix}")
     stops = sum(finding.verdict == STOP for finding in findings)
-    lines += ["", f"{stops or 'nothing'} here would stop a run" if stops != 1 else "1 finding would stop a run"]
+    lines += [
+        "",
+        f"{stops or 'nothing'} here would stop a run" if stops != 1 else "1 finding would stop a run",
+    ]
     return "\n".join(lines)
 
 

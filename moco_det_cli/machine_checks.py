@@ -7,11 +7,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from moco_det_cli.cores import allowed_cores, busy_cores, usable_cores
+from moco_det_cli.cores import busy_cores, free_cores, usable_cores
 from moco_det_cli.findings import OK, STOP, WARNING, Finding
 
 GIB = 2**30
-LITTLE_DISK = 5 * GIB  # a ResNet-50 run keeps checkpoints of some 0.4 GiB each, the environment itself takes 5 GB
+LITTLE_DISK = (
+    5 * GIB
+)  # a ResNet-50 run keeps checkpoints of some 0.4 GiB each, the environment itself takes 5 GB
 LITTLE_SHARED_MEMORY = GIB  # Docker's default is 64 MiB, which a batch of 224-pixel images fills
 SAMPLE = 2**20  # bytes
 
@@ -58,7 +60,9 @@ def processor(facts: dict[str, dict]) -> list[Finding]:
     text = f"{cores} usable"
     if not _lacks(facts, "moco_det", ""):
         its = facts["moco_det"]
-        text += f", {its['cpu_capability']}, {'gains' if its['cpu_bfloat16'] else 'does not gain'} by bfloat16"
+        text += (
+            f", {its['cpu_capability']}, {'gains' if its['cpu_bfloat16'] else 'does not gain'} by bfloat16"
+        )
     found = [Finding("CPU cores", OK, text)]
     set_to = os.environ.get("OMP_NUM_THREADS", "")
     threads = f"OMP_NUM_THREADS={set_to or '(not set)'}"
@@ -66,14 +70,20 @@ def processor(facts: dict[str, dict]) -> list[Finding]:
         fix = f"export OMP_NUM_THREADS={cores}, or unset it"
         return [*found, Finding("threads", WARNING, f"{threads} is no whole number", fix)]
     if busy is None:
-        return [*found, Finding("threads", OK, f"{threads}; this system does not tell how busy its cores are")]
+        return [
+            *found,
+            Finding("threads", OK, f"{threads}; this system does not tell how busy its cores are"),
+        ]
     text = f"{threads}; {busy:.1f} cores are busy now"
-    free = max(1, min(cores, round(len(allowed_cores()) - busy)))
+    free = free_cores(busy)
     if set_to and int(set_to) > free:
-        fix = f"on the CPU: export OMP_NUM_THREADS={free} (threads that wait for one another lose most of their time)"
+        fix = f"on the CPU: export OMP_NUM_THREADS={free}; threads wait for one another at every operation"
         return [*found, Finding("threads", WARNING, text, fix)]
     if busy > cores / 2:
-        return [*found, Finding("threads", WARNING, text, "end other programs, or let fewer run side by side")]
+        return [
+            *found,
+            Finding("threads", WARNING, text, "end other programs, or let fewer run side by side"),
+        ]
     return [*found, Finding("threads", OK, text)]
 
 
@@ -114,7 +124,9 @@ def shared_memory(folder: str = "/dev/shm") -> Finding:
     text = f"{free / GIB:.1f} GiB free in {folder}"
     if free < LITTLE_SHARED_MEMORY:
         fix = "docker run --shm-size 8g (or --ipc host), or DATALOADER.NUM_WORKERS 0"
-        return Finding("shared memory", WARNING, f"{text}; the loader's workers may fail with \"Bus error\"", fix)
+        return Finding(
+            "shared memory", WARNING, f'{text}; the loader\'s workers may fail with "Bus error"', fix
+        )
     return Finding("shared memory", OK, text)
 
 
@@ -126,6 +138,10 @@ def datasets(facts: dict[str, dict]) -> Finding:
     facts = facts["datasets"]
     where = f"in {facts['root']} (DETECTRON2_DATASETS={os.environ.get('DETECTRON2_DATASETS', '(not set)')})"
     if facts["found"]:
-        return Finding("data sets", OK, f"{', '.join(facts['found'])} {where}; `moco-det check-datasets` looks inside")
-    fix = "`moco-det check-datasets` says where to get them; export DETECTRON2_DATASETS=/folder/that/holds/them"
+        return Finding(
+            "data sets", OK, f"{', '.join(facts['found'])} {where}; `moco-det check-datasets` looks inside"
+        )
+    fix = (
+        "`moco-det check-datasets` says where to get them; export DETECTRON2_DATASETS=/folder/that/holds/them"
+    )
     return Finding("data sets", WARNING, f"none {where}; only fine-tuning needs them", fix)

@@ -29,7 +29,9 @@ GET_DETECTRON2 = (
     "`make setup` in a checkout, or "
     "pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git' (INSTALL.md)"
 )
-WITHOUT_COMPILED = "rotated boxes, deformable convolution and the fast COCO evaluator are absent; all else runs"
+WITHOUT_COMPILED = (
+    "rotated boxes, deformable convolution and the fast COCO evaluator are absent; all else runs"
+)
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -76,7 +78,11 @@ def _failed(name: str, facts: dict) -> Finding:
         fixes = {"detectron2": GET_DETECTRON2, "moco_det": "pip install . in a checkout"}
         fix = fixes.get(name, "pip install torch torchvision")
         return Finding(name, STOP, "not installed", fix)
-    fix = f"pip install {facts['missing']}" if facts["missing"] else "install the two packages that disagree anew"
+    fix = (
+        f"pip install {facts['missing']}"
+        if facts["missing"]
+        else "install the two packages that disagree anew"
+    )
     return Finding(name, STOP, f"does not import: {facts['failed']}", fix)
 
 
@@ -112,8 +118,10 @@ def detectron2(facts: dict[str, dict]) -> list[Finding]:
         text = "loads" if its["compiled"] else f"none: {WITHOUT_COMPILED}"
         found.append(Finding("detectron2._C", OK, text))
     if not its["pkg_resources"]:
-        text = "detectron2.model_zoo imports pkg_resources, which setuptools has no more; moco_det does without"
-        fix = "in your own script, before it: from moco_det.host_zoo import model_zoo"
+        text = (
+            "detectron2.model_zoo imports pkg_resources, which setuptools has no more; moco_det does without"
+        )
+        fix = "in your own script, before it: from moco_det.detectron2_zoo import model_zoo"
         found.append(Finding("detectron2.model_zoo", WARNING, text, fix))
     return found
 

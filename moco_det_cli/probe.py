@@ -63,7 +63,9 @@ def _gpu(index: int) -> dict:
 
 def torchvision() -> dict:
     """torchvision and whether its compiled operators run: suppression of boxes, and RoIAlign."""
-    torch_wanted = [need for need in importlib.metadata.requires("torchvision") or () if _names(need, "torch")]
+    torch_wanted = [
+        need for need in importlib.metadata.requires("torchvision") or () if _names(need, "torch")
+    ]
     version = importlib.metadata.version("torchvision")
     try:
         _run_operators()
@@ -123,8 +125,9 @@ def _origin() -> str:
 
 def moco_det() -> dict:
     """Whether the package itself imports, and what it says of bfloat16 on this processor."""
-    import moco_det
     import torch
+
+    import moco_det
     from moco_det.precision import gains_by_bfloat16
 
     return {
@@ -136,13 +139,16 @@ def moco_det() -> dict:
 
 
 def datasets() -> dict:
-    """The registered data sets whose files and folders are there; what is in them is not looked at."""
+    """The paper's data sets whose files and folders are there; what is in them is not looked at."""
     from detectron2.data import DatasetCatalog
+
     from moco_det.files import datasets_root
     from moco_det.finetune.datasets import needed_files
+    from moco_det.tasks import TASKS
 
-    needed = {name: needed_files(name) for name in DatasetCatalog.list()}
-    whole = sorted(name for name, paths in needed.items() if paths and all(map(os.path.exists, paths)))
+    names = {name for task in TASKS for name in (*task.train, *task.test)}
+    needed = {name: needed_files(name) for name in sorted(names) if name in DatasetCatalog}
+    whole = [name for name, paths in needed.items() if paths and all(map(os.path.exists, paths))]
     return {"root": os.path.abspath(datasets_root()), "found": whole}
 
 

@@ -65,7 +65,9 @@ def test_ci_removes_its_own_environment_alone(tmp_path, exit_code):
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "EXIT_CODE": str(exit_code), "VENV": str(tmp_path / ".venv")}
     assert subprocess.run([tmp_path / ".ci/run"], env=environment).returncode == exit_code
-    targets, venvs = zip(*(line.split() for line in (tmp_path / "made").read_text().splitlines()), strict=True)
+    targets, venvs = zip(
+        *(line.split() for line in (tmp_path / "made").read_text().splitlines()), strict=True
+    )
     assert targets == (("test", "lint") if exit_code == 0 else ("test",))
     assert len(set(venvs)) == 1 and os.path.dirname(venvs[0]) == str(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".ci", ".venv", "bin", "made"]
