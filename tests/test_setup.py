@@ -8,12 +8,15 @@ import pytest
 
 from moco_det.testing import REPOSITORY
 
-# An interpreter that will do, but whose `-m venv` fails: as far as a test without the network can go.
+# An interpreter that writes down what it is called with; `-m venv` makes such an environment. What WITHOUT names
+# fails.
 PYTHON = """#!/bin/sh
-case "$1" in
-  -c) exit 0 ;;
-  -V) echo Python 3.11.0 ;;
-  *) exit 7 ;;
+echo "$@" >> "$LOG"
+case "$*" in
+  *"$WITHOUT"*) exit 7 ;;
+  "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+  "-V") echo Python 3.11.0 ;;
+  *sysconfig*) echo "$SITE" ;;
 esac
 """
 MAKE = """#!/bin/sh
@@ -30,18 +33,20 @@ def executable(path, text):
     return str(path)
 
 
-def set_up(tmp_path, venv) -> subprocess.CompletedProcess:
+def set_up(tmp_path, venv, without, **environment) -> subprocess.CompletedProcess:
+    """Run the script as far as it goes ``without`` the network; its calls of Python are in tmp_path/log."""
     python = executable(tmp_path / "bin/python", PYTHON)
-    command = [REPOSITORY / "tools/setup_venv.sh"]
-    environment = {**os.environ, "VENV": str(venv), "PYTHON": python}
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    own = {"VENV": str(venv), "PYTHON": python, "WITHOUT": without, "SITE": str(tmp_path / "site")}
+    environment = {**os.environ, "LOG": str(tmp_path / "log"), **own, **environment}
+    script = REPOSITORY / "tools/setup_venv.sh"
+    return subprocess.run([script], env=environment, capture_output=True, text=True)
 
 
 def test_setup_leaves_an_environment_that_it_did_not_make(tmp_path):
     venv = tmp_path / "venv"
     venv.mkdir()
     (venv / "pyvenv.cfg").write_text("mine")
-    done = set_up(tmp_path, venv)
+    done = set_up(tmp_path, venv, without="nothing")
     assert done.returncode == 1 and f"{venv} is there and was not made by this script" in done.stderr
     assert (venv / "pyvenv.cfg").read_text() == "mine"
 
@@ -52,8 +57,42 @@ def test_setup_replaces_an_old_environment_of_its_own(tmp_path, mark):
     venv.mkdir()
     for name in (mark, "old"):
         (venv / name).touch()
-    assert set_up(tmp_path, venv).returncode == 7
+    assert set_up(tmp_path, venv, without="-m venv").returncode == 7
     assert os.listdir(venv) == ["made-by-setup_venv"]
+
+
+WHEEL, UPSTREAM = "requirements-detectron2.txt", "git+https://github.com/facebookresearch/detectron2.git"
+PINNED = f"{UPSTREAM}@a59f05630a8f205756064244bf5beb8661f96180"
+
+
+@pytest.mark.parametrize(
+    "chosen, without, sources, works",
+    [
+        ("wheel", "nothing", [WHEEL], True),
+        ("wheel", WHEEL, [WHEEL, PINNED], True),
+        ("wheel", "detectron2", [WHEEL, PINNED], False),
+        ("source", "nothing", [PINNED], True),
+        ("git", "nothing", [UPSTREAM], True),
+        ("/my/detectron2", "nothing", ["/my/detectron2"], True),
+        ("/my/detectron2", "/my/detectron2", ["/my/detectron2"], False),
+    ],
+)
+def test_where_detectron2_comes_from(tmp_path, chosen, without, sources, works):
+    (tmp_path / "site/detectron2").mkdir(parents=True)
+    (tmp_path / "site/tools").mkdir()
+    (tmp_path / "site/detectron2/_C.cpython-310.so").touch()
+    done = set_up(tmp_path, tmp_path / "venv", without, DETECTRON2=chosen)
+    assert (done.returncode == 0) == works, done.stderr
+    calls = (tmp_path / "log").read_text().splitlines()
+    installs = [call.split()[-1] for call in calls if " install " in call and "detectron2" in call]
+    assert installs == sources
+    assert ("the pinned wheel of detectron2 cannot be had" in done.stderr) == (
+        without in (WHEEL, "detectron2")
+    )
+    cleaned = chosen == "wheel" and without == "nothing"
+    assert (tmp_path / "site/tools").exists() == (not cleaned)
+    assert (tmp_path / "site/detectron2/_C.cpython-310.so").exists() == (not cleaned)
+    assert any(path.name.startswith("stamp-") for path in (tmp_path / "venv").iterdir()) == works
 
 
 @pytest.mark.parametrize("exit_code", [0, 3])
