@@ -79,7 +79,7 @@ def processor(facts: dict[str, dict]) -> list[Finding]:
     if set_to and int(set_to) > free:
         fix = f"on the CPU: export OMP_NUM_THREADS={free}; threads wait for one another at every operation"
         return [*found, Finding("threads", WARNING, text, fix)]
-    if busy > cores / 2:
+    if busy > cores - 0.5:  # none is left
         return [
             *found,
             Finding("threads", WARNING, text, "end other programs, or let fewer run side by side"),

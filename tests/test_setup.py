@@ -8,12 +8,12 @@ import pytest
 
 from moco_det.testing import REPOSITORY
 
-# An interpreter that writes down what it is called with; `-m venv` makes such an environment. What WITHOUT names
-# fails.
+# An interpreter that writes down what it is called with; `-m venv` makes such an environment. What matches
+# WITHOUT fails.
 PYTHON = """#!/bin/sh
 echo "$@" >> "$LOG"
 case "$*" in
-  *"$WITHOUT"*) exit 7 ;;
+  *$WITHOUT*) exit 7 ;;
   "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
   "-V") echo Python 3.11.0 ;;
   *sysconfig*) echo "$SITE" ;;
@@ -70,7 +70,7 @@ PINNED = f"{UPSTREAM}@a59f05630a8f205756064244bf5beb8661f96180"
     [
         ("wheel", "nothing", [WHEEL], True),
         ("wheel", WHEEL, [WHEEL, PINNED], True),
-        ("wheel", "detectron2", [WHEEL, PINNED], False),
+        ("wheel", "install*detectron2", [WHEEL, PINNED], False),
         ("source", "nothing", [PINNED], True),
         ("git", "nothing", [UPSTREAM], True),
         ("/my/detectron2", "nothing", ["/my/detectron2"], True),
@@ -86,9 +86,7 @@ def test_where_detectron2_comes_from(tmp_path, chosen, without, sources, works):
     calls = (tmp_path / "log").read_text().splitlines()
     installs = [call.split()[-1] for call in calls if " install " in call and "detectron2" in call]
     assert installs == sources
-    assert ("the pinned wheel of detectron2 cannot be had" in done.stderr) == (
-        without in (WHEEL, "detectron2")
-    )
+    assert ("the pinned wheel of detectron2 cannot be had" in done.stderr) == (len(sources) == 2)
     cleaned = chosen == "wheel" and without == "nothing"
     assert (tmp_path / "site/tools").exists() == (not cleaned)
     assert (tmp_path / "site/detectron2/_C.cpython-310.so").exists() == (not cleaned)
