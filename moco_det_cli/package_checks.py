@@ -25,6 +25,8 @@ REQUIREMENTS = {
 }
 # What detectron2 imports when moco_det does; a wheel that was installed without its dependencies lacks them.
 OF_DETECTRON2 = ("omegaconf", "hydra-core", "yacs", "cloudpickle", "tabulate", "termcolor", "packaging")
+# Modules whose package has another name than they.
+UNDER_OTHER_NAMES = {"PIL": "pillow", "yaml": "pyyaml", "cv2": "opencv-python", "hydra": "hydra-core"}
 GET_DETECTRON2 = (
     "`make setup` in a checkout, or "
     "pip install --no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git' (INSTALL.md)"
@@ -78,11 +80,13 @@ def _failed(name: str, facts: dict) -> Finding:
         fixes = {"detectron2": GET_DETECTRON2, "moco_det": "pip install . in a checkout"}
         fix = fixes.get(name, "pip install torch torchvision")
         return Finding(name, STOP, "not installed", fix)
-    fix = (
-        f"pip install {facts['missing']}"
-        if facts["missing"]
-        else "install the two packages that disagree anew"
-    )
+    if facts["missing"]:
+        top = facts["missing"].split(".")[0]
+        fix = f"pip install {UNDER_OTHER_NAMES.get(top, top)}"
+    elif facts["failed"].startswith(("OSError", "FileNotFoundError", "PermissionError")):
+        fix = "see what is said of the disks below"
+    else:
+        fix = "install the packages that disagree anew, in an environment of its own: `make setup`"
     return Finding(name, STOP, f"does not import: {facts['failed']}", fix)
 
 

@@ -45,14 +45,23 @@ def run_doctor(*paths, no_writes=False) -> tuple[int, dict[str, dict]]:
     return done.returncode, {finding["name"]: finding for finding in report["findings"]}
 
 
-def test_a_healthy_installation_on_a_disk_that_takes_nothing():
+def test_a_healthy_installation():
+    code, found = run_doctor()
+    assert code == 0
+    for name in ("Python", "torch", "torchvision", "detectron2", "moco_det", "other packages", "CPU cores"):
+        assert found[name]["verdict"] == OK, found[name]
+    assert "datasets" in found["data sets"]["found"]
+
+
+def test_a_disk_that_takes_nothing():
     code, found = run_doctor(no_writes=True)
     assert code == 1
-    assert [name for name, finding in found.items() if finding["verdict"] == STOP] == ["disk for output"]
-    assert "cannot write 1 MiB" in found["disk for output"]["found"] and found["disk for output"]["fix"]
-    for name in ("Python", "torch", "torchvision", "detectron2", "moco_det", "other packages"):
-        assert found[name]["verdict"] == OK, found[name]
-    assert "data sets" in found and found["CPU cores"]["verdict"] == OK
+    for name in ("disk for output", "disk for temporary files"):
+        assert found[name]["verdict"] == STOP and found[name]["fix"]
+    assert "cannot write 1 MiB" in found["disk for output"]["found"]
+    assert found["torch"]["verdict"] == OK
+    assert "No usable temporary directory" in found["moco_det"]["found"]  # torch asks for one
+    assert "disks below" in found["moco_det"]["fix"]
 
 
 def test_without_detectron2_and_with_a_torchvision_of_another_torch(tmp_path):
@@ -74,7 +83,7 @@ def test_without_detectron2_and_with_a_torchvision_of_another_torch(tmp_path):
     "line, where, found",
     [
         ("raise ModuleNotFoundError('No module named torch', name='torch')", "torch", "not installed"),
-        ("import ctypes_of_nowhere", "torch", "does not import: ModuleNotFoundError"),
+        ("import yaml.nowhere", "torch", "does not import: ModuleNotFoundError"),
         ("import os; os.kill(os.getpid(), 4)", "imports", "importing torch was ended by signal 4"),
         ("import os; os._exit(3)", "imports", "importing torch ended with exit code 3"),
         ("import time; time.sleep(60)", "imports", "importing torch did not end in 2 s"),
