@@ -140,21 +140,27 @@ def test_a_busy_program_is_seen():
 
 
 @pytest.mark.parametrize(
-    "files, own, expected",
+    "files, own, expected, usable",
     [
-        ({"a/b/cpu.max": "max 100000", "a/cpu.max": "250000 100000"}, "0::/a/b", 2.5),  # of the group above
-        ({"cpu.max": "150000 100000"}, "0::/", 1.5),  # as a container sees its own group
-        ({"a/cpu.max": "max 100000"}, "0::/a", float("inf")),
-        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, "1:cpu:/", 0.5),
-        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, "1:cpu:/", float("inf")),
-        ({}, "", float("inf")),
+        (
+            {"a/b/cpu.max": "max 100000", "a/cpu.max": "250000 100000"},
+            "0::/a/b",
+            2.5,
+            3,
+        ),  # of the group above
+        ({"cpu.max": "150000 100000"}, "0::/", 1.5, 2),  # as a container sees its own group
+        ({"a/cpu.max": "max 100000"}, "0::/a", float("inf"), 8),
+        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, "1:cpu:/", 0.5, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, "1:cpu:/", float("inf"), 8),
+        ({}, "", float("inf"), 8),
     ],
 )
-def test_the_quota_of_a_container(tmp_path, monkeypatch, files, own, expected):
+def test_the_quota_of_a_container(tmp_path, monkeypatch, files, own, expected, usable):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     (tmp_path / "own").write_text(own)
     assert cores.cgroup_quota(tmp_path, tmp_path / "own") == expected
     monkeypatch.setattr(cores, "cgroup_quota", lambda: expected)
-    assert cores.usable_cores() == min(len(cores.allowed_cores()), max(1, -(-expected // 1)))
+    monkeypatch.setattr(cores, "allowed_cores", lambda: set(range(8)))
+    assert cores.usable_cores() == usable

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Make an environment from the pins, or do nothing when it is current. Called by `make setup`.
 #   VENV=.venv             where; a relative path is below the checkout (default: .venv)
-#   PYTHON=python3.12      the interpreter to build on (3.10 to 3.13; default: the newest of these found)
+#   PYTHON=python3.12      the interpreter to build on (3.10 to 3.14; default: the newest of these found)
+#   REQUIREMENTS=FILE      other pins than those of requirements.txt (tools/test_versions.sh gives some)
 #   DETECTRON2=wheel       the pinned wheel, checked by its hash, without its compiled part; where it cannot be had,
 #                          the same commit from upstream's source (default)
 #   DETECTRON2=source      that commit from upstream's source (needs git, a compiler and the network)
@@ -11,21 +12,22 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=${VENV:-.venv}
 detectron2=${DETECTRON2:-wheel}
+requirements=${REQUIREMENTS:-requirements.txt}
 
-works() { "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
+works() { "$1" -c 'import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null; }
 python=${PYTHON:-}
 if [ -z "$python" ]; then
-  for candidate in python3.13 python3.12 python3.11 python3.10 python3; do
+  for candidate in python3.14 python3.13 python3.12 python3.11 python3.10 python3; do
     if works "$candidate"; then python=$candidate; break; fi
   done
 fi
 if [ -z "$python" ] || ! works "$python"; then
-  echo "setup: no Python 3.10 to 3.13 with the modules venv and ensurepip found${PYTHON:+ at PYTHON=$PYTHON}; name one: make setup PYTHON=/path/to/python3.11" >&2
+  echo "setup: no Python 3.10 to 3.14 with the modules venv and ensurepip found${PYTHON:+ at PYTHON=$PYTHON}; name one: make setup PYTHON=/path/to/python3.11" >&2
   exit 1
 fi
 
 # The stamp names everything the environment was made from; another stamp means: make it anew.
-stamp=$( { "$python" -V; echo "$detectron2"; cat requirements*.txt setup.py tools/setup_venv.sh; } | cksum | tr ' ' '-')
+stamp=$( { "$python" -V; echo "$detectron2"; cat "$requirements" requirements-*.txt setup.py tools/setup_venv.sh; } | cksum | tr ' ' '-')
 if [ -e "$venv/stamp-$stamp" ]; then exit 0; fi
 # Only what this script made is replaced.
 made_here() { [ -e "$venv/made-by-setup_venv" ] || compgen -G "$venv/stamp-*" >/dev/null; }
@@ -41,7 +43,7 @@ touch "$venv/made-by-setup_venv"
 "$python" -m venv "$venv"
 pip=("$venv/bin/python" -m pip --disable-pip-version-check)
 "${pip[@]}" install --quiet --upgrade 'pip>=25,<26'
-"${pip[@]}" install --quiet -r requirements.txt
+"${pip[@]}" install --quiet -r "$requirements"
 "${pip[@]}" install --quiet --no-deps -r requirements-no-deps.txt
 
 upstream=git+https://github.com/facebookresearch/detectron2.git

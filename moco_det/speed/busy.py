@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 
 import torch
@@ -19,6 +19,7 @@ from moco_det.speed.clock import Pair, Sample, seconds_a_unit
 from moco_det.speed.measurement import Measurement, rates
 from moco_det.speed.model import our_step
 from moco_det.speed.options import Options
+from moco_det.threads import VARIABLE
 
 # A small network has many short operations, and each is a wait.
 SIZES = {"batch": 32, "size": 64, "queue": 4096}
@@ -26,34 +27,36 @@ FOREVER = "while True: pass"
 
 
 def measure_busy(options: Options) -> Iterator[Measurement]:
-    """Steps beside none, one and as many other programs as there are cores; on a CPU alone."""
+    """Steps beside no other program, one, and as many as there are cores; on a CPU of several cores alone."""
     cores = num_cores()
     if options.cuda or cores == 1:
         return
-    sizes = dataclasses.replace(
-        options,
-        arch="resnet18",
-        **{name: min(value, getattr(options, name)) for name, value in SIZES.items()},
-    )
-    for others in sorted({0, 1, cores}):
-        fewer = max(1, cores - max(others, 1))
-        ways = {
-            f"{fewer} thread{'s'[: fewer > 1]}": {"OMP_NUM_THREADS": str(fewer)},
-            f"{cores} threads that wait asleep (OMP_WAIT_POLICY=PASSIVE)": {
-                "OMP_NUM_THREADS": str(cores),
-                "OMP_WAIT_POLICY": "PASSIVE",
-            },
-        }
-        step = f"MoCo v2 step, {sizes.arch}, {sizes.batch} images of {sizes.size} px"
-        for name, environment in ways.items():
+    sizes = {name: min(value, getattr(options, name)) for name, value in SIZES.items()}
+    options = dataclasses.replace(options, arch="resnet18", **sizes)
+    step = f"MoCo v2 step, {options.arch}, {options.batch} images of {options.size} px"
+    reference = f"{cores} threads"
+    ways = {reference: {VARIABLE: str(cores)}}
+    ways |= {_threads(count): {VARIABLE: str(count)} for count in sorted({1, cores - 1})}
+    ways[f"{reference} that sleep while they wait"] = {VARIABLE: str(cores), "OMP_WAIT_POLICY": "PASSIVE"}
+    with contextlib.ExitStack() as stack:
+        processes = {name: stack.enter_context(_stepping(way, options)) for name, way in ways.items()}
+        for process in processes.values():
+            process.recv()  # it is warm
+        for others in sorted({0, 1, cores}):
             with other_programs(others):
-                pair = _alternate({"OMP_NUM_THREADS": str(cores)}, environment, sizes)
-            yield rates("busy", f"{step}, {name}; {others} other busy programs", f"{cores} threads", pair)
+                found = _take_turns(processes, options)
+            for name in list(ways)[1:]:
+                what = f"{step}, {name}; {others} other programs compute"
+                yield rates("busy", what, reference, Pair(found[reference], found[name]))
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s'[: count > 1]}"
 
 
 @contextlib.contextmanager
 def other_programs(count: int) -> Iterator[None]:
-    """Programs that compute without end, each on a core."""
+    """Programs that compute without end, one thread each."""
     programs = [subprocess.Popen([sys.executable, "-c", FOREVER]) for _ in range(count)]
     try:
         yield
@@ -63,20 +66,19 @@ def other_programs(count: int) -> Iterator[None]:
             program.wait()
 
 
-def _alternate(reference: dict[str, str], ours: dict[str, str], options: Options) -> Pair:
-    """As :func:`moco_det.speed.clock.alternate`, of a step in two processes with these environments."""
-    with _stepping(reference, options) as theirs, _stepping(ours, options) as own:
-        found = {theirs: [], own: []}
-        for number in range(options.rounds):
-            for process in (theirs, own) if number % 2 == 0 else (own, theirs):
-                process.send(options.seconds)
-                found[process].append(process.recv())
-    return Pair(Sample(tuple(found[theirs])), Sample(tuple(found[own])))
+def _take_turns(processes: Mapping[str, Connection], options: Options) -> dict[str, Sample]:
+    """Seconds an image of each, one after the other, the last one first in every second round."""
+    found = {name: [] for name in processes}
+    for number in range(options.rounds):
+        for name in found if number % 2 == 0 else reversed(found):
+            processes[name].send(options.seconds)
+            found[name].append(processes[name].recv())
+    return {name: Sample(tuple(values)) for name, values in found.items()}
 
 
 @contextlib.contextmanager
-def _stepping(environment: dict[str, str], options: Options) -> Iterator[Connection]:
-    """A process that takes steps for as many seconds as it is sent, and sends back seconds an image."""
+def _stepping(environment: Mapping[str, str], options: Options) -> Iterator[Connection]:
+    """A process that says when it is warm; it is sent seconds, takes steps for as long, and sends seconds an image."""
     here, there = multiprocessing.Pipe()
     before = os.environ.copy()
     os.environ.update(environment)
@@ -87,9 +89,8 @@ def _stepping(environment: dict[str, str], options: Options) -> Iterator[Connect
     finally:
         os.environ.clear()
         os.environ.update(before)
-    there.close()
+    there.close()  # so that a process that ends is met as EOFError
     try:
-        here.recv()  # it is warm
         yield here
     finally:
         process.kill()
@@ -97,7 +98,7 @@ def _stepping(environment: dict[str, str], options: Options) -> Iterator[Connect
 
 
 def _take_steps(parent: Connection, options: Options) -> None:
-    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    torch.set_num_threads(int(os.environ[VARIABLE]))
     step = our_step(options, "float32", channels_last=True)
     step()
     parent.send("warm")
