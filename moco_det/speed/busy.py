@@ -78,7 +78,7 @@ def _take_turns(processes: Mapping[str, Connection], options: Options) -> dict[s
 
 @contextlib.contextmanager
 def _stepping(environment: Mapping[str, str], options: Options) -> Iterator[Connection]:
-    """A process that says when it is warm; it is sent seconds, takes steps for as long, and sends seconds an image."""
+    """A process that says when it is warm; sent seconds, it takes steps for as long and sends seconds an image."""
     here, there = multiprocessing.Pipe()
     before = os.environ.copy()
     os.environ.update(environment)
