@@ -60,5 +60,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         if os.environ.get("MOCO_DET_TRACEBACK") == "1":
             raise
         refuse(f"{type(error).__name__}: {error}\n`moco-det doctor` says what is wrong and the fix")
-    sys.argv[0] = f"moco-det {name}"  # what --help and argparse's errors call it
-    module.main(rest)
+    module.main(rest)  # sys.argv stays: a run's record has the command as it was typed

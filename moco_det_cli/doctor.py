@@ -71,10 +71,8 @@ def as_text(findings: Sequence[Finding]) -> str:
         if finding.fix:
             lines.append(f"{'':9}{'':{width}}  fix: {finding.fix}")
     stops = sum(finding.verdict == STOP for finding in findings)
-    lines += [
-        "",
-        f"{stops or 'nothing'} here would stop a run" if stops != 1 else "1 finding would stop a run",
-    ]
+    count = {0: "nothing here", 1: "1 finding"}.get(stops, f"{stops} findings")
+    lines += ["", f"{count} would stop a run"]
     return "\n".join(lines)
 
 

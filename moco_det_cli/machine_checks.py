@@ -70,34 +70,33 @@ def processor(facts: dict[str, dict]) -> list[Finding]:
         fix = f"export OMP_NUM_THREADS={cores}, or unset it"
         return [*found, Finding("threads", WARNING, f"{threads} is no whole number", fix)]
     if busy is None:
-        return [
-            *found,
-            Finding("threads", OK, f"{threads}; this system does not tell how busy its cores are"),
-        ]
+        return [*found, Finding("threads", OK, f"{threads}; this system does not tell how busy it is")]
     text = f"{threads}; {busy:.1f} cores are busy now"
     free = free_cores(busy)
     if set_to and int(set_to) > free:
         fix = f"on the CPU: export OMP_NUM_THREADS={free}; threads wait for one another at every operation"
         return [*found, Finding("threads", WARNING, text, fix)]
     if busy > cores - 0.5:  # none is left
-        return [
-            *found,
-            Finding("threads", WARNING, text, "end other programs, or let fewer run side by side"),
-        ]
+        return [*found, Finding("threads", WARNING, text, "end other programs, or let fewer run at once")]
     return [*found, Finding("threads", OK, text)]
 
 
 def disks() -> list[Finding]:
     """Where runs write: the working folder, with output/ below it, and that of temporary files."""
     try:
+        here = os.getcwd()
+    except OSError:
+        fix = "cd to a folder that exists"
+        return [Finding("disk for output", STOP, "the working folder was removed", fix)]
+    try:
         temporary = tempfile.gettempdir()
     except OSError as error:  # no folder takes a file
         temporary, lost = None, str(error)
-    found = [_disk("disk for output", os.getcwd())]
+    found = [_disk("disk for output", here)]
     if temporary is None:
         fix = "free space there, or export TMPDIR=/a/folder/with/space"
         return [*found, Finding("disk for temporary files", STOP, lost, fix)]
-    if os.stat(temporary).st_dev == os.stat(os.getcwd()).st_dev:
+    if os.stat(temporary).st_dev == os.stat(here).st_dev:
         return found
     return [*found, _disk("disk for temporary files", temporary)]
 

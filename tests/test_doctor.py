@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from moco_det.run_record import command_line
 from moco_det.testing import REPOSITORY
 from moco_det_cli import command, doctor, machine_checks, package_checks
 from moco_det_cli.findings import OK, STOP, WARNING
@@ -198,11 +199,12 @@ def test_an_old_python_is_all_that_is_said(monkeypatch):
 
 def test_every_command_is_there_and_gets_its_arguments(monkeypatch, capsys):
     for name, (module, _) in command.COMMANDS.items():
-        monkeypatch.setattr("sys.argv", ["moco-det"])
+        monkeypatch.setattr("sys.argv", ["/bin/moco-det", name, "--help"])
         with pytest.raises(SystemExit) as ended:
-            command.main([name, "--help"])
+            command.main()
         assert ended.value.code == 0
-        assert f"usage: moco-det {name}" in capsys.readouterr().out, module
+        assert "usage: moco-det" in (shown := capsys.readouterr().out) and "COMMAND" not in shown, module
+        assert command_line() == f"moco-det {name} --help"
 
 
 def test_every_console_script_is_a_command_too():
