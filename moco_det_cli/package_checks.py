@@ -67,7 +67,7 @@ def imported(facts: dict[str, dict], ended: str) -> list[Finding]:
             continue
         found += [_failed(name, facts[name])] if "failed" in facts[name] else judge(facts)
     if ended:
-        fix = "run the import by hand; install the package anew in an environment of its own (`make setup`)"
+        fix = "run that import by hand (a very busy machine may only be slow); or install anew: `make setup`"
         found.append(Finding("imports", STOP, ended, fix))
     left = [name for name in judges if name not in facts]
     if left and not ended:
