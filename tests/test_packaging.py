@@ -27,7 +27,7 @@ def run_python(code: str, folder, **environment) -> subprocess.CompletedProcess:
 def wheel(tmp_path_factory):
     """The wheel, unpacked."""
     folder = tmp_path_factory.mktemp("wheel")
-    for name in ("moco_det", "configs"):
+    for name in ("moco_det", "moco_det_cli", "configs"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / name, folder / "source" / name, ignore=ignore)
     for name in ("setup.py", "pyproject.toml", "README.md"):
@@ -57,7 +57,7 @@ def test_console_entry_points_can_be_called(wheel, tmp_path):
     (path,) = wheel.glob("*.dist-info/entry_points.txt")
     entries.read(path)
     scripts = dict(entries["console_scripts"])
-    assert len(scripts) == 11
+    assert len(scripts) == 12
     code = "import importlib\n" + "".join(
         f"assert callable(importlib.import_module({module!r}).{function})\n"
         for module, function in (target.split(":") for target in scripts.values())
@@ -91,4 +91,18 @@ def test_setup_pins_nobody_and_leaves_detectron2_to_the_user(wheel):
     needs = [
         line.split(";")[0] for line in lines if line.startswith("Requires-Dist")
     ]  # without "; extra == …"
+    assert not any("setuptools" in line for line in needs)
     assert len(needs) >= 9 and not any("==" in line or "detectron2" in line for line in needs)
+
+
+def test_the_host_s_model_zoo_without_pkg_resources(tmp_path):
+    """As with setuptools 82: the zoo works, and the stand-in is gone after its import."""
+    code = (
+        "import sys; sys.modules['pkg_resources'] = None\n"
+        "from moco_det.detectron2_zoo import model_zoo\n"
+        "assert 'pkg_resources' not in sys.modules\n"
+        "cfg = model_zoo.get_config('COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml')\n"
+        "print(cfg.MODEL.MASK_ON, cfg.MODEL.FPN.OUT_CHANNELS)"
+    )
+    done = run_python(code, tmp_path)
+    assert done.stdout == "True 256\n", done.stderr

@@ -1,5 +1,6 @@
 """README's commands as a user types them, in an empty folder: real recipes, ResNet-50, one or two steps."""
 
+import importlib.util
 import json
 import os
 import re
@@ -103,6 +104,8 @@ def test_the_lines_for_plain_detectron2(folder, monkeypatch):
     from detectron2.modeling import build_model
 
     (block,) = blocks("python", "Weights without this package")
+    if importlib.util.find_spec("pkg_resources") is None:  # as the README says
+        block = block.replace("from detectron2 import", "from moco_det.detectron2_zoo import")
     monkeypatch.chdir(folder)
     names = {}
     exec(block, names)

@@ -35,6 +35,7 @@ from moco_det.run_logs import cut_metrics
 from moco_det.schedule import check_schedule
 from moco_det.seeding import keyed_seed
 from moco_det.start import start_from
+from moco_det.threads import SlowStepWatch
 from moco_det.views import ViewSettings
 
 logger = logging.getLogger(__name__)
@@ -150,6 +151,7 @@ class PretrainTrainer(TrainerBase):
         self.statistics = StepStatistics(period, self.steps_per_epoch, batch)
         self.unreadable = UnreadableImages(unreadable, period, batch)
         return [
+            SlowStepWatch(cfg),  # first, so that it measures the step alone
             LearningRate(cfg, self.optimizer, self.steps_per_epoch),
             self.statistics,
             self.unreadable,
