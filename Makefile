@@ -1,6 +1,8 @@
-# What a newcomer types. Each target first makes or reuses .venv (see tools/setup_venv.sh).
+# What a newcomer types. Each target first makes or reuses the environment VENV, .venv unless said otherwise
+# (see tools/setup_venv.sh): make test VENV=/big/disk/venv
 .PHONY: setup demo test stress lint bench
-PY := .venv/bin/python
+export VENV ?= .venv
+PY := $(VENV)/bin/python
 
 setup:
 	@tools/setup_venv.sh

@@ -41,7 +41,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["moco_det", "moco_det.*"]),
+    packages=find_packages(include=["moco_det", "moco_det.*", "moco_det_cli"]),
     cmdclass={"build_py": BuildWithConfigs},
     install_requires=[
         "torch>=2.4",  # first with weights_only loading that covers what we save
@@ -55,7 +55,6 @@ setup(
         "contourpy",  # polygons of the toy world's masks; matplotlib's own contour library
         "tensorboard",  # training curves
         "tqdm",  # progress bars
-        "setuptools<81",  # detectron2.model_zoo imports pkg_resources
     ],
     extras_require={
         "convert": ["safetensors"],  # to read and write .safetensors; all else of convert needs no more
@@ -69,6 +68,7 @@ setup(
     },
     entry_points={
         "console_scripts": [
+            "moco-det=moco_det_cli.command:main",
             "moco-det-pretrain=moco_det.pretrain.command:main",
             "moco-det-convert=moco_det.convert.command:main",
             "moco-det-inspect=moco_det.convert.inspect_weights:main",

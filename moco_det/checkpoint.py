@@ -17,6 +17,7 @@ from moco_det.grouped_batch_norm import (
     set_running_statistics,
 )
 from moco_det.machine import describe_machine
+from moco_det.threads import keep_threads
 
 CONTINUE_LOWER = (
     "the checkpoints are untouched: start from the last one (MODEL.WEIGHTS) in another OUTPUT_DIR with a lower "
@@ -139,7 +140,10 @@ class RunCheckpointer(Checkpointer):
         Raises:
             ValueError: the run is beyond ``max_iter``.
         """
-        changes = describe_changes(saved["environment"], self.record["environment"])
+        before, now = saved["environment"], self.record["environment"]
+        if now["device"] == "cpu":
+            now["threads a process"] = keep_threads(before.get("threads a process"))
+        changes = describe_changes(before, now)
         if changes:
             self.logger.warning(
                 f"Continued on other terms ({', '.join(changes)}): the draws are the same, rounding is not, and "

@@ -9,15 +9,21 @@ import datetime
 import functools
 import json
 import shlex
+import statistics
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torchvision.models import resnet18
+
 from moco_det.cli import user_errors
 from moco_det.machine import num_cores
+from moco_det.precision import gains_by_bfloat16
 from moco_det.steps import REPOSITORY, Step, run_steps, schedule_options
+from moco_det_cli.cores import busy_cores
 
 
 @dataclass(frozen=True)
@@ -46,23 +52,20 @@ PHOTO_WORLD = (
     *("--num-unlabelled", "16000", "--num-per-class-train", "40", "--num-per-class-test", "100"),
     *("--num-train", "300", "--num-test", "150"),
 )
+# The toy demonstration on two quiet cores (AMD EPYC with AVX512): its minutes, and a step of step_seconds().
+USUAL_MINUTES, USUAL_STEP = 11, 0.19
 SCALES = {
+    # Many images without labels, few with: the case in which people pre-train.
     "toy": Scale(
         world=(
-            "--num-unlabelled",
-            "4000",
-            "--num-per-class-test",
-            "50",
-            "--num-train",
-            "400",
-            "--num-test",
-            "80",
+            *("--num-unlabelled", "4000", "--num-per-class-train", "100", "--num-per-class-test", "50"),
+            *("--num-train", "160", "--num-test", "300"),
         ),
         pretrain="configs/toy/pretrain_moco_v2_R_18.yaml",
         finetune="configs/toy/faster_rcnn_R_18_FPN.yaml",
-        schedules=(400,),
+        schedules=(320,),
         options=(),
-        seeds=(1,),
+        seeds=(1, 2, 3),
     ),
     # For two CPU cores.
     "photos": Scale(
@@ -85,10 +88,13 @@ SCALES = {
 }
 
 
-def plan(scale: Scale, output: Path, device: tuple[str, ...], art: tuple[str, ...]) -> list[Step]:
+def plan(
+    scale: Scale, output: Path, device: tuple[str, ...], art: tuple[str, ...] = (), seed: int = 0
+) -> list[Step]:
     """The steps of a demonstration in their order; the report, which is always made anew, comes last.
 
     Args:
+        seed: of the toy world and of pre-training; another one also fine-tunes with seeds of its own.
         device: the option that chooses it, such as ``("--num-gpus", "0")``; empty: what the tools choose.
         art: options of ``tools/make_toyworld.py`` that name pictures to render with.
     """
@@ -97,7 +103,7 @@ def plan(scale: Scale, output: Path, device: tuple[str, ...], art: tuple[str, ..
     steps = [
         Step(
             "render the toy world",
-            (tool + "make_toyworld.py", "--output", str(world), *scale.world, *art),
+            (tool + "make_toyworld.py", "--output", str(world), "--seed", str(seed), *scale.world, *art),
             world / "toyworld.json",
             check=functools.partial(check_no_test_picture_in_pretraining, world),
         ),
@@ -110,7 +116,8 @@ def plan(scale: Scale, output: Path, device: tuple[str, ...], art: tuple[str, ..
                 "--images",
                 str(world / "unlabelled"),
             )
-            + (*device, "--resume", "TEST.KNN.IMAGES", str(world / "classes"), "OUTPUT_DIR", str(pretrain)),
+            + (*device, "--resume", "TEST.KNN.IMAGES", str(world / "classes"), "SEED", str(seed))
+            + ("OUTPUT_DIR", str(pretrain)),
             pretrain / "run.json",
         ),
         Step(
@@ -120,14 +127,21 @@ def plan(scale: Scale, output: Path, device: tuple[str, ...], art: tuple[str, ..
         ),
     ]
     for iterations in scale.schedules:
-        for seed in scale.seeds:
+        for number in scale.seeds:
+            run_seed = number + seed * len(scale.seeds)
             for init in ("random", "moco"):
-                folder = output / f"finetune/{iterations}_{init}_seed{seed}"
+                folder = output / f"finetune/{iterations}_{init}_seed{run_seed}"
                 steps.append(
                     Step(
-                        f"fine-tune from {init}, {iterations} iterations, seed {seed}",
+                        f"fine-tune from {init}, {iterations} iterations, seed {run_seed}",
                         (tool + "train_net.py", "--config-file", scale.finetune, "--init", init, "--resume")
-                        + (*device, *schedule_options(iterations), *scale.options, "SEED", str(seed))
+                        + (
+                            *device,
+                            *schedule_options(iterations, evaluations=2),
+                            *scale.options,
+                            "SEED",
+                            str(run_seed),
+                        )
                         + (("MODEL.WEIGHTS", str(backbone)) if init == "moco" else ())
                         + ("OUTPUT_DIR", str(folder)),
                         folder / "run.json",
@@ -171,6 +185,38 @@ def settle_plan(scale: Scale, steps: list[Step], output: Path) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
+def step_seconds() -> float:
+    """Seconds that a step of ResNet-18, as in pre-training, takes now on this machine: the median of five."""
+    model, images, seconds = resnet18(), torch.rand(64, 3, 48, 48), []
+    for _ in range(7):
+        start = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=gains_by_bfloat16("cpu")):
+            loss = model(images).square().mean()
+        loss.backward()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[2:])
+
+
+def expectation(seconds: float, busy: float | None) -> str:
+    """How long the toy demonstration will take, in words.
+
+    Args:
+        seconds: of a step, see :func:`step_seconds`.
+        busy: cores that other programs use; None where this is not known.
+    """
+    minutes = USUAL_MINUTES * seconds / USUAL_STEP
+    words = (
+        f"This will take about {minutes:.0f} minutes on this machine as it is now (a step of ResNet-18 takes "
+    )
+    words += f"{seconds:.2f} s; {USUAL_STEP:.2f} s where it takes {USUAL_MINUTES})."
+    if busy is not None and busy > 0.3:
+        words += (
+            f"\nOther programs use {busy:.1f} of {num_cores()} cores: close them, since each step waits for "
+        )
+        words += "the slowest."
+    return words
+
+
 def run(args: argparse.Namespace) -> None:
     """Do all steps of ``args.scale`` under ``args.output`` and end with the table of results.
 
@@ -190,8 +236,10 @@ def run(args: argparse.Namespace) -> None:
         )
     elif args.scale != "toy":
         raise ValueError(f"--scale {args.scale} needs --cutouts DIR and --backgrounds DIR (see MODEL_ZOO.md)")
-    steps = plan(SCALES[args.scale], output, device, art)
+    steps = plan(SCALES[args.scale], output, device, art, args.seed)
     settle_plan(SCALES[args.scale], steps, output)
+    if args.scale == "toy" and not (steps[1].result.exists() or torch.cuda.is_available()):
+        print(expectation(step_seconds(), busy_cores()), flush=True)
     run_steps(steps, output / "logs", args.jobs or min(4, num_cores()), total=len(steps) + 1)
     print(f"[{len(steps) + 1}/{len(steps) + 1}] report", flush=True)
     report = [str(REPOSITORY / "tools/make_report.py"), str(output), "--output", str(output / "report")]
@@ -206,6 +254,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Toy world, pre-train, convert, fine-tune, report.")
     parser.add_argument("--output", default="output/demo", help="folder of everything that is made")
     parser.add_argument("--scale", choices=sorted(SCALES), default="toy")
+    parser.add_argument("--seed", type=int, default=0, help="of world, pre-training and fine-tuning")
     parser.add_argument("--num-gpus", type=int, help="0: the CPU; default: one GPU where there is one")
     parser.add_argument("--jobs", type=int, help="fine-tuning runs at a time; default: one a core, at most 4")
     parser.add_argument("--cutouts", help="{train,test}/<class>/*.png with alpha, for --scale photos")

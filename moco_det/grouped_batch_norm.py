@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
+from moco_det.seeding import torch_generator
+
 
 class _GroupedBatchNorm:
     """Batch norm whose training statistics are those of consecutive groups of images of the global batch.
@@ -180,14 +182,28 @@ def local_block(x: Tensor) -> Tensor:
     return x.chunk(comm.get_world_size())[comm.get_rank()]
 
 
+def draw_permutation(count: int, shuffled: bool, seed: int, purpose: str, iteration: int) -> Tensor:
+    """The order in which :func:`shuffle` takes the images of a global batch: int64 (N,) on the CPU.
+
+    Args:
+        count: n.
+        shuffled: False: they stay where they are.
+        seed, purpose, iteration: what the permutation is drawn from; two purposes never share one.
+    """
+    total = count * comm.get_world_size()
+    if not shuffled:
+        return torch.arange(total)
+    return torch.randperm(total, generator=torch_generator(seed, purpose, iteration))
+
+
 def shuffle(images: Tensor, permutation: Tensor) -> Tensor:
-    """Deal the global batch out anew: this rank's images -> its block of the permuted global batch.
+    """Shuffle images across ranks: this rank's images -> its block of the permuted global batch.
 
     Each image travels once, to the rank that takes it, instead of from every rank to every other one.
 
     Args:
         images: (n, ...) this rank's block.
-        permutation: (N,) of the global batch, the same on all ranks; on the CPU, where it is drawn.
+        permutation: (N,) of the global batch, the same on all ranks; on the CPU, see :func:`draw_permutation`.
     """
     ranks, rank, count = comm.get_world_size(), comm.get_rank(), len(images)
     if ranks == 1:
@@ -232,4 +248,4 @@ def unshuffle(embeddings: Tensor, permutation: Tensor) -> Tensor:
 
     Gradients flow back as through :func:`gather_with_gradient`.
     """
-    return gather_with_gradient(embeddings)[permutation.argsort()]
+    return gather_with_gradient(embeddings)[permutation.argsort().to(embeddings.device)]

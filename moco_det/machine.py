@@ -1,6 +1,5 @@
 """The machine that a run is carried out on: what it is, how many cores, how much memory was used."""
 
-import os
 import platform
 import resource
 import sys
@@ -8,10 +7,12 @@ from pathlib import Path
 
 import torch
 
+from moco_det_cli.cores import usable_cores
+
 
 def num_cores() -> int:
     """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()
 
 
 def peak_memory_bytes(device: str) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from detectron2.utils import comm
 from PIL import Image
 
 from moco_det.config import get_cfg, merge_config
@@ -83,6 +84,7 @@ def run_processes(function: Callable, count: int, *args) -> list:
 def _process(rank: int, count: int, folder: str, function: Callable, args: tuple) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=count)
+    comm.create_local_process_group(count)  # as detectron2's launch does; a warning about waiting asks for it
     try:
         torch.save(function(*args), os.path.join(folder, f"{rank}.pt"))
         torch.distributed.barrier()  # nobody leaves while another still talks to it

@@ -1,8 +1,20 @@
 """The classes of the procedural toy world, in the order of their contiguous ids."""
 
-# Each is a silhouette that mostly wears a texture of its own; colours, size, rotation and lighting are drawn for
-# every object alike and tell nothing.
-TOY_CLASSES: tuple[str, ...] = ("disc", "ring", "square", "triangle", "star", "cross", "crescent", "heart")
+# Each is a kind with sub-kinds of its own (moco_det/toyworld/kinds.py).
+TOY_CLASSES: tuple[str, ...] = (
+    "bird",
+    "fish",
+    "butterfly",
+    "beetle",
+    "flower",
+    "tree",
+    "mushroom",
+    "snail",
+    "car",
+    "boat",
+    "house",
+    "cup",
+)
 
 # The points of an object in the toy world's keypoint layout: the middle one of the pixels furthest to a side, and
 # the pixel nearest to the centre of mass. Sides are the image's, so a mirror swaps left and right.

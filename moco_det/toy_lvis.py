@@ -4,15 +4,13 @@ from collections.abc import Sequence
 
 from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
 
-# A category of like outline for the procedural classes. By LVIS's own count two are frequent and one is rare.
-_OUTLINES = {
-    "disc": "frisbee",
-    "ring": "doughnut",
-    "square": "cube",
-    "triangle": "triangle_(musical_instrument)",
-    "star": "starfish",
-    "cross": "crucifix",
-    "crescent": "crescent_roll",
+# The nearest category for a kind that LVIS has under another name. By LVIS's own count three of all are rare.
+_LIKE = {
+    "flower": "flower_arrangement",
+    "tree": "Christmas_tree",
+    "snail": "escargot",
+    "car": "car_(automobile)",
+    "house": "dollhouse",
 }
 
 
@@ -25,7 +23,7 @@ def lvis_categories(classes: Sequence[str]) -> list[dict]:
     known |= {entry["name"]: entry for entry in LVIS_CATEGORIES}
     categories, taken = [], set()
     for number, name in enumerate(classes, start=1):
-        entry = known.get(_OUTLINES.get(name, name))
+        entry = known.get(_LIKE.get(name, name))
         if entry is None or entry["id"] in taken:
             entry = {"id": len(LVIS_CATEGORIES) + number, "name": name, "synonyms": [name], "frequency": "c"}
         taken.add(entry["id"])

@@ -7,6 +7,7 @@ from torch import nn
 
 from moco_det import grouped_batch_norm
 from moco_det.pretrain import moco
+from moco_det.pretrain.method import StepState
 from moco_det.pretrain.moco import MoCo
 from moco_det.testing import set_keys, tiny_pretrain_config
 
@@ -65,10 +66,10 @@ def make_batch(iteration):
 def step(model, batch):
     """All micro-batches of a step: the loss, and gradients in place."""
     model.zero_grad()
-    total = 0.0
+    total, shared = 0.0, StepState()
     count = getattr(model, "module", model).accumulate
     for part in range(count):
-        outputs = model({**batch, "micro_batch": part})
+        outputs = model({**batch, "micro_batch": part, "step": shared})
         loss = sum(value for name, value in outputs.items() if name.startswith("loss")) / count
         loss.backward()
         total += loss.item()

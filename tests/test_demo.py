@@ -14,7 +14,7 @@ from moco_det.steps import schedule_options
 
 @pytest.mark.parametrize("scale", sorted(SCALES))
 def test_plan_compares_the_inits_on_equal_terms(scale, tmp_path):
-    steps = plan(SCALES[scale], tmp_path, ("--num-gpus", "0"), ())
+    steps = plan(SCALES[scale], tmp_path, ("--num-gpus", "0"))
     assert [Path(step.command[0]).name for step in steps[:3]] == [
         "make_toyworld.py",
         "pretrain_moco.py",
@@ -48,12 +48,35 @@ def test_photographs_have_a_short_and_a_three_times_longer_schedule_and_three_se
     assert long == 3 * short and len(SCALES[scale].seeds) >= 3
 
 
+def test_another_seed_changes_the_world_pretraining_and_every_fine_tuning(tmp_path):
+    def seeds(seed):
+        steps = plan(SCALES["toy"], tmp_path, (), seed=seed)
+        words = [step.command for step in steps if "make_report" not in step.command[0]]
+        flag = {"make_toyworld.py": "--seed", "pretrain_moco.py": "SEED", "train_net.py": "SEED"}
+        tools = [(Path(command[0]).name, command) for command in words]
+        return [command[command.index(flag[name]) + 1] for name, command in tools if name in flag]
+
+    assert seeds(0) == ["0", "0", "1", "1", "2", "2", "3", "3"]
+    assert seeds(2) == ["2", "2", "7", "7", "8", "8", "9", "9"]
+
+
+@pytest.mark.parametrize("busy, warned", [(None, False), (0.1, False), (1.4, True)])
+def test_the_expectation_follows_the_trial_and_names_other_programs(busy, warned):
+    said = demo.expectation(3 * demo.USUAL_STEP, busy)
+    assert f"about {3 * demo.USUAL_MINUTES} minutes" in said
+    assert ("use 1.4 of" in said) == warned
+
+
+def test_the_trial_is_a_time():
+    assert 0 < demo.step_seconds() < 60
+
+
 def test_results_of_another_plan_are_not_taken_for_these(tmp_path):
-    steps = plan(SCALES["toy"], tmp_path, (), ())
+    steps = plan(SCALES["toy"], tmp_path, ())
     settle_plan(SCALES["toy"], steps, tmp_path)
     settle_plan(SCALES["toy"], steps, tmp_path)
     with pytest.raises(ValueError, match="holds the results of another plan"):
-        settle_plan(SCALES["photos"], plan(SCALES["photos"], tmp_path, (), ()), tmp_path)
+        settle_plan(SCALES["photos"], plan(SCALES["photos"], tmp_path, ()), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +108,8 @@ def test_the_whole_demo(tmp_path, capfd):
     """What `make demo` runs, in full: the encoder learns, both inits are fine-tuned, the page is there."""
     demo.main(["--output", str(tmp_path / "demo"), "--num-gpus", "0"])
     metrics = json.loads((tmp_path / "demo/pretrain/run.json").read_text())["metrics"]
-    assert metrics["knn_accuracy"] > metrics["knn_untrained"]
+    assert metrics["knn_accuracy"] > 2 * metrics["knn_untrained"]
     table = capfd.readouterr().out
+    assert "about" in table.splitlines()[0] and "Pre-training helped" in table
     assert "random" in table and "moco" in table and "report.html" in table
     assert (tmp_path / "demo/report/report.html").stat().st_size > 10_000

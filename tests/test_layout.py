@@ -77,7 +77,7 @@ def test_the_package_imports_what_it_requires():
     }
     needed = {{"pillow": "PIL", "faster-coco-eval": "faster_coco_eval"}.get(name, name) for name in needed}
     # detectron2 is the user's choice (INSTALL.md), and brings yaml with it.
-    allowed = {*needed, *sys.stdlib_module_names, "moco_det", "detectron2", "yaml"}
+    allowed = {*needed, *sys.stdlib_module_names, "moco_det", "moco_det_cli", "detectron2", "yaml"}
     for path in (REPOSITORY / "moco_det").rglob("*.py"):
         foreign = {name.partition(".")[0] for name in imported_modules(path)} - allowed
         assert not foreign, f"{path} imports {foreign}"

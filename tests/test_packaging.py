@@ -12,6 +12,7 @@ import pytest
 
 from moco_det import model_zoo
 from moco_det.testing import REPOSITORY
+from moco_det_cli.command import COMMANDS
 
 
 def run_python(code: str, folder, **environment) -> subprocess.CompletedProcess:
@@ -28,7 +29,7 @@ def run_python(code: str, folder, **environment) -> subprocess.CompletedProcess:
 def wheel(tmp_path_factory):
     """The wheel, unpacked."""
     folder = tmp_path_factory.mktemp("wheel")
-    for name in ("moco_det", "configs"):
+    for name in ("moco_det", "moco_det_cli", "configs"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / name, folder / "source" / name, ignore=ignore)
     for name in ("setup.py", "pyproject.toml", "README.md"):
@@ -54,8 +55,8 @@ def test_wheel_has_the_recipes_of_the_checkout(wheel, tmp_path):
 
 
 def test_install_names_every_command():
-    setup, text = ((REPOSITORY / name).read_text() for name in ("setup.py", "INSTALL.md"))
-    assert set(re.findall(r"`(moco-det-[\w-]+)`", text)) == set(re.findall(r'"(moco-det-[\w-]+)=', setup))
+    (names,) = re.findall(r"the command `moco-det`: ([^.]+)\.", (REPOSITORY / "INSTALL.md").read_text())
+    assert sorted(re.findall(r"`(?:moco-det )?([\w-]+)`", names)) == sorted(COMMANDS)
 
 
 def test_console_entry_points_can_be_called(wheel, tmp_path):
@@ -63,7 +64,7 @@ def test_console_entry_points_can_be_called(wheel, tmp_path):
     (path,) = wheel.glob("*.dist-info/entry_points.txt")
     entries.read(path)
     scripts = dict(entries["console_scripts"])
-    assert len(scripts) == 11
+    assert len(scripts) == 12
     code = "import importlib\n" + "".join(
         f"assert callable(importlib.import_module({module!r}).{function})\n"
         for module, function in (target.split(":") for target in scripts.values())
@@ -97,4 +98,18 @@ def test_setup_pins_nobody_and_leaves_detectron2_to_the_user(wheel):
     needs = [
         line.split(";")[0] for line in lines if line.startswith("Requires-Dist")
     ]  # without "; extra == …"
+    assert not any("setuptools" in line for line in needs)
     assert len(needs) >= 9 and not any("==" in line or "detectron2" in line for line in needs)
+
+
+def test_the_host_s_model_zoo_without_pkg_resources(tmp_path):
+    """As with setuptools 82: the zoo works, and the stand-in is gone after its import."""
+    code = (
+        "import sys; sys.modules['pkg_resources'] = None\n"
+        "from moco_det.detectron2_zoo import model_zoo\n"
+        "assert 'pkg_resources' not in sys.modules\n"
+        "cfg = model_zoo.get_config('COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml')\n"
+        "print(cfg.MODEL.MASK_ON, cfg.MODEL.FPN.OUT_CHANNELS)"
+    )
+    done = run_python(code, tmp_path)
+    assert done.stdout == "True 256\n", done.stderr

@@ -28,6 +28,7 @@ from moco_det.run_logs import held_back_logs
 from moco_det.run_record import FILE_NAME as RECORD
 from moco_det.run_record import write_run_record
 from moco_det.start import Start
+from moco_det.threads import settle_threads
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +115,7 @@ def checked_trainer(args: argparse.Namespace, add_configs) -> tuple[CfgNode, Sta
     """
     cfg, start = build_config(args, add_configs)
     check_output(cfg, args.resume)
+    settle_threads(cfg)
     trainer = ClassifierTrainer(cfg, start)
     if args.resume:
         trainer.resume()

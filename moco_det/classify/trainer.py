@@ -25,6 +25,7 @@ from moco_det.progress import ProgressBar
 from moco_det.run_logs import cut_metrics
 from moco_det.seeding import keyed_seed
 from moco_det.start import Start, start_from
+from moco_det.threads import SlowStepWatch
 
 logger = logging.getLogger(__name__)
 
@@ -187,6 +188,7 @@ class ClassifierTrainer(TrainerBase):
             cfg.SOLVER.LOG_PERIOD, self.steps_per_epoch, cfg.SOLVER.IMS_PER_BATCH
         )
         return [
+            SlowStepWatch(cfg),  # first, so that it measures the step alone
             LearningRate(cfg, self.optimizer, self.steps_per_epoch),
             self.statistics,
             judge,

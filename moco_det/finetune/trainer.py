@@ -59,6 +59,7 @@ from moco_det.run_record import FILE_NAME as RECORD
 from moco_det.run_record import write_run_record
 from moco_det.seeding import keyed_seed
 from moco_det.tasks import task_name
+from moco_det.threads import SlowStepWatch, settle_threads
 
 logger = logging.getLogger(__name__)
 
@@ -152,6 +153,7 @@ class Trainer(DefaultTrainer):
         later = (hooks.PeriodicCheckpointer, hooks.EvalHook)
         place = next(i for i, hook in enumerate(stock) if isinstance(hook, later))
         return [
+            SlowStepWatch(self.cfg),  # first, so that it measures the step alone
             *stock[:place],
             BroadcastNormStatistics(self.cfg.TEST.EVAL_PERIOD),
             self.run_state,
@@ -292,6 +294,7 @@ def _work(cfg: CfgNode, args: argparse.Namespace, weights: LoadedWeights | None,
         check_preprocessing(cfg, weights, init)  # again, for the log
     if cfg.MODEL.DEVICE == "cpu":
         logger.info("On the CPU, as --num-gpus 0 asks or because there is no GPU")
+        settle_threads(cfg)
     if args.eval_only:
         _evaluate(cfg, weights)
         return

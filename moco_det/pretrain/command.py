@@ -20,6 +20,7 @@ from moco_det.run_folder import prepare_run_folder
 from moco_det.run_logs import held_back_logs
 from moco_det.run_record import FILE_NAME as RECORD
 from moco_det.run_record import write_run_record
+from moco_det.threads import settle_threads
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ def train_process(args: argparse.Namespace, add_configs=()) -> None:
     """One process of a run."""
     with held_back_logs():  # nothing is written until all is checked
         cfg = build_config(args, add_configs)
+        settle_threads(cfg)
         paths = unlabelled_images(cfg)
         check_run(cfg, len(paths), comm.get_world_size(), args.resume)
         trainer = PretrainTrainer(cfg, paths)

@@ -77,6 +77,38 @@ def mutual_information_bound(loss: Tensor, candidates: int) -> Tensor:
     return math.log(candidates) - loss.detach()
 
 
+@torch.no_grad()
+def contrast_statistics(
+    q: Tensor, keys: Tensor, positive: Tensor, negatives: Tensor, info_nce: Tensor | None = None
+) -> dict[str, Tensor]:
+    """What the log shows of queries, their keys and the negatives.
+
+    Args:
+        q: (n, C) queries; keys: (N, C) of the global batch.
+        positive: (n,) similarity of each query with its own key; negatives: (n, K) with the dictionary.
+        info_nce: the loss of these similarities, if it is InfoNCE and so bounds the mutual information.
+
+    Returns:
+        named scalars. ``similarity_batch``, with the other keys of the batch, should be near
+        ``similarity_negative``: if it is well above, the age of a key gives it away.
+    """
+    others = (q @ keys.T).sum() - positive.sum()
+    bound = {}
+    if info_nce is not None:
+        bound["mutual_information"] = mutual_information_bound(info_nce, 1 + negatives.shape[1])
+    return {
+        **bound,
+        "alignment": alignment(positive),
+        "uniformity": uniformity(q),
+        "embedding_spread": spread(q),
+        "accuracy": (positive > negatives.amax(dim=1)).float().mean(),  # (K+1)-way
+        "similarity_positive": positive.mean(),
+        "similarity_batch": others / (len(q) * max(len(keys) - 1, 1)),
+        "similarity_negative": negatives.mean(),
+        "similarity_negative_std": negatives.std(),
+    }
+
+
 def effective_rank(x: Tensor, rows: int = 4096) -> float:
     """exp of the entropy of the normalised singular values: the directions that the rows fill, 1 to min(M, D).
 

@@ -8,6 +8,9 @@ MemoryBank      the bank's own entries      K entries drawn from the bank    que
 EndToEnd        trained encoder             the other keys of the batch      queries and keys
 ==============  ==========================  ===============================  ==========================
 
+The step with a queue is ``MoCo.forward``. The other two have a step of their own, which calls MoCo's methods:
+``step(model, batch)``, where ``model`` is the MoCo and ``batch`` is what its ``forward`` takes.
+
 C: embedding length, K: negatives of a query, N: images of one global batch, n: of this rank's (micro-)batch.
 """
 
@@ -15,13 +18,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moco_det.grouped_batch_norm import gather, recomputing
+from moco_det.grouped_batch_norm import (
+    gather,
+    local_block,
+    recomputing,
+    unshuffle,
+    update_running_statistics,
+)
+from moco_det.pretrain.diagnostics import contrast_statistics
 from moco_det.pretrain.losses import info_nce, nce
-from moco_det.pretrain.momentum import make_key_encoder, momentum_update
+from moco_det.pretrain.method import StepState, make_key_encoder
 from moco_det.seeding import torch_generator
 
 
-def build_dictionary(cfg) -> "Dictionary":
+def build_dictionary(cfg) -> "Queue | MemoryBank | EndToEnd":
     """The mechanism that MODEL.MOCO.DICTIONARY names.
 
     Raises:
@@ -43,68 +53,12 @@ def build_dictionary(cfg) -> "Dictionary":
         negatives=moco.QUEUE_SIZE,
         momentum=moco.BANK_MOMENTUM,
         use_nce=moco.LOSS == "nce",
+        proximal=moco.PROXIMAL,
         seed=cfg.SEED,
     )
 
 
-class Dictionary(nn.Module):
-    """What the mechanisms have in common. A step: begin, encode, then compare each micro-batch, then update."""
-
-    # Whether the keys get gradients, so that accumulation takes a gradient cache.
-    trains_keys = False
-    # Whether the loss is InfoNCE, and so a bound on mutual information.
-    is_info_nce = True
-
-    def key_encoder(self, encoder: nn.Module) -> nn.Module | None:
-        """The encoder of the keys, made from that of the queries; None: there is no other one."""
-        raise NotImplementedError
-
-    def begin(self, model: nn.Module) -> None:
-        """What comes before the keys of a step.
-
-        Args:
-            model: the MoCo; its two encoders.
-        """
-
-    def encode(self, model: nn.Module, batch: dict) -> Tensor:
-        """The keys of the global batch, for one order of the views: (N, C), unit-length, the same on all ranks.
-
-        Args:
-            model: the MoCo; its ``embed_keys`` and ``encoder_k``.
-            batch: of its ``forward``.
-        """
-        raise NotImplementedError
-
-    def compare(self, q: Tensor, keys: Tensor, own: Tensor) -> Tensor:
-        """Similarities with the negatives: (n, K).
-
-        Args:
-            q: (n, C) queries; keys: (N, C) of the global batch; own: (n,) which of these are the queries' own.
-        """
-        raise NotImplementedError
-
-    def loss(self, positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
-        """Of similarities (n,) with the own key and (n, K) with the negatives: a scalar."""
-        return info_nce(positive, negatives, temperature)
-
-    def update(self, keys: Tensor, queries: Tensor) -> None:
-        """End the step.
-
-        Args:
-            keys: (N, C) of the global batch, with both orders of the views (2N, C); queries: (n, C) of all
-                micro-batches of this rank, with both orders (2n, C).
-        """
-
-    def report(self, keys_per_step: int) -> dict[str, Tensor]:
-        """Named scalars for the log.
-
-        Args:
-            keys_per_step: that :meth:`update` gets.
-        """
-        return {}
-
-
-class Queue(Dictionary):
+class Queue(nn.Module):
     """A first-in-first-out queue of unit-length keys, saved with the model (MoCo v1, section 3.2).
 
     It starts with random unit vectors, as the official code does; they are drawn from the run's seed, so the
@@ -128,29 +82,16 @@ class Queue(Dictionary):
         """The share of the queue that holds keys of images and not its random start, 0 to 1 (a scalar)."""
         return self.num_real / self.size
 
-    def report(self, keys_per_step: int) -> dict[str, Tensor]:
-        """And how many steps ago the oldest key of an image was made; 0 before there is one."""
-        return {"queue_real": self.share_real, "queue_age": (self.num_real / keys_per_step).ceil()}
-
     def key_encoder(self, encoder: nn.Module) -> nn.Module:
+        """The moving-average encoder, made from that of the queries."""
         return make_key_encoder(encoder)
 
-    def begin(self, model: nn.Module) -> None:
-        momentum_update(model.encoder_k, model.encoder_q, model.momentum)
-
-    @torch.no_grad()
-    def encode(self, model: nn.Module, batch: dict) -> Tensor:
-        return model.embed_keys(batch)  # NxC
-
-    def compare(self, q: Tensor, keys: Tensor, own: Tensor) -> Tensor:
-        return q @ self.negatives()  # nxK
-
     def negatives(self) -> Tensor:
-        """The keys to compare with, CxK: a copy, because the backward pass needs them after the update."""
+        """The keys to compare with, CxK: a copy, because the backward pass needs them after they are replaced."""
         return self.keys.clone()
 
     @torch.no_grad()
-    def update(self, keys: Tensor, queries: Tensor | None = None) -> None:
+    def enqueue(self, keys: Tensor) -> None:
         """Replace the oldest N keys by those of the whole global batch.
 
         Args:
@@ -163,14 +104,16 @@ class Queue(Dictionary):
         self.pointer.copy_((self.pointer + count) % self.size)
         self.num_real.copy_((self.num_real + count).clamp(max=self.size))
 
+    def report(self, keys_per_step: int) -> dict[str, Tensor]:
+        """For the log: the share of real keys, and how many steps ago the oldest of them was made (0: none)."""
+        return {"queue_real": self.share_real, "queue_age": (self.num_real / keys_per_step).ceil()}
 
-class EndToEnd(Dictionary):
+
+class EndToEnd(nn.Module):
     """The keys of the batch itself, with gradients (MoCo v1, Figure 2a). It keeps nothing between steps.
 
     The paper does not say whether queries and keys share an encoder; its figure draws two.
     """
-
-    trains_keys = True
 
     def __init__(self, shared_encoder: bool = False):
         super().__init__()
@@ -180,16 +123,85 @@ class EndToEnd(Dictionary):
         """A trained copy, or None: the encoder of the queries is that of the keys."""
         return None if self.shared_encoder else make_key_encoder(encoder, trained=True)
 
-    def encode(self, model: nn.Module, batch: dict) -> Tensor:
-        return model.embed_keys(batch)  # NxC
+    def step(self, model, batch: dict) -> dict[str, Tensor]:
+        """One step without the optimizer, or one micro-batch of it."""
+        if model.accumulate > 1:
+            return self.cached_step(model, batch)
+        keys = model.embed_keys(encoder_of_keys(model), batch)  # NxC
+        pairs = model.positive_pairs(model.embed_queries(batch), keys)
+        update_running_statistics(model)
+        return model.mean_of_pairs([self.contrast(q, keys, model.temperature) for q, keys in pairs])
 
-    def compare(self, q: Tensor, keys: Tensor, own: Tensor) -> Tensor:
+    def contrast(self, q: Tensor, keys: Tensor, temperature: float) -> dict[str, Tensor]:
+        """Loss and statistics of all queries of this rank, (n, C), with the keys of the global batch, (N, C)."""
         count = len(keys)
-        others = (own[:, None] + torch.arange(1, count, device=own.device)) % count  # nx(N-1)
-        return (q @ keys.T).gather(1, others)  # nxK, K = N-1
+        own = local_block(torch.arange(count, device=q.device))  # n, which of the keys are the queries' own
+        others = (own[:, None] + torch.arange(1, count, device=q.device)) % count  # nx(N-1)
+        positive = torch.einsum("nc,nc->n", q, keys[own])  # n
+        negatives = (q @ keys.T).gather(1, others)  # nxK, K = N-1
+        loss = info_nce(positive, negatives, temperature)
+        return {"loss_contrastive": loss, **contrast_statistics(q, keys, positive, negatives, loss)}
+
+    def cached_step(self, model, batch: dict) -> dict[str, Tensor]:
+        """A micro-batch where the keys are trained too: the gradient cache (Gao et al. 2021, arXiv 2101.06983).
+
+        A query's loss depends on all keys of the global batch, so micro-batches have no losses of their own. But
+        of the other micro-batches the gradient of the weights needs only the gradient of the loss with respect to
+        the embeddings. So: embed everything without keeping what a backward pass needs, take the gradients of the
+        loss down to the embeddings, then embed each micro-batch again and send its part of them into the weights.
+        It costs one more forward pass of each encoder.
+
+        Returns:
+            the loss and statistics of the whole batch, in each micro-batch; the gradient is that of this one,
+            multiplied by the number of micro-batches, since a step's loss is the mean of theirs.
+        """
+        assert "small" not in batch, "check_moco_config refuses small crops here"
+        step = batch.get("step", StepState())
+        if model.is_first(batch):
+            step.caches = [
+                self.cache(model, batch, query_view, *key_view)
+                for query_view, key_view in zip(model.query_views, model.key_views, strict=True)
+            ]
+        outputs = []
+        for embedders_and_images, gradients, whole in step.caches:
+            carrier = 0.0
+            for (encoder, images), gradient in zip(embedders_and_images, gradients, strict=True):
+                embedded = model.embed(encoder, model.micro_batch(images, batch))  # nxC
+                carrier = carrier + (embedded * model.micro_batch(gradient, batch)).sum()
+            loss = whole["loss_contrastive"] + model.accumulate * (carrier - carrier.detach())
+            outputs.append({**whole, "loss_contrastive": loss})
+        if model.is_last(batch):
+            update_running_statistics(model)
+        return model.mean_of_pairs(outputs)
+
+    def cache(self, model, batch: dict, query_view: str, key_view: str, purpose: str) -> tuple:
+        """For one order of the views, what a step's micro-batches need.
+
+        Returns:
+            encoder and images, uint8 (n, 3, S, S), of the queries and of the keys that this rank makes; the
+            gradients of the loss with respect to their embeddings, twice (n, C); loss and statistics, detached.
+        """
+        shuffled, permutation = model.shuffled(batch, key_view, purpose)  # nx3xSxS
+        work = (model.encoder_q, batch[query_view]), (encoder_of_keys(model), shuffled)
+        with torch.no_grad(), recomputing():  # batch norm counts these images when they are embedded again
+            leaves = [
+                torch.cat([model.embed(encoder, part) for part in images.chunk(model.accumulate)])
+                for encoder, images in work
+            ]
+        with torch.enable_grad():
+            q, k = (leaf.requires_grad_() for leaf in leaves)
+            outputs = self.contrast(q, unshuffle(k, permutation), model.temperature)
+            # Of the keys: summed over what all ranks made of them, see unshuffle.
+            gradients = torch.autograd.grad(outputs["loss_contrastive"], (q, k))
+        return work, gradients, {name: value.detach() for name, value in outputs.items()}
 
 
-class MemoryBank(Dictionary):
+def encoder_of_keys(model) -> nn.Module:
+    """End-to-end, the encoder of the keys may be that of the queries."""
+    return model.encoder_q if model.encoder_k is None else model.encoder_k
+
+
+class MemoryBank(nn.Module):
     """An embedding of every image of the data set, from when it was last a query (InstDisc, Wu et al. 2018).
 
     The positive of a query is the entry of its own image, so no encoder makes keys, and no key is shuffled. The
@@ -206,6 +218,7 @@ class MemoryBank(Dictionary):
         negatives: int,
         momentum: float,
         use_nce: bool = False,
+        proximal: float = 0.0,
         seed: int = 0,
     ):
         """
@@ -213,11 +226,12 @@ class MemoryBank(Dictionary):
             negatives: K.
             momentum: t of the update, entry <- normalise(t entry + (1 - t) q).
             use_nce: the loss of InstDisc instead of InfoNCE.
+            proximal: weight of the squared distance between a query and its entry, added to the loss.
             seed: the run's seed, from which the start and the negatives are drawn.
         """
         super().__init__()
-        self.num_negatives, self.momentum, self.use_nce, self.seed = negatives, momentum, use_nce, seed
-        self.is_info_nce = not use_nce
+        self.num_negatives, self.momentum, self.seed = negatives, momentum, seed
+        self.use_nce, self.proximal = use_nce, proximal
         self.register_buffer("entries", random_entries(num_images, dim, seed))  # images x C
         self.register_buffer(
             "seen", torch.zeros(num_images, dtype=torch.bool)
@@ -230,21 +244,43 @@ class MemoryBank(Dictionary):
         super()._load_from_state_dict(*args, **kwargs)
         self.has_normaliser = bool(self.normaliser > 0)
 
-    def report(self, keys_per_step: int) -> dict[str, Tensor]:
-        return {"bank_real": self.num_real / len(self.seen)}
-
     def key_encoder(self, encoder: nn.Module) -> None:
+        """There is none."""
         return None
 
-    @torch.no_grad()
-    def encode(self, model: nn.Module, batch: dict) -> Tensor:
-        """The entries of the batch's images; notes which these are, and draws the negatives of the step."""
-        self.index = gather(batch["index"].to(self.entries.device))  # N
-        self.negatives = self.rows(self.draw(batch["iteration"]))  # KxC
-        if self.use_nce and not self.has_normaliser:
-            self.normaliser.copy_(self.estimate_normaliser(model, batch))
-            self.has_normaliser = True
-        return self.rows(self.index)  # NxC
+    def step(self, model, batch: dict) -> dict[str, Tensor]:
+        """One step without the optimizer, or one micro-batch of it."""
+        step = batch.get("step", StepState())
+        if model.is_first(batch):
+            step.index = gather(batch["index"].to(self.entries.device))  # N, the images of the global batch
+            step.keys = self.rows(step.index)  # NxC
+            step.negatives = self.rows(self.draw(batch["iteration"]))  # KxC
+            step.queries = []
+            if self.use_nce and not self.has_normaliser:
+                self.normaliser.copy_(self.estimate_normaliser(model, batch, step.negatives))
+                self.has_normaliser = True
+
+        queries = model.embed_queries(batch)  # nxC
+        k = model.micro_batch(local_block(step.keys), batch)  # nxC
+        outputs = []
+        for q in queries:
+            positive, negatives = torch.einsum("nc,nc->n", q, k), q @ step.negatives.T  # n, nxK
+            if self.use_nce:
+                loss = nce(positive, negatives, model.temperature, self.normaliser, len(self.entries))
+            else:
+                loss = info_nce(positive, negatives, model.temperature)
+            found = {"loss_contrastive": loss}
+            if self.proximal:
+                found["loss_proximal"] = self.proximal * (q - k).square().sum(dim=1).mean()
+            bounded = None if self.use_nce else loss
+            outputs.append({**found, **contrast_statistics(q, step.keys, positive, negatives, bounded)})
+        outputs = {**model.mean_of_pairs(outputs), "bank_real": self.num_real / len(self.seen)}
+
+        step.queries.append(queries[0].detach())
+        if model.is_last(batch):
+            self.update(step.index, step.keys, gather(torch.cat(step.queries)))
+            update_running_statistics(model)
+        return outputs
 
     def draw(self, iteration: int) -> Tensor:
         """The images whose entries are the negatives of a step: int64 (K,)."""
@@ -256,42 +292,36 @@ class MemoryBank(Dictionary):
         """Entries in the precision of the loss."""
         return self.entries[index].to(self.normaliser.dtype)
 
-    def estimate_normaliser(self, model: nn.Module, batch: dict) -> Tensor:
+    @torch.no_grad()
+    def estimate_normaliser(self, model, batch: dict, negatives: Tensor) -> Tensor:
         """Z = n/K sum_k exp(v.f_k / tau), the mean over the queries of the global batch (InstDisc, equation 8).
 
         The queries are embedded once more for it, so that all micro-batches have the same Z.
+
+        Args:
+            negatives: (K, C).
         """
         parts = batch["query"].chunk(model.accumulate)
         with recomputing():  # batch norm counts these images when they are compared
-            q = torch.cat([model.embed(model.encoder_q, model.normalized(part)) for part in parts])  # nxC
-        sums = (q @ self.negatives.T / model.temperature).exp().mean(dim=1)  # n
+            q = torch.cat([model.embed(model.encoder_q, part) for part in parts])  # nxC
+        sums = (q @ negatives.T / model.temperature).exp().mean(dim=1)  # n
         return len(self.entries) * gather(sums).mean()
 
-    def compare(self, q: Tensor, keys: Tensor, own: Tensor) -> Tensor:
-        return q @ self.negatives.T  # nxK
-
-    def loss(self, positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
-        if not self.use_nce:
-            return info_nce(positive, negatives, temperature)
-        return nce(positive, negatives, temperature, self.normaliser, len(self.entries))
-
     @torch.no_grad()
-    def update(self, keys: Tensor, queries: Tensor) -> None:
+    def update(self, index: Tensor, keys: Tensor, queries: Tensor) -> None:
         """Move the entries of the batch's images towards their queries.
 
         An image that a batch holds twice (in place of an unreadable one) gets the last of its queries.
 
         Args:
-            keys: (N, C), the entries before; queries: (n, C) of this rank.
+            index: (N,) images of the global batch; keys: (N, C), their entries before; queries: (N, C).
         """
-        queries = gather(queries)  # NxC
         moved = F.normalize(self.momentum * keys + (1 - self.momentum) * queries, dim=1)  # NxC
         places = torch.arange(len(keys), device=keys.device)  # N
-        last = torch.where(self.index[:, None] == self.index, places, -1).amax(dim=1)  # N
-        self.entries.index_copy_(0, self.index, moved[last].to(self.entries.dtype))
-        self.num_real += ((last == places) & ~self.seen[self.index]).sum()
-        self.seen.index_fill_(0, self.index, True)
-        del self.index, self.negatives
+        last = torch.where(index[:, None] == index, places, -1).amax(dim=1)  # N
+        self.entries.index_copy_(0, index, moved[last].to(self.entries.dtype))
+        self.num_real += ((last == places) & ~self.seen[index]).sum()
+        self.seen.index_fill_(0, index, True)
 
 
 def random_entries(count: int, dim: int, seed: int, block: int = 2**16) -> Tensor:

@@ -1,9 +1,10 @@
-"""Contrastive losses as pure functions of similarities.
+"""Losses that several methods share, as pure functions.
 
-N: queries, C: embedding length, K: negatives.
+n: images on this rank, N: queries, K: negatives, V: crops of an image (the large ones first), J: outputs.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -21,35 +22,9 @@ def info_nce(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
     Returns:
         the mean over the queries, a scalar.
     """
-    return _InfoNCE.apply(positive, negatives, temperature)
-
-
-class _InfoNCE(torch.autograd.Function):
-    """log(e^p + sum_j e^nj) - p: cross-entropy with label 0, without building the Nx(1+K) logits.
-
-    A second array of N x K, the gradient, is made in the backward pass and none before.
-    """
-
-    ROWS = 32  # queries at a time in the forward pass
-
-    @staticmethod
-    def forward(ctx, positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
-        rows = negatives.split(_InfoNCE.ROWS)
-        others = torch.cat([(part / temperature).logsumexp(dim=1) for part in rows])  # N
-        scaled = positive / temperature  # N
-        total = torch.logaddexp(scaled, others)  # N
-        ctx.save_for_backward(positive, negatives, total)
-        ctx.temperature = temperature
-        return (total - scaled).mean()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor):
-        positive, negatives, total = ctx.saved_tensors
-        scale = gradient / (len(total) * ctx.temperature)
-        own = (positive / ctx.temperature - total).exp() - 1  # N, probability - 1
-        drawn = (negatives / ctx.temperature).sub_(total[:, None]).exp_()  # NxK, probabilities
-        return own * scale, drawn.mul_(scale), None
+    logits = torch.cat([positive[:, None], negatives], dim=1)  # Nx(1+K)
+    logits /= temperature  # in place, since it is large
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
 
 
 def nce(
@@ -75,3 +50,22 @@ def nce(
     own = F.logsigmoid(positive / temperature - shift)  # N
     drawn = F.logsigmoid(shift - negatives / temperature)  # NxK, log(1 - h)
     return -(own + drawn.sum(dim=1)).mean()
+
+
+def swapped_cross_entropy(targets: Sequence[Tensor], log_predictions: Sequence[Tensor]) -> Tensor:
+    """The mean over images and pairs (target of a large crop, prediction from another crop) of the cross-entropy.
+
+    Args:
+        targets: a tensor (n, J) for each large crop, rows of which sum to 1.
+        log_predictions: V tensors (n, J), log probabilities; the large crops first, in the order of the targets.
+
+    Returns:
+        a scalar.
+    """
+    losses = [
+        -(target * prediction).sum(dim=1).mean()
+        for i, target in enumerate(targets)
+        for v, prediction in enumerate(log_predictions)
+        if v != i
+    ]
+    return torch.stack(losses).mean()

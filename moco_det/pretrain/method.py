@@ -3,7 +3,9 @@
 n: images on this rank (in this micro-batch), S: side of a view, D: features of an image.
 """
 
+import copy
 import functools
+import types
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -21,6 +23,13 @@ from moco_det.plan_text import Row
 from moco_det.precision import encoder_precision
 from moco_det.pretrain.checks import check_any_method
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
+
+
+class StepState(types.SimpleNamespace):
+    """What the micro-batches of one step share: the loop makes an empty one for each step, the method fills it.
+
+    It is an object and no dict, because DistributedDataParallel copies the dicts among its inputs.
+    """
 
 
 class PretrainMethod(nn.Module):
@@ -83,8 +92,9 @@ class PretrainMethod(nn.Module):
         Args:
             batch: ``query`` and ``key``, two views of the same images, uint8 (n, 3, S, S) in RGB; ``index``, int64
                 (n,), which images of the data set they are; with small views ``small``, uint8 (n, V, 3, s, s);
-                ``epoch`` and ``iteration``, from 0 on; ``progress``,
-                the share of the run's steps that are done, in [0, 1); ``micro_batch``, from 0 on.
+                ``epoch`` and ``iteration``, from 0 on; ``progress``, the share of the run's steps that are done,
+                in [0, 1); ``micro_batch``, from 0 on (default: 0); ``step``, the :class:`StepState` of the step,
+                the same for all of its micro-batches (default: an empty one, for a step of one micro-batch).
 
         Returns:
             named scalars: those that begin with ``loss`` are summed and minimised, the others, detached, are
@@ -162,6 +172,10 @@ class PretrainMethod(nn.Module):
         query, key = (self.normalized(self.micro_batch(batch[name], batch)) for name in ("query", "key"))
         return query, key
 
+    def is_first(self, batch: dict) -> bool:
+        """Whether this call of ``forward`` begins a step."""
+        return batch.get("micro_batch", 0) == 0
+
     def is_last(self, batch: dict) -> bool:
         """Whether this call of ``forward`` ends the step; then comes ``update_running_statistics``."""
         return batch.get("micro_batch", 0) == self.accumulate - 1
@@ -190,6 +204,36 @@ class PretrainMethod(nn.Module):
         """Unit-length outputs of the resulting encoder's head: uint8 (n, 3, S, S) -> (n, C)."""
         encoder = self.encoder_q if self.result == "query" else self.encoder_k
         return F.normalize(self.compute(encoder, self.normalized(images)), dim=1)
+
+
+def crops(batch: dict) -> list[Tensor]:
+    """The crops of a step, the two large ones first: uint8 tensors (n, 3, side, side)."""
+    return [batch["query"], batch["key"], *small_crops(batch)]
+
+
+def small_crops(batch: dict) -> list[Tensor]:
+    """The small crops of a step: V - 2 uint8 tensors (n, 3, s, s)."""
+    return list(batch["small"].unbind(1)) if "small" in batch else []  # of n x (V - 2) x 3 x s x s
+
+
+def make_key_encoder(encoder: nn.Module, trained: bool = False) -> nn.Module:
+    """A copy of the query encoder that never receives gradients, unless it is to be trained."""
+    key_encoder = copy.deepcopy(encoder)
+    for parameter in key_encoder.parameters():
+        parameter.requires_grad_(trained)
+    return key_encoder
+
+
+@torch.no_grad()
+def momentum_update(key_encoder: nn.Module, query_encoder: nn.Module, momentum: float) -> None:
+    """k <- m k + (1 - m) q for every parameter (MoCo v1, equation 2).
+
+    Only parameters: the running statistics of the key encoder's batch norm are its own, as in the official
+    code.
+    """
+    # k + (1 - m)(q - k): each weight is read and written once, all of them in a few kernels.
+    keys, queries = list(key_encoder.parameters()), list(query_encoder.parameters())
+    torch._foreach_lerp_(keys, queries, 1.0 - momentum)
 
 
 def common_settings(cfg) -> dict:

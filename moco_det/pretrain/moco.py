@@ -1,8 +1,7 @@
 """MoCo as a detectron2 meta-architecture: ``forward`` is Algorithm 1 of the paper.
 
-n: images on this rank, N: images in the global batch, S: side of a view, C: embedding length, K: negatives of a
-query. Who makes the keys, where negatives come from and where gradients go is the dictionary's part: the queue of
-the paper, or one of the two mechanisms that the paper compares it with.
+n: images on this rank (in this micro-batch), N: images in the global batch, S: side of a view, C: embedding
+length, K: negatives of a query.
 """
 
 import functools
@@ -17,20 +16,26 @@ from torch.nn import functional as F
 from moco_det.encoder import build_resnet
 from moco_det.grouped_batch_norm import (
     GroupedBatchNorm2d,
+    draw_permutation,
     local_block,
+    shuffle,
     unshuffle,
     update_running_statistics,
 )
 from moco_det.plan_text import Row
-from moco_det.pretrain.diagnostics import alignment, mutual_information_bound, spread, uniformity
-from moco_det.pretrain.dictionaries import Dictionary, build_dictionary
-from moco_det.pretrain.method import PretrainMethod, bn_group_size, common_settings
+from moco_det.pretrain.diagnostics import contrast_statistics
+from moco_det.pretrain.dictionaries import EndToEnd, MemoryBank, Queue, build_dictionary
+from moco_det.pretrain.method import (
+    PretrainMethod,
+    StepState,
+    bn_group_size,
+    common_settings,
+    momentum_update,
+    small_crops,
+)
 from moco_det.pretrain.moco_checks import check_moco_config, check_queue_size
 from moco_det.pretrain.moco_plan import DICTIONARY_ROWS
-from moco_det.pretrain.multi_crop import small_crops
-from moco_det.pretrain.orders import CachedOrder, Order, swapped
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
-from moco_det.pretrain.shuffling import deal_keys
 
 
 def build_encoder(
@@ -80,11 +85,10 @@ class MoCo(PretrainMethod):
         self,
         *,
         encoder: nn.Module,
-        dictionary: Dictionary,
+        dictionary: Queue | MemoryBank | EndToEnd,
         momentum: float,
         temperature: float,
         shuffle_bn: bool,
-        proximal: float = 0.0,
         symmetric: bool = False,
         seed: int = 0,
         **common,
@@ -92,11 +96,10 @@ class MoCo(PretrainMethod):
         """
         Args:
             encoder: the query encoder; images to embeddings.
-            dictionary: gives keys and negatives, see :mod:`moco_det.pretrain.dictionaries`.
+            dictionary: the queue, or a mechanism that the paper compares it with, which then has its own step.
             momentum: m of the key encoder.
             temperature: tau of the loss.
-            shuffle_bn: deal the keys anew over the global batch before the key encoder's batch norm.
-            proximal: weight of the squared distance between a query and its positive, added to the loss.
+            shuffle_bn: shuffle the keys' images over the global batch before the key encoder's batch norm.
             symmetric: the loss is the mean over both orders of the two views.
             seed: the run's seed, from which the shuffles are drawn.
             common: of :class:`PretrainMethod`.
@@ -108,9 +111,10 @@ class MoCo(PretrainMethod):
         self.momentum = momentum
         self.temperature = temperature
         self.shuffle_bn = shuffle_bn
-        self.proximal = proximal
-        self.symmetric = symmetric
         self.seed = seed
+        # Of each order of the views, which one has the queries, which one the keys, and the name of its shuffle.
+        self.query_views = ("query", "key")[: 1 + symmetric]
+        self.key_views = (("key", "shuffle"), ("query", "shuffle swapped"))[: 1 + symmetric]
 
     @classmethod
     def from_config(cls, cfg):
@@ -130,7 +134,6 @@ class MoCo(PretrainMethod):
             "momentum": moco.MOMENTUM,
             "temperature": moco.TEMPERATURE,
             "shuffle_bn": moco.SHUFFLE_BN,
-            "proximal": moco.PROXIMAL,
             "symmetric": moco.SYMMETRIC,
             "seed": cfg.SEED,
         }
@@ -152,107 +155,77 @@ class MoCo(PretrainMethod):
         """One step of Algorithm 1 without the optimizer, or one micro-batch of it.
 
         The momentum update stands before the keys, as in the official code; the paper's listing has it after
-        the optimizer's step, which is the same update of the same weights one line earlier. With accumulation
-        a step is as many calls as there are micro-batches: the first one makes all keys, each compares its
-        part of the queries with the same dictionary, the last one updates it.
+        the optimizer's step, which is the same update of the same weights one line earlier. A step of several
+        micro-batches makes all keys at its first one, and enqueues them at its last one.
 
-        The symmetric form does all this for both orders of the views, with the same dictionary and weights. Small
-        crops are further queries of the same key ("multi-crop", SwAV, section 3.3), of either key in that form.
+        An image has one query and one key. The symmetric form has two of each, for both orders of the views; small
+        crops are further queries of the same keys ("multi-crop", SwAV, section 3.3).
 
         Args:
-            batch: ``query`` and ``key``, two views of the same images, uint8 (n, 3, S, S) in RGB; ``small``, uint8
-                (n, V, 3, s, s), where there are small crops; ``index``, int64 (n,), which images of the data set
-                they are (a memory bank reads these, and no key); ``iteration``, the number of the step;
-                ``micro_batch``, from 0 on (default: 0).
+            batch: as in :meth:`PretrainMethod.forward`; a memory bank reads ``index``, and no ``key``.
 
         Returns:
             ``loss_contrastive`` (and ``loss_proximal``), and detached statistics of the micro-batch.
         """
-        part = batch.get("micro_batch", 0)
-        if part == 0:
-            self.dictionary.begin(self)
-            orders = [batch, swapped(batch)] if self.symmetric else [batch]
-            cached = self.dictionary.trains_keys and self.accumulate > 1
-            self.orders = [(CachedOrder if cached else Order)(self, order) for order in orders]
-        small = [self.embed_queries(self.micro_batch(crop, batch)) for crop in small_crops(batch)]
-        outputs = [order.micro_batch(self, part, small) for order in self.orders]
-        if part == self.accumulate - 1:
-            # With both orders, the keys of the first view come first, as in the demo of MoCo's authors.
-            last_first = self.orders[::-1]
-            keys, queries = [order.keys for order in last_first], [order.queries for order in last_first]
-            self.dictionary.update(torch.cat(keys), torch.cat(queries))
+        if not isinstance(self.dictionary, Queue):  # what the paper compares with, see dictionaries.py
+            return self.dictionary.step(self, batch)
+        step = batch.get("step", StepState())
+
+        if self.is_first(batch):
+            momentum_update(self.encoder_k, self.encoder_q, self.momentum)
+            with torch.no_grad():
+                step.keys = self.embed_keys(self.encoder_k, batch)  # of each order of the views, NxC
+        queue = self.dictionary.negatives()  # CxK; a copy, because the backward pass comes after the enqueue
+
+        outputs = []
+        for q, keys in self.positive_pairs(self.embed_queries(batch), step.keys):  # nxC, NxC
+            k = self.micro_batch(local_block(keys), batch)  # nxC
+            l_pos = torch.einsum("nc,nc->n", q, k)  # n
+            l_neg = torch.einsum("nc,ck->nk", q, queue)  # nxK
+            logits = torch.cat([l_pos[:, None], l_neg], dim=1)  # nx(1+K)
+            logits /= self.temperature  # in place, since it is large
+            labels = torch.zeros(len(q), dtype=torch.long, device=q.device)  # the positive is number 0
+            loss = F.cross_entropy(logits, labels)
+            outputs.append({"loss_contrastive": loss, **contrast_statistics(q, keys, l_pos, l_neg, loss)})
+        outputs = self.mean_of_pairs(outputs) | self.dictionary.report(sum(map(len, step.keys)))
+
+        if self.is_last(batch):
+            # The keys of the first view come first, as in the demo of MoCo's authors.
+            self.dictionary.enqueue(torch.cat(step.keys[::-1]))
             update_running_statistics(self)  # of both encoders
-            del self.orders
-        return {name: sum(found[name] for found in outputs) / len(outputs) for name in outputs[0]}
+        return outputs
 
-    def compare(self, q: Tensor, keys: Tensor, part: int, parts: int) -> dict[str, Tensor]:
-        """Losses and statistics of this rank's queries in a micro-batch.
+    def embed_keys(self, encoder: nn.Module, batch: dict) -> list[Tensor]:
+        """Keys of the whole global batch from this rank's part of it, for each order of the views: (N, C)."""
+        keys = []
+        for view, purpose in self.key_views:
+            images, permutation = self.shuffled(batch, view, purpose)  # nx3xSxS
+            k = torch.cat([self.embed(encoder, part) for part in images.chunk(self.accumulate)])  # nxC
+            keys.append(unshuffle(k, permutation))  # NxC
+        return keys
 
-        Args:
-            q: (n, C) queries, those of micro-batch ``part`` of ``parts``; keys: (N, C) of the global batch.
-        """
-        places = local_block(torch.arange(len(keys), device=keys.device))  # of this rank in the batch
-        own = places.chunk(parts)[part]  # n
-        k = keys[own]  # nxC
-        positive = torch.einsum("nc,nc->n", q, k)  # n
-        negatives = self.dictionary.compare(q, keys, own)  # nxK
-        losses = {"loss_contrastive": self.dictionary.loss(positive, negatives, self.temperature)}
-        report = self.dictionary.report(len(keys) * (2 if self.symmetric else 1))
-        if self.dictionary.is_info_nce:
-            candidates = 1 + negatives.shape[1]
-            report["mutual_information"] = mutual_information_bound(losses["loss_contrastive"], candidates)
-        if self.proximal:
-            losses["loss_proximal"] = self.proximal * (q - k).square().sum(dim=1).mean()
-        return {**losses, **report, **statistics(q, keys, positive, negatives)}
+    def shuffled(self, batch: dict, view: str, purpose: str) -> tuple[Tensor, Tensor]:
+        """Shuffling BN: the images whose keys this rank makes, uint8 (n, 3, S, S), and the permutation (N,)."""
+        images = batch[view].to(self.pixel_mean.device, non_blocking=True)
+        permutation = draw_permutation(len(images), self.shuffle_bn, self.seed, purpose, batch["iteration"])
+        return shuffle(images, permutation), permutation
+
+    def embed_queries(self, batch: dict) -> list[Tensor]:
+        """Queries of this micro-batch, (n, C): one for each order of the views, then one for each small crop."""
+        crops = [batch[view] for view in self.query_views] + small_crops(batch)
+        return [self.embed(self.encoder_q, self.micro_batch(images, batch)) for images in crops]
 
     def embed(self, encoder: nn.Module, images: Tensor) -> Tensor:
-        """Unit-length embeddings: (n, 3, S, S) -> (n, C) in the precision of the loss."""
-        return F.normalize(self.compute(encoder, images), dim=1)
+        """uint8 (n, 3, S, S) -> unit-length embeddings (n, C) in the precision of the loss."""
+        return F.normalize(self.compute(encoder, self.normalized(images)), dim=1)
 
-    def embed_queries(self, images: Tensor) -> Tensor:
-        """uint8 (n, 3, S, S) -> (n, C)."""
-        return self.embed(self.encoder_q, self.normalized(images))
+    def positive_pairs(self, queries: list[Tensor], keys: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Which queries have which keys: a large crop those of the other one, a small crop all."""
+        small = queries[len(keys) :]
+        return [*zip(queries, keys, strict=False), *((q, k) for k in keys for q in small)]
 
-    def embed_keys(self, batch: dict) -> Tensor:
-        """Keys of the whole global batch, (N, C), from this rank's part of it."""
-        images, permutation = self.shuffled_keys(batch)  # nx3xSxS
-        keys = torch.cat([self.embed_shuffled(part) for part in images.chunk(self.accumulate)])  # nxC
-        return unshuffle(keys, permutation)
-
-    def embed_shuffled(self, images: Tensor) -> Tensor:
-        """uint8 (n, 3, S, S) by the encoder of the keys -> (n, C)."""
-        return self.embed(
-            self.encoder_q if self.encoder_k is None else self.encoder_k, self.normalized(images)
-        )
-
-    def shuffled_keys(self, batch: dict) -> tuple[Tensor, Tensor]:
-        """The images whose keys this rank makes, uint8 (n, 3, S, S), and the permutation (N,) that dealt them."""
-        images = batch["key"].to(self.pixel_mean.device, non_blocking=True)
-        # Each order of the views is dealt out by itself.
-        purpose = "shuffle swapped" if batch.get("swapped") else "shuffle"
-        return deal_keys(images, self.shuffle_bn, self.seed, purpose, batch["iteration"])
-
-
-@torch.no_grad()
-def statistics(q: Tensor, keys: Tensor, positive: Tensor, negatives: Tensor) -> dict[str, Tensor]:
-    """What the log shows of a step.
-
-    Args:
-        q: (n, C) queries; keys: (N, C) of the global batch.
-        positive: (n,) similarity of each query with its own key; negatives: (n, K) with the dictionary.
-
-    Returns:
-        named scalars. ``similarity_batch``, with the other keys of the batch, should be near
-        ``similarity_negative``: if it is well above, the age of a key gives it away.
-    """
-    others = (q @ keys.T).sum() - positive.sum()
-    return {
-        "alignment": alignment(positive),
-        "uniformity": uniformity(q),
-        "embedding_spread": spread(q),
-        "accuracy": (positive > negatives.amax(dim=1)).float().mean(),  # (K+1)-way
-        "similarity_positive": positive.mean(),
-        "similarity_batch": others / (len(q) * max(len(keys) - 1, 1)),
-        "similarity_negative": negatives.mean(),
-        "similarity_negative_std": negatives.std(),
-    }
+    def mean_of_pairs(self, outputs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Mean losses over all pairs of a query and its keys; mean statistics over those of large crops."""
+        large = outputs[: len(self.query_views)]
+        chosen = {name: outputs if name.startswith("loss") else large for name in outputs[0]}
+        return {name: sum(pair[name] for pair in pairs) / len(pairs) for name, pairs in chosen.items()}

@@ -26,6 +26,7 @@ from moco_det.pretrain.plan_trial import explain_out_of_memory, run_trial, trial
 from moco_det.pretrain.preflight import check_run, unlabelled_images
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
+from moco_det.threads import settle_threads
 
 ASKS = ("--plan", "--dry-run")
 
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace, add_configs) -> None:
     ranks = num_processes(args)
     check_run(cfg, len(paths), ranks, args.resume)
     facts = Facts(cfg, len(paths), ranks, args.num_machines, typical_side(paths))
+    settle_threads(trial_config(facts))
     with explain_out_of_memory(facts):
         trainer = PretrainTrainer(trial_config(facts), paths)
         if args.resume:

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from moco_det.config import get_cfg, merge_config
 from moco_det.grouped_batch_norm import GroupedBatchNorm2d, average_running_statistics, local_block
 from moco_det.pretrain.command import argument_parser
-from moco_det.pretrain.method import PretrainMethod, method_class
+from moco_det.pretrain.method import PretrainMethod, StepState, method_class
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.run_folder import prepare_run_folder
@@ -126,8 +126,9 @@ def take_steps(
         }
         optimizer.zero_grad()
         losses.append(0.0)
+        step = StepState()
         for part in range(model.accumulate):
-            outputs = wrapped({**inputs, "progress": progress, "micro_batch": part})
+            outputs = wrapped({**inputs, "progress": progress, "micro_batch": part, "step": step})
             loss = sum(value for name, value in outputs.items() if name.startswith("loss")) / model.accumulate
             loss.backward()
             losses[-1] += float(loss)

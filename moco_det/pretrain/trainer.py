@@ -24,7 +24,7 @@ from moco_det.pretrain.diagnostics import CollapseWatch
 from moco_det.pretrain.feeding import DataWaitWatch
 from moco_det.pretrain.hooks import UnreadableImages, describe_step
 from moco_det.pretrain.loader import UnreadableLog, build_loader, colours_on_device, finish_batch
-from moco_det.pretrain.method import method_class
+from moco_det.pretrain.method import StepState, method_class
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.pretrain.numerics import LossGuard, stop_at_loss, with_clipped_gradients
 from moco_det.pretrain.optimizers import build_optimizer
@@ -35,6 +35,7 @@ from moco_det.run_logs import cut_metrics
 from moco_det.schedule import check_schedule
 from moco_det.seeding import keyed_seed
 from moco_det.start import start_from
+from moco_det.threads import SlowStepWatch
 from moco_det.views import ViewSettings
 
 logger = logging.getLogger(__name__)
@@ -150,6 +151,7 @@ class PretrainTrainer(TrainerBase):
         self.statistics = StepStatistics(period, self.steps_per_epoch, batch)
         self.unreadable = UnreadableImages(unreadable, period, batch)
         return [
+            SlowStepWatch(cfg),  # first, so that it measures the step alone
             LearningRate(cfg, self.optimizer, self.steps_per_epoch),
             self.statistics,
             self.unreadable,
@@ -180,7 +182,8 @@ class PretrainTrainer(TrainerBase):
             save_sample_views(self.batch, os.path.join(self.cfg.OUTPUT_DIR, "sample_views.png"))
 
         self.optimizer.zero_grad()
-        parts = [self._backward(part) for part in range(self.cfg.SOLVER.ACCUMULATE)]
+        step = StepState()
+        parts = [self._backward(part, step) for part in range(self.cfg.SOLVER.ACCUMULATE)]
         self.outputs = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
         finite = comm.all_gather(self.guard.all_finite())
         if not all(finite):
@@ -195,27 +198,29 @@ class PretrainTrainer(TrainerBase):
         """Share of the schedule's steps that are done, in [0, 1)."""
         return self.iter / self.scheduled
 
-    def _inputs(self, micro_batch: int) -> dict:
+    def _inputs(self, micro_batch: int, step: StepState) -> dict:
         """What the method gets, see its ``forward``."""
         return {
             **self.batch,
             "iteration": self.iter,
             "progress": self.progress,
             "micro_batch": micro_batch,
+            "step": step,
         }
 
     def forward_again(self) -> None:
         """Repeat the forward passes of the step, on all ranks at once; the dictionary takes the batch twice."""
+        step = StepState()
         for part in range(self.cfg.SOLVER.ACCUMULATE):
-            self.method(self._inputs(part))
+            self.method(self._inputs(part, step))
 
-    def _backward(self, micro_batch: int) -> dict[str, torch.Tensor]:
+    def _backward(self, micro_batch: int, step: StepState) -> dict[str, torch.Tensor]:
         """Gradients of one micro-batch, added to those before it; returns what the model did, detached."""
         count = self.cfg.SOLVER.ACCUMULATE
         last = micro_batch == count - 1
         distributed = isinstance(self.model, DistributedDataParallel)
         with self.model.no_sync() if distributed and not last else contextlib.nullcontext():
-            outputs = self.model(self._inputs(micro_batch))
+            outputs = self.model(self._inputs(micro_batch, step))
             loss = sum(value for name, value in outputs.items() if name.startswith("loss")) / count
             self.guard.note(loss)
             self.scaler.scale(loss).backward()

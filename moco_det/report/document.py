@@ -1,5 +1,6 @@
 """A report as plain blocks, so that the page and the Markdown file say the same thing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -56,9 +57,9 @@ def markdown_table(table: Table) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def markdown(title: str, sections: list[Section]) -> str:
-    """The whole report as Markdown; pictures are links to ``figures/<name>.png``."""
-    parts = [f"# {title}"]
+def markdown(title: str, sections: list[Section], lead: Sequence[str] = ()) -> str:
+    """The whole report as Markdown, ``lead`` before its sections; pictures are links to ``figures/<name>.png``."""
+    parts = [f"# {title}", *lead]
     for section in sections:
         parts += [f"## {section.title}", *map(_markdown_block, section.blocks)]
     return "\n\n".join(parts) + "\n"

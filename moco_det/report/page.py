@@ -2,6 +2,7 @@
 
 import base64
 import re
+from collections.abc import Sequence
 from html import escape
 
 from moco_det.report.document import Block, Lines, Picture, Section, Table, Text
@@ -17,6 +18,7 @@ h3 { font-size: .95rem; margin: 1.75rem 0 0; font-weight: 600; overflow-wrap: an
 h2 { font-size: 1.15rem; margin: 2.75rem 0 .5rem; padding-top: 1rem; border-top: 1px solid #e4e5e3;
      font-weight: 600; }
 p { margin: .6rem 0; overflow-wrap: anywhere; }
+p.lead { font-size: 1.1rem; }
 .scroll { overflow-x: auto; margin: 1rem 0 .4rem; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .4rem; text-align: right; vertical-align: top; border-bottom: 1px solid #ececea; }
@@ -34,8 +36,9 @@ li { margin: .3rem 0; font-size: .82rem; overflow-wrap: anywhere; }
 """.strip()
 
 
-def html_page(title: str, sections: list[Section]) -> str:
-    """The whole page; every text is escaped, every picture is a data URI."""
+def html_page(title: str, sections: list[Section], lead: Sequence[str] = ()) -> str:
+    """The whole page, ``lead`` before its sections; every text is escaped, every picture is a data URI."""
+    answer = "".join(f'<p class="lead">{escape(sentence)}</p>\n' for sentence in lead)
     body = "\n".join(
         f"<section>\n<h2>{escape(section.title)}</h2>\n"
         + "\n".join(map(_html, section.blocks))
@@ -46,7 +49,7 @@ def html_page(title: str, sections: list[Section]) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{CSS}\n</style>\n</head>\n"
-        f"<body>\n<main>\n<h1>{escape(title)}</h1>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<body>\n<main>\n<h1>{escape(title)}</h1>\n{answer}{body}\n</main>\n</body>\n</html>\n"
     )
 
 

@@ -42,6 +42,11 @@ class Report:
         """The results as plain text for a terminal."""
         return format_terminal_table(self.runs, self.incomplete)
 
+    @property
+    def headlines(self) -> list[str]:
+        """What the results say in words."""
+        return headlines(build_rows(self.runs, self.incomplete)[0])
+
 
 def write_report(run_dirs: Sequence[str | os.PathLike], output: str | os.PathLike) -> Report:
     """Read every run in ``run_dirs`` (and below) and write the report into the folder ``output``.
@@ -56,13 +61,13 @@ def write_report(run_dirs: Sequence[str | os.PathLike], output: str | os.PathLik
     )
     with _writing_to(output):  # before the figures are drawn: that takes a while
         (output / "figures").mkdir(parents=True, exist_ok=True)
-    sections = make_sections(runs, incomplete)
+    sections, lead = make_sections(runs, incomplete), report.headlines
     pictures = [block for section in sections for block in section.blocks if isinstance(block, Picture)]
     with _writing_to(output):
         for picture in pictures:
             (output / "figures" / f"{picture.name}.png").write_bytes(picture.png)
-        report.html.write_text(html_page(TITLE, sections), encoding="utf-8")
-        report.markdown.write_text(markdown(TITLE, sections), encoding="utf-8")
+        report.html.write_text(html_page(TITLE, sections, lead), encoding="utf-8")
+        report.markdown.write_text(markdown(TITLE, sections, lead), encoding="utf-8")
         report.csv.write_text(csv_text(build_rows(runs, incomplete)[0]), encoding="utf-8")
     return report
 
@@ -94,7 +99,7 @@ def make_sections(runs: Sequence[Run], incomplete: Sequence[Incomplete]) -> list
 
 
 def _results(finetuned, pretrained, notes, incomplete) -> tuple[Block, ...]:
-    blocks: list[Block] = [Text(sentence) for sentence in headlines(finetuned)]
+    blocks: list[Block] = []
     for task in dict.fromkeys(row.task for row in finetuned):
         blocks.append(task_table(task, finetuned))
         if differences := pair_table(task, finetuned):
@@ -184,6 +189,7 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
     if args.runs:
         report = write_report(args.runs, args.output)
         print(report.table)
+        print("\n" + "\n".join(report.headlines) + "\n" if report.headlines else "")
         for entry in report.incomplete:
             print(f"incomplete, not counted: {entry.folder}: {entry.reason}")
         if args.suite:

@@ -131,19 +131,36 @@ def count(row: Row, name: str) -> str:
 
 
 def headlines(rows: Sequence[Row]) -> list[str]:
-    """One sentence for each row that has a random-init row to stand against."""
+    """What the numbers say in words: a sentence for each row that has a random-init row to stand against, and one
+    for each pre-training that kNN watched."""
     sentences = []
     for row in rows:
+        if row.stage == "pretrain":
+            before, after = row.summary("knn_untrained"), row.summary("knn_accuracy")
+            if before and after:
+                sentences.append(
+                    f"{row.task}: kNN accuracy {before} % untrained, {after} % after pre-training."
+                )
+            continue
         reference = reference_of(row, rows)
         ours, theirs = row.summary(row.metric), reference.summary(row.metric) if reference else None
         if ours and theirs and not row.missing:
             tested = difference(row, reference, row.metric)
-            verdict = f"{tested} (95 % interval, {tested.n} seeds)" if tested else NOT_TESTED
+            facts = f"{tested} (95 % interval, {tested.n} seeds)" if tested else NOT_TESTED
             sentences.append(
-                f"{row.task}, {row.iterations:,} iterations: {METRICS[row.metric]} {ours} from {row.label}, "
-                f"{theirs} from {reference.label} init; difference {verdict}."
+                f"{verdict(tested)}: {METRICS[row.metric]} {ours} from {row.label}, {theirs} from "
+                f"{reference.label} weights; difference {facts}. ({row.task}, {row.iterations:,} iterations)"
             )
     return sentences
+
+
+def verdict(tested: Interval | None) -> str:
+    """What a difference to random weights means; None: fewer seeds than a test needs."""
+    if tested is None:
+        return "Too few seeds to tell"
+    if tested.low > 0:
+        return "Pre-training helped"
+    return "Pre-training hurt" if tested.high < 0 else "No difference found"
 
 
 def format_terminal_table(runs: Sequence[Run], incomplete: Sequence[Incomplete] = ()) -> str:

@@ -18,6 +18,7 @@ from moco_det.machine import describe_machine
 from moco_det.report.document import terminal_table
 from moco_det.report.speed_tables import TABLES, kept_speed
 from moco_det.run_record import COMMIT, command_line
+from moco_det.speed.busy import measure_busy
 from moco_det.speed.exchange import measure_shuffle
 from moco_det.speed.growth import Cost, measure_growth
 from moco_det.speed.images import measure_augment, measure_loader, write_photographs
@@ -34,6 +35,7 @@ PARTS = {
     "shuffle": measure_shuffle,
     "finetune": measure_finetune,
     "eval": measure_eval,
+    "busy": measure_busy,
     "growth": measure_growth,
 }
 JSON, MARKDOWN = "speed.json", "speed.md"

@@ -16,7 +16,7 @@ from moco_det.toyworld.procedural import ProceduralArt
 from moco_det.toyworld.world import Counts, World
 
 # Raised by every change that alters a pixel or a label; a world of another version is not reused.
-VERSION = 5
+VERSION = 6
 MANIFEST = "toyworld.json"
 MIN_IMAGE_SIZE = 32
 
@@ -81,7 +81,7 @@ def make_toyworld(
     if found is not None:
         return found
     art = (
-        dict.fromkeys(("train", "test"), ProceduralArt())
+        dict.fromkeys(("train", "test"), ProceduralArt(seed))
         if pictures is None
         else load_art(pictures, image_size)
     )

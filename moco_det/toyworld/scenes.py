@@ -32,7 +32,7 @@ class Recipe(NamedTuple):
 
 # As in ImageNet the object fills the picture: else two views agree in their background alone.
 ONE_LARGE = Recipe(count=(1, 1), side=(0.8, 1.05), overhang=0.1)
-SEVERAL = Recipe(count=(1, 5), side=(0.2, 0.55), overhang=0.25)
+SEVERAL = Recipe(count=(1, 3), side=(0.4, 0.8), overhang=0.2)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _render(rng: np.random.Generator, background: Background, objects: list[Scen
         region += (rgba[..., :3] - region) * alpha[inside][..., None]
     # The camera: exposure, and noise of the sensor.
     canvas *= rng.uniform(0.8, 1.2)
-    canvas += rng.standard_normal(canvas.shape, dtype=np.float32) * rng.uniform(0, 6)
+    canvas += rng.standard_normal(canvas.shape, dtype=np.float32) * 3
     return np.clip(canvas, 0, 255).astype(np.uint8)
 
 

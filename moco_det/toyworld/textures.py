@@ -1,29 +1,27 @@
-"""Random textures: two or three colours, mixed by a pattern."""
+"""Random textures: colors, mixed by a pattern."""
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-# Few colours, as of painted toys: were each image of colours of its own, these alone would tell it from all the
-# others, and pre-training would learn nothing else. Hue, saturation and value in [0, 1].
-PAINTS = (
-    (0.0, 0.8, 0.8),
-    (0.1, 0.85, 0.95),
-    (0.36, 0.6, 0.6),
-    (0.58, 0.7, 0.8),
-    (0.0, 0.0, 0.95),
-    (0.0, 0.0, 0.2),
-)
-GROUNDS = ((0.0, 0.0, 0.45), (0.0, 0.0, 0.6), (0.0, 0.0, 0.75), (0.09, 0.25, 0.6))
+# What lies behind the objects: meadow, water and sky, sand, stone. Hue, saturation and value in [0, 1]. They are
+# few: were each image of colors of its own, these alone would tell it from all the others, and pre-training would
+# learn nothing else.
+GROUNDS = ((0.27, 0.45, 0.5), (0.57, 0.35, 0.75), (0.11, 0.3, 0.75), (0.1, 0.05, 0.55))
 
 
-def random_colour(rng: np.random.Generator, colours: Sequence[Sequence[float]] = PAINTS) -> np.ndarray:
-    """One of some colours, a little off; 3, float32 in [0, 1]."""
-    hue, saturation, value = colours[rng.integers(len(colours))] + rng.normal(0, (0.01, 0.04, 0.04))
-    hsv = hue % 1, min(max(saturation, 0), 1), min(max(value, 0), 1)
+def color(hue: float, saturation: float, value: float) -> np.ndarray:
+    """RGB of a color, the hue taken modulo 1, the others cut to [0, 1]; 3, float32 in [0, 1]."""
+    hsv = hue % 1, min(max(saturation, 0.0), 1.0), min(max(value, 0.0), 1.0)
     return np.array(colorsys.hsv_to_rgb(*hsv), dtype=np.float32)
+
+
+def random_color(rng: np.random.Generator, colors: Sequence[Sequence[float]] = GROUNDS) -> np.ndarray:
+    """One of some colors (hue, saturation, value), a little off; 3, float32 in [0, 1]."""
+    return color(*(colors[rng.integers(len(colors))] + rng.normal(0, (0.01, 0.03, 0.03))))
 
 
 def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: int, octaves: int) -> np.ndarray:
@@ -37,75 +35,40 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, cells: int, 
     return total / max(float(total.max()), 1e-6)
 
 
-def _plane(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two coordinates at right angles, turned at random; HxW each, the longer side is about 1."""
-    angle = rng.uniform(0, 2 * np.pi)
-    y, x = np.ogrid[-0.5 : 0.5 : height * 1j, -0.5 : 0.5 : width * 1j]
-    x, y = x * width / max(height, width), y * height / max(height, width)
-    along = np.cos(angle) * x + np.sin(angle) * y
-    return along.astype(np.float32), (np.cos(angle) * y - np.sin(angle) * x).astype(np.float32)
+# Each maps coordinates u, v (HxW, about -1 to 1) and a number of repeats across to values from 0 to 1.
+PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
+    "plain": lambda u, v, n: np.zeros_like(u),
+    "stripes": lambda u, v, n: np.sin(u * n * 3) * 2 + 0.5,
+    "dots": lambda u, v, n: (np.sin(u * n * 3) * np.sin(v * n * 3) - 0.25) * 4,
+    "checks": lambda u, v, n: np.sin(u * n * 2) * np.sin(v * n * 2) * 5 + 0.5,
+    "shade": lambda u, v, n: u * 0.8 + 0.5,
+    "rings": lambda u, v, n: np.sin(np.hypot(u, v) * n * 4) * 2 + 0.5,
+    "waves": lambda u, v, n: np.sin(u * n * 3 + 1.5 * np.sin(v * n * 2)) * 2 + 0.5,
+    "rays": lambda u, v, n: np.sin(np.arctan2(v, u) * round(n)) * 2 + 0.5,
+    "scales": lambda u, v, n: np.abs(np.sin(u * n * 2.5 + (np.floor(v * n * 1.6) % 2) * 1.57))
+    * ((v * n * 1.6) % 1),
+    "band": lambda u, v, n: (0.22 - np.abs(v)) * 12 + 0.5,
+}
 
 
-def _stripes(rng, height, width):
-    along, _ = _plane(rng, height, width)
-    wave = np.sin(along * rng.uniform(15, 50) + rng.uniform(0, 2 * np.pi))
-    return np.clip(wave * rng.uniform(0.7, 4) / 2 + 0.5, 0, 1)
+@dataclass(frozen=True)
+class Material:
+    """What a part of an object wears: two colors (each 3, float32 in [0, 1]), and the pattern that mixes them.
 
-
-def _dots(rng, height, width):
-    along, across = _plane(rng, height, width)
-    frequency = rng.uniform(18, 45)
-    wave = np.sin(along * frequency) * np.sin(across * frequency)
-    return np.clip((wave - rng.uniform(0.0, 0.4)) * 4, 0, 1)
-
-
-def _checks(rng, height, width):
-    along, across = _plane(rng, height, width)
-    frequency = rng.uniform(12, 30)
-    return np.clip(np.sin(along * frequency) * np.sin(across * frequency) * 4 + 0.5, 0, 1)
-
-
-def _gradient(rng, height, width):
-    return np.clip(_plane(rng, height, width)[0] + 0.5, 0, 1)
-
-
-def _noise(rng, height, width):
-    return smooth_noise(rng, height, width, cells=int(rng.integers(2, 7)), octaves=3)
-
-
-def _marble(rng, height, width):
-    along, _ = _plane(rng, height, width)
-    bend = smooth_noise(rng, height, width, cells=3, octaves=2) * rng.uniform(4, 10)
-    return np.sin(along * rng.uniform(8, 25) + bend) / 2 + 0.5
-
-
-def _circles(rng, height, width):
-    along, across = _plane(rng, height, width)
-    return np.clip(np.sin(np.hypot(along, across) * rng.uniform(25, 60)) * 2 + 0.5, 0, 1)
-
-
-def _speckles(rng, height, width):
-    grains = smooth_noise(rng, height, width, cells=int(rng.integers(14, 24)), octaves=1)
-    return np.clip((grains - 0.6) * 8, 0, 1)
-
-
-PATTERNS = (_stripes, _dots, _checks, _gradient, _noise, _marble, _circles, _speckles)
-
-
-def random_texture(
-    rng: np.random.Generator,
-    height: int,
-    width: int,
-    contrast: float = 1.0,
-    pattern: int | None = None,
-    colours: Sequence[Sequence[float]] = PAINTS,
-) -> np.ndarray:
-    """Two colours mixed by a pattern, the second one up to ``contrast``; HxWx3, float32 in [0, 1].
-
-    Args:
-        pattern: number in PATTERNS; None draws one.
+    Attributes:
+        pattern: a name of PATTERNS.
+        repeats: how often the pattern repeats across the object.
+        angle: of the pattern on the object, in radians.
     """
-    number = int(rng.integers(len(PATTERNS))) if pattern is None else pattern
-    pattern = PATTERNS[number](rng, height, width)[..., None]
-    first, second = random_colour(rng, colours), random_colour(rng, colours)
-    return first + (second - first) * (contrast * pattern).astype(np.float32)
+
+    first: np.ndarray
+    second: np.ndarray
+    pattern: str
+    repeats: float
+    angle: float
+
+    def at(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """The colors at coordinates of the object (HxW each); HxWx3, float32 in [0, 1]."""
+        cos, sin = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
+        mix = PATTERNS[self.pattern](cos * u + sin * v, cos * v - sin * u, self.repeats)
+        return self.first + (self.second - self.first) * np.clip(mix, 0, 1)[..., None].astype(np.float32)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -28,9 +29,24 @@ class Counts:
     test: int
 
     def total(self, num_classes: int) -> int:
-        """Images of a whole world; the detection scenes are written in four layouts."""
+        """Scenes of a whole world; those for detection are written in four layouts."""
         per_class = self.per_class_train + self.per_class_test
-        return self.unlabelled + num_classes * per_class + 4 * (self.train + self.test)
+        return self.unlabelled + num_classes * per_class + self.train + self.test
+
+
+class SplitNames(NamedTuple):
+    """What a split is called in each layout."""
+
+    voc: str
+    coco: str
+    voc_segmentation: str
+    cityscapes: str
+
+
+SPLITS = {
+    "train": SplitNames("trainval", "train2017", "train_aug", "train"),
+    "test": SplitNames("test", "val2017", "val", "val"),
+}
 
 
 class World:
@@ -73,21 +89,14 @@ class World:
                 for name in self._classes:
                     scenes = self.one_class(split, name, count)
                     write_folder(folder / "classes" / split / name, shown(scenes))
-            for split, voc_split, coco_split, count in (
-                ("train", "trainval", "train2017", counts.train),
-                ("test", "test", "val2017", counts.test),
-            ):
-                write_voc(folder / "VOC2007", voc_split, shown(self.detection(split, count)))
-                write_coco(folder / "coco", coco_split, self._classes, shown(self.detection(split, count)))
+            for split, count in (("train", counts.train), ("test", counts.test)):
+                names = SPLITS[split]
+                scenes = list(shown(self.detection(split, count)))  # some 0.2 MB each
+                write_voc(folder / "VOC2007", names.voc, scenes)
+                write_coco(folder / "coco", names.coco, self._classes, scenes)
+                write_voc_segmentation(folder / "VOC2012", names.voc_segmentation, self._classes, scenes)
+                write_cityscapes(folder / "cityscapes", names.cityscapes, self._classes, scenes)
             write_lvis(folder, self._classes)
-            for split, voc_split, city_split, count in (
-                ("train", "train_aug", "train", counts.train),
-                ("test", "val", "val", counts.test),
-            ):
-                scenes = shown(self.detection(split, count))
-                write_voc_segmentation(folder / "VOC2012", voc_split, self._classes, scenes)
-                scenes = shown(self.detection(split, count))
-                write_cityscapes(folder / "cityscapes", city_split, self._classes, scenes)
 
     def unlabelled(self, count: int) -> Iterator[Scene]:
         """Scenes for pre-training: one large object each, which teaches more than a crowd."""

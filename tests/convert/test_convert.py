@@ -12,7 +12,6 @@ import pytest
 import torch
 import yaml
 from checkpoint_examples import official_moco, own_checkpoint
-from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
@@ -21,6 +20,7 @@ from moco_det.convert import convert as convert_module
 from moco_det.convert.command import main
 from moco_det.convert.convert import convert
 from moco_det.convert.verify import TOLERANCE
+from moco_det.detectron2_zoo import model_zoo
 from moco_det.tensor_names import to_detectron2, to_torchvision
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -9,12 +9,12 @@ import json
 import pytest
 import torch
 import torchvision
-from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 from moco_det.convert.convert import convert
 from moco_det.convert.verify import TOLERANCE, detectron2_resnet
+from moco_det.detectron2_zoo import model_zoo
 from moco_det.sources import read_checkpoint
 from moco_det.sources.families import PREPROCESSINGS
 

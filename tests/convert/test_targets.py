@@ -7,7 +7,6 @@ import pytest
 import torch
 import torchvision
 import yaml
-from detectron2 import model_zoo
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from family_examples import EXAMPLES, caffe2_names
@@ -16,6 +15,7 @@ from moco_det.backbone_file import read_backbone
 from moco_det.convert.command import main
 from moco_det.convert.convert import convert
 from moco_det.convert.verify import TOLERANCE
+from moco_det.detectron2_zoo import model_zoo
 from moco_det.sources import locate_backbone, read_checkpoint
 from moco_det.sources.families import MSRA, SWAV
 from moco_det.tensor_names import to_detectron2

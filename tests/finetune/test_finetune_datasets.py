@@ -21,10 +21,10 @@ def default_again():
 
 def test_toy_data_sets_can_be_read_and_registered_twice():
     register_toy_datasets()
-    assert [len(DatasetCatalog.get(name)) for name in TOY] == [9, 8, 9, 8]
+    assert [len(DatasetCatalog.get(name)) for name in TOY] == [13, 12, 13, 12]
     for name in TOY:
         assert MetadataCatalog.get(name).thing_classes == list(TOY_CLASSES)
-    assert [len(DatasetCatalog.get(f"toy_keypoints_{split}")) for split in ("train", "val")] == [9, 8]
+    assert [len(DatasetCatalog.get(f"toy_keypoints_{split}")) for split in ("train", "val")] == [13, 12]
 
 
 def test_both_layouts_tell_the_same_truth():
@@ -97,8 +97,8 @@ def test_no_data_set_at_all():
 def test_another_number_of_classes_is_refused():
     cfg = get_config("toy/faster_rcnn_R_18_FPN")
     check_datasets(cfg, TOY)
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 12
-    with pytest.raises(ValueError, match="NUM_CLASSES is 12, but data set 'toy_coco_val' has 8 classes"):
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 20
+    with pytest.raises(ValueError, match="NUM_CLASSES is 20, but data set 'toy_coco_val' has 12 classes"):
         check_datasets(cfg, ("toy_coco_val",))
 
 

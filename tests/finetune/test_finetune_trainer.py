@@ -65,7 +65,7 @@ def test_a_run_from_moco_leaves_its_record(train, backbone):
     assert (extra["init"], extra["task"], extra["iterations"]) == ("moco", RECIPE, 1)
     assert extra["weights"] == os.path.basename(backbone) and len(extra["weights_sha256"]) == 64
     samples = json.loads((folder / "sample_detections.json").read_text())
-    assert len(samples) == 8
+    assert len(samples) == 12
     assert samples[0]["ground_truth"][0]["class"] in samples[0]["classes"]
     lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
     assert "total_loss" in lines[0] and "bbox/AP" in lines[-1] and "iteration" in lines[-1]
@@ -208,7 +208,7 @@ def test_weights_are_read_once_and_hashed_once(train, backbone, words):
         ((), "give --init random"),
         (("--init", "random", "SOLVER.BASE_LRR", "1"), "nearest known key is 'SOLVER.BASE_LR'"),
         (("--init", "random", "DATASETS.TEST", "('coco_2017_val',)"), "coco_2017_val.* is missing"),
-        (("--init", "random", "MODEL.ROI_HEADS.NUM_CLASSES", "12"), "NUM_CLASSES is 12"),
+        (("--init", "random", "MODEL.ROI_HEADS.NUM_CLASSES", "20"), "NUM_CLASSES is 20"),
         (("--init", "random", "--num-gpus", "99"), "--num-gpus is 99, but"),
         (("--init", "random", "--num-machines", "2"), "2 processes were asked for on CPUs"),
         (("--init", "random", "--config-file", "Pretrain/moco_v2_R_50_200ep"), "tools/pretrain_moco.py"),

@@ -21,7 +21,7 @@ def test_first_in_first_out_and_wrap_around(batch):
     for step in range(9):
         for i in range(batch):
             slots[(step * batch + i) % 12] = float(step * batch + i)
-        queue.update(rows(step * batch, batch))
+        queue.enqueue(rows(step * batch, batch))
         for slot, value in enumerate(slots):
             expected = random_start[:, slot] if value is None else torch.full((3,), value)
             torch.testing.assert_close(queue.keys[:, slot], expected)
@@ -35,7 +35,7 @@ def test_negatives_are_a_copy():
     queue = Queue(dim=3, size=4, seed=0)
     negatives = queue.negatives()
     before = negatives.clone()
-    queue.update(rows(0, 2))
+    queue.enqueue(rows(0, 2))
     torch.testing.assert_close(negatives, before)
 
 
@@ -50,11 +50,11 @@ def test_starts_with_unit_vectors_drawn_from_the_seed():
 
 def test_state_survives_saving():
     queue = Queue(dim=3, size=5, seed=0)
-    queue.update(rows(0, 3))
+    queue.enqueue(rows(0, 3))
     other = Queue(dim=3, size=5, seed=1)
     other.load_state_dict(queue.state_dict())
-    other.update(rows(3, 4))
-    queue.update(rows(3, 4))
+    other.enqueue(rows(3, 4))
+    queue.enqueue(rows(3, 4))
     assert torch.equal(queue.keys, other.keys) and queue.pointer == other.pointer == 2
 
 

@@ -24,9 +24,9 @@ from mechanism_examples import (
 from torch.nn import functional as F
 
 from moco_det import grouped_batch_norm
-from moco_det.pretrain import dictionaries
+from moco_det.pretrain import dictionaries, moco
 from moco_det.pretrain.dictionaries import EndToEnd, MemoryBank
-from moco_det.pretrain.losses import nce
+from moco_det.pretrain.losses import info_nce, nce
 from moco_det.pretrain.moco import MoCo
 from moco_det.seeding import torch_generator
 
@@ -113,54 +113,49 @@ def test_three_steps_equal_the_formulas(setting):
 
 
 def own_key_among_the_negatives():
-    return mock.patch.object(EndToEnd, "compare", lambda self, q, keys, own: q @ keys.T)
+    wrong = lambda p, n, tau: info_nce(p, torch.cat([n, p[:, None]], dim=1), tau)  # noqa: E731
+    return mock.patch.object(dictionaries, "info_nce", wrong)
 
 
 def keys_without_gradients():
-    plain = EndToEnd.encode
-    return mock.patch.object(EndToEnd, "encode", lambda *args: plain(*args).detach())
+    plain = MoCo.embed_keys
+    return mock.patch.object(MoCo, "embed_keys", lambda *args: [keys.detach() for keys in plain(*args)])
 
 
 def keys_not_shuffled():
-    plain = MoCo.embed_keys
-
-    def wrong(self, *args):
-        with mock.patch.object(self, "shuffle_bn", False):
-            return plain(self, *args)
-
-    return mock.patch.object(MoCo, "embed_keys", wrong)
+    plain = moco.draw_permutation
+    return mock.patch.object(
+        moco, "draw_permutation", lambda count, shuffled, *key: plain(count, False, *key)
+    )
 
 
 def bank_updated_before_the_comparison():
-    plain = MemoryBank.encode
+    plain = MemoryBank.step
 
     def wrong(self, model, batch):
         with torch.no_grad(), grouped_batch_norm.recomputing():
-            keys, q = (
-                plain(self, model, batch),
-                model.embed(model.encoder_q, model.normalized(batch["query"])),
-            )
-        self.update(keys, q)
+            q = model.embed(model.encoder_q, batch["query"])
+        self.update(batch["index"], self.rows(batch["index"]), q)
         return plain(self, model, batch)
 
-    return mock.patch.object(MemoryBank, "encode", wrong)
+    return mock.patch.object(MemoryBank, "step", wrong)
 
 
 def momentum_of_the_query():
     plain = MemoryBank.update
     return mock.patch.object(
-        MemoryBank, "update", lambda self, keys, q: plain(self, q, keys)
+        MemoryBank, "update", lambda self, index, keys, q: plain(self, index, q, keys)
     )  # t q + (1 - t) entry
 
 
 def z_estimated_anew():
-    plain = MemoryBank.encode
+    plain = MemoryBank.step
 
     def wrong(self, *args):
         self.has_normaliser = False
         return plain(self, *args)
 
-    return mock.patch.object(MemoryBank, "encode", wrong)
+    return mock.patch.object(MemoryBank, "step", wrong)
 
 
 def drawn_without_the_iteration():
@@ -210,8 +205,6 @@ def test_nce_by_its_definition_with_the_exact_normalisation():
     assert found.item() == pytest.approx(expected, abs=1e-12)
 
     dictionary = MemoryBank(4, 3, negatives=3, momentum=0.5, use_nce=True, seed=0).double()
-    dictionary.entries.copy_(bank)
-    dictionary.draw = lambda iteration: torch.arange(3)
     model = mock.Mock(accumulate=1, temperature=0.5, embed=lambda encoder, x: v[None])
-    dictionary.encode(model, {"index": torch.tensor([1]), "iteration": 0, "query": torch.zeros(1)})
-    assert dictionary.normaliser.item() == pytest.approx(z, abs=1e-12)
+    estimate = dictionary.estimate_normaliser(model, {"query": torch.zeros(1)}, bank)
+    assert estimate.item() == pytest.approx(z, abs=1e-12)

@@ -61,11 +61,8 @@ def negatives_of_its_own():
 def bank_that_learns_from_its_own_rank():
     plain = MemoryBank.update
 
-    def wrong(self, keys, queries):
-        local = grouped_batch_norm.local_block
-        self.index, keys = local(self.index), local(keys)
-        with mock.patch.object(dictionaries, "gather", lambda x: x):
-            plain(self, keys, queries)
+    def wrong(self, *of_all_ranks):
+        plain(self, *map(grouped_batch_norm.local_block, of_all_ranks))
 
     return mock.patch.object(MemoryBank, "update", wrong)
 

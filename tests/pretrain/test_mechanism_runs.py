@@ -158,8 +158,7 @@ def test_a_log_line_names_the_bank():
 )
 def test_refuses_what_a_dictionary_cannot_have(options, message):
     cfg = tiny_pretrain_config()
-    for key, value in zip(options[::2], options[1::2], strict=True):
-        cfg.MODEL.MOCO[key] = value
+    set_keys(cfg, dict(zip(options[::2], options[1::2], strict=True)))
     with pytest.raises(ValueError, match=message):
         MoCo(cfg)
 

@@ -5,13 +5,20 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import nn
+from torch.distributed.utils import _recursive_to
 
 from moco_det.convert.convert import convert
 from moco_det.grouped_batch_norm import update_running_statistics
 from moco_det.pretrain.command import argument_parser
 from moco_det.pretrain.heads import mlp
-from moco_det.pretrain.method import PretrainMethod, build_backbone, common_settings, method_class
-from moco_det.pretrain.momentum import make_key_encoder
+from moco_det.pretrain.method import (
+    PretrainMethod,
+    StepState,
+    build_backbone,
+    common_settings,
+    make_key_encoder,
+    method_class,
+)
 from moco_det.pretrain.plan import method_rows
 from moco_det.pretrain.plan_advice import advise
 from moco_det.pretrain.plan_facts import Facts
@@ -215,3 +222,10 @@ def test_residual_blocks_may_start_as_the_identity(recipe, arch, last, blocks):
         assert len(zeros) == (blocks if zero else 0) and all(
             name.endswith(f"{last}.weight") for name in zeros
         )
+
+
+def test_micro_batches_share_what_one_of_them_keeps_on_a_gpu_too():
+    """DistributedDataParallel moves its inputs to the device by this function, which copies dicts."""
+    batch = {"iteration": 0, "step": StepState(keys=1)}
+    (moved,) = _recursive_to(batch, torch.device("cpu"), use_side_stream_for_tensor_copies=False)
+    assert moved is not batch and moved["step"] is batch["step"]

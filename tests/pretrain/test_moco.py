@@ -1,13 +1,16 @@
 """MoCo's step against Algorithm 1 written out, and what it refuses."""
 
+import contextlib
 import copy
 
 import pytest
 import torch
+from planted_bugs import planted
 from torch.nn import functional as F
 
-from moco_det.pretrain.moco import MoCo, statistics
-from moco_det.pretrain.momentum import momentum_update
+from moco_det.pretrain.diagnostics import contrast_statistics
+from moco_det.pretrain.method import StepState, momentum_update
+from moco_det.pretrain.moco import MoCo
 from moco_det.seeding import torch_generator
 from moco_det.testing import set_keys, tiny_pretrain_config
 
@@ -51,15 +54,16 @@ def algorithm_1(model, batch):
     return torch.stack(losses).mean(), f_q, f_k, queue
 
 
-def test_three_steps_equal_algorithm_1():
+def assert_follows_algorithm_1(steps, bug=contextlib.nullcontext):
     """Loss, gradients, key encoder and queue, over steps that change the weights."""
     model = make_model()
     optimizer = torch.optim.SGD(model.encoder_q.parameters(), lr=0.05)
-    for iteration in range(3):
+    for iteration in range(steps):
         batch = make_batch(iteration, seed=iteration)
         expected, f_q, f_k, queue = algorithm_1(model, batch)
         expected.backward()
-        loss = model(batch)["loss_contrastive"]
+        with bug():
+            loss = model(batch)["loss_contrastive"]
         optimizer.zero_grad()
         loss.backward()
         assert loss.item() == pytest.approx(expected.item(), abs=1e-10)
@@ -71,10 +75,31 @@ def test_three_steps_equal_algorithm_1():
         optimizer.step()
 
 
+def test_three_steps_equal_algorithm_1():
+    assert_follows_algorithm_1(3)
+
+
+@pytest.mark.parametrize(
+    "function, right, wrong",
+    [
+        ("forward", "/= self.temperature", "*= self.temperature"),
+        ("forward", "torch.zeros(", "torch.ones("),  # the first negative taken for the key
+        ("forward", "local_block(keys)", "local_block(keys.flip(0))"),  # keys of other images
+        ("forward", "momentum_update(", "(lambda *_: None)("),
+        ("forward", "self.dictionary.enqueue(", "torch.abs("),
+        ("embed_keys", "unshuffle(k, permutation)", "k"),
+        ("embed", "return F.normalize(", "return 1.01 * F.normalize("),
+    ],
+)
+def test_algorithm_1_catches_a_planted_bug(function, right, wrong):
+    with pytest.raises(AssertionError):
+        assert_follows_algorithm_1(2, lambda: planted(MoCo, function, right, wrong))
+
+
 def test_statistics_by_hand():
     q = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     keys = torch.tensor([[0.6, 0.8], [0.8, 0.6]])
-    found = statistics(q, keys, torch.tensor([0.6, 0.6]), torch.tensor([[0.5, 0.1], [0.7, -0.1]]))
+    found = contrast_statistics(q, keys, torch.tensor([0.6, 0.6]), torch.tensor([[0.5, 0.1], [0.7, -0.1]]))
     expected = {
         "accuracy": 0.5,
         "similarity_positive": 0.6,
@@ -140,9 +165,10 @@ def test_reduced_precision_gives_the_first_step_of_float32_to_rounding(
 def whole_step(model, iteration):
     """All micro-batches of a step: mean loss, and the gradients in place."""
     model.zero_grad()
-    losses = []
+    losses, shared = [], {"step": StepState()}
     for part in range(model.accumulate):
-        loss = model({**make_batch(iteration, seed=iteration), "micro_batch": part})["loss_contrastive"]
+        batch = {**make_batch(iteration, seed=iteration), **shared, "micro_batch": part}
+        loss = model(batch)["loss_contrastive"]
         (loss / model.accumulate).backward()
         losses.append(loss.detach())
     return torch.stack(losses).mean()

@@ -8,8 +8,8 @@ from mechanism_examples import SETTINGS, make_model
 from torch.nn import functional as F
 
 from moco_det.pretrain.losses import info_nce
+from moco_det.pretrain.method import crops
 from moco_det.pretrain.moco import MoCo
-from moco_det.pretrain.multi_crop import crops
 from moco_det.pretrain.testing import (
     assert_one_algorithm,
     by_groups,

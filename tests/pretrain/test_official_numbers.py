@@ -13,10 +13,9 @@ import pytest
 import torch
 
 from moco_det.grouped_batch_norm import average_running_statistics, local_block
-from moco_det.pretrain import dictionaries, moco, trainer
-from moco_det.pretrain.dictionaries import Queue
-from moco_det.pretrain.method import PretrainMethod
-from moco_det.pretrain.momentum import momentum_update
+from moco_det.pretrain import moco, trainer
+from moco_det.pretrain.method import PretrainMethod, momentum_update
+from moco_det.pretrain.moco import MoCo
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.testing import run_processes, tiny_pretrain_config
 
@@ -138,16 +137,16 @@ def test_two_processes_compute_the_official_numbers(two_processes, version):
 
 @contextlib.contextmanager
 def momentum_update_after_the_keys():
-    plain = Queue.encode
+    plain = MoCo.embed_keys
 
-    def wrong(self, model, batch):
-        keys = plain(self, model, batch)
-        momentum_update(model.encoder_k, model.encoder_q, model.momentum)
+    def wrong(self, encoder, batch):
+        keys = plain(self, encoder, batch)
+        momentum_update(self.encoder_k, self.encoder_q, self.momentum)
         return keys
 
     with (
-        mock.patch.object(dictionaries, "momentum_update", lambda *_: None),
-        mock.patch.object(Queue, "encode", wrong),
+        mock.patch.object(moco, "momentum_update", lambda *_: None),
+        mock.patch.object(MoCo, "embed_keys", wrong),
     ):
         yield
 
@@ -170,8 +169,10 @@ def weight_decay_without_batch_norm():
 
 
 def no_shuffle():
-    plain = moco.deal_keys
-    return mock.patch.object(moco, "deal_keys", lambda images, shuffled, *key: plain(images, False, *key))
+    plain = moco.draw_permutation
+    return mock.patch.object(
+        moco, "draw_permutation", lambda count, shuffled, *key: plain(count, False, *key)
+    )
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])

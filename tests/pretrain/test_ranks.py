@@ -15,7 +15,7 @@ import torch
 from detectron2.utils import comm
 
 from moco_det import checkpoint, grouped_batch_norm
-from moco_det.pretrain import dictionaries, shuffling
+from moco_det.pretrain import dictionaries, moco
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.run_folder import prepare_run_folder
 from moco_det.seeding import torch_generator
@@ -91,13 +91,13 @@ def assert_one_algorithm(one, ranks, tolerance=1e-9):
 
 def keys_as_they_arrive():
     """By sender, instead of each at its place of the permutation."""
-    right = shuffling.shuffle
+    right = moco.shuffle
 
     def wrong(images, permutation):
         senders = grouped_batch_norm.local_block(permutation) // len(images)
         return right(images, permutation)[senders.argsort(stable=True)]
 
-    return mock.patch.object(shuffling, "shuffle", wrong)
+    return mock.patch.object(moco, "shuffle", wrong)
 
 
 def queue_of_its_own():

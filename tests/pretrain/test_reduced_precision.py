@@ -29,8 +29,8 @@ def images(tmp_path_factory):
         num_unlabelled=256,
         num_per_class_train=1,
         num_per_class_test=1,
-        num_train=8,
-        num_test=8,
+        num_train=12,
+        num_test=12,
         image_size=64,
     )
     return folder / "world/unlabelled"

@@ -203,7 +203,8 @@ def test_more_epochs_make_a_finished_run_longer(finished, images, tmp_path, caps
     assert "EPOCHS is 1, which ends at step 3, but the run in" in capsys.readouterr().err
 
 
-def test_a_continuation_names_what_its_rounding_depends_on(images, tmp_path):
+def test_a_continuation_names_what_its_rounding_depends_on(images, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # else a run goes on with the threads that it had
     first = start(tiny_pretrain_config(tmp_path, CHECKPOINT_EPOCHS=1), images)
     first.max_iter = 3
     first.run()
@@ -215,6 +216,22 @@ def test_a_continuation_names_what_its_rounding_depends_on(images, tmp_path):
         torch.set_num_threads(threads)
     changes = f"(threads a process {threads} -> {threads + 1}, ACCUMULATE 1 -> 2)"
     assert changes in (tmp_path / "log.txt").read_text()
+
+
+def test_a_continuation_keeps_its_number_of_threads(images, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("moco_det.threads.num_cores", lambda: 8)
+    own = torch.get_num_threads()
+    first = start(tiny_pretrain_config(tmp_path, CHECKPOINT_EPOCHS=1), images)
+    first.max_iter = 3
+    first.run()
+    torch.set_num_threads(own + 1)
+    try:
+        again = start(tiny_pretrain_config(tmp_path), images, resume=True)
+        assert torch.get_num_threads() == again.checkpointer.record["environment"]["threads a process"] == own
+    finally:
+        torch.set_num_threads(own)
+    assert "Continued on other terms" not in (tmp_path / "log.txt").read_text()
 
 
 def test_a_run_is_not_continued_on_other_images(finished, images, tmp_path, capsys):

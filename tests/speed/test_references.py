@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from moco_det.grouped_batch_norm import shuffle
 from moco_det.pretrain.loader import TwoViews
 from moco_det.pretrain.losses import info_nce
-from moco_det.pretrain.momentum import momentum_update
+from moco_det.pretrain.method import momentum_update
 from moco_det.speed.model import recipe, views_of
 from moco_det.speed.options import smoke_options
 from moco_det.speed.references import (

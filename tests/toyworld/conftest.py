@@ -16,8 +16,8 @@ def small():
         "num_unlabelled": 4,
         "num_per_class_train": 2,
         "num_per_class_test": 1,
-        "num_train": 10,
-        "num_test": 8,
+        "num_train": 14,
+        "num_test": 12,
         "image_size": 48,
     }
 

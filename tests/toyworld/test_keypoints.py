@@ -17,7 +17,7 @@ def place(mask, left, top, hidden=(), size=10):
     for y, x in np.argwhere(mask):
         if 0 <= y + top < size and 0 <= x + left < size:
             visible[y + top, x + left] = (x + left, y + top) not in hidden
-    return SceneObject(Sprite("disc", rgba), left, top, visible)
+    return SceneObject(Sprite("bird", rgba), left, top, visible)
 
 
 def named(numbers):

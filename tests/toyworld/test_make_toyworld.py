@@ -40,7 +40,7 @@ def test_images_of_one_world_differ(world):
     """No two scenes are alike, but for the detection scenes, which are there in every layout."""
     digests = contents(world)
     names = [name for name in digests if name.endswith(".jpg") and not name.startswith("VOC")]
-    assert len({digests[name] for name in names}) == len(names) == 4 + 8 * 3 + 18
+    assert len({digests[name] for name in names}) == len(names) == 4 + 12 * 3 + 26
 
 
 def test_more_images_leave_the_earlier_ones_alone(tmp_path, world, small):
@@ -51,7 +51,7 @@ def test_more_images_leave_the_earlier_ones_alone(tmp_path, world, small):
     assert {name: other[name] for name in kept} == {name: one[name] for name in kept}
     assert (
         sum(name.endswith(".jpg") for name in other)
-        == len([n for n in kept if n.endswith(".jpg")]) + 1 + 16 + 6
+        == len([n for n in kept if n.endswith(".jpg")]) + 1 + 24 + 6
     )
 
 
@@ -70,10 +70,10 @@ def test_unlabelled_scenes_show_one_large_object(monkeypatch, tmp_path, small):
 
 
 def test_classes_take_turns_in_front_and_are_scored_there():
-    counts = world_module.Counts(1, 1, 1, 8, 8)
+    counts = world_module.Counts(1, 1, 1, 12, 12)
     for seed in range(3):
         world = world_module.World(seed, 32, counts, {"train": ProceduralArt(), "test": ProceduralArt()})
-        front = [scene.objects[0] for scene in world.detection("test", 16)]
+        front = [scene.objects[0] for scene in world.detection("test", 24)]
         assert [placed.category for placed in front] == list(TOY_CLASSES) * 2
         assert min(placed.visible_share for placed in front) > DIFFICULT_BELOW
 
@@ -89,7 +89,10 @@ def test_a_world_that_is_there_is_kept(world, small):
     "change, message",
     [
         ({"seed": 5}, r"another toy world \(seed: found 0, asked for 5\); name another --output"),
-        ({"num_test": 9}, r"another toy world \(counts: found \{.*'test': 8\}, asked for \{.*'test': 9\}\)"),
+        (
+            {"num_test": 13},
+            r"another toy world \(counts: found \{.*'test': 12\}, asked for \{.*'test': 13\}\)",
+        ),
         ({"image_size": 64}, r"image_size: found 48, asked for 64"),
     ],
 )
@@ -128,8 +131,8 @@ def test_a_cut_run_leaves_nothing(tmp_path, monkeypatch, error, small):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"num_test": 7}, r"--num-test is 7; expected at least 8 \(there are 8 classes\)"),
-        ({"num_train": 0}, r"--num-train is 0; expected at least 8"),
+        ({"num_test": 11}, r"--num-test is 11; expected at least 12 \(there are 12 classes\)"),
+        ({"num_train": 0}, r"--num-train is 0; expected at least 12"),
         ({"num_per_class_train": 0}, r"--num-per-class-train is 0; expected at least 1"),
         ({"num_unlabelled": -1}, r"--num-unlabelled is -1; expected at least 1"),
         ({"image_size": 16}, r"--image-size is 16; expected at least 32 pixels"),
@@ -151,7 +154,7 @@ def test_the_tool_makes_the_world_it_was_asked_for(tmp_path, world, small):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "datasets" / "toyworld") == contents(world)
-    assert "datasets/toyworld: 8 classes; images: unlabelled 4, per class train 2" in done.stdout
+    assert "datasets/toyworld: 12 classes; images: unlabelled 4, per class train 2" in done.stdout
 
 
 def test_the_output_stands_where_detectron2_looks(tmp_path, monkeypatch, small):

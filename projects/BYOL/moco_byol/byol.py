@@ -15,8 +15,15 @@ from moco_det.grouped_batch_norm import update_running_statistics
 from moco_det.pretrain.checks import check_vector_norm
 from moco_det.pretrain.diagnostics import pair_statistics
 from moco_det.pretrain.heads import mlp
-from moco_det.pretrain.method import PretrainMethod, Row, bn_group_size, build_backbone, common_settings
-from moco_det.pretrain.momentum import make_key_encoder, momentum_update
+from moco_det.pretrain.method import (
+    PretrainMethod,
+    Row,
+    bn_group_size,
+    build_backbone,
+    common_settings,
+    make_key_encoder,
+    momentum_update,
+)
 from moco_det.schedule import cosine_momentum
 
 

@@ -16,20 +16,27 @@ from torchvision.models.resnet import ResNet
 
 from moco_cmc.colour import YDBDR, split_channels
 from moco_det.encoder import pooled_features
-from moco_det.grouped_batch_norm import local_block, unshuffle, update_running_statistics
+from moco_det.grouped_batch_norm import (
+    draw_permutation,
+    local_block,
+    shuffle,
+    unshuffle,
+    update_running_statistics,
+)
 from moco_det.pretrain.diagnostics import mutual_information_bound, spread
 from moco_det.pretrain.dictionaries import Queue
 from moco_det.pretrain.losses import info_nce
 from moco_det.pretrain.method import (
     PretrainMethod,
     Row,
+    StepState,
     build_backbone,
     common_settings,
+    make_key_encoder,
+    momentum_update,
 )
 from moco_det.pretrain.moco_checks import check_moco_config, check_queue_size
 from moco_det.pretrain.moco_plan import queue_rows
-from moco_det.pretrain.momentum import make_key_encoder, momentum_update
-from moco_det.pretrain.shuffling import deal_keys
 
 
 @META_ARCH_REGISTRY.register()
@@ -68,7 +75,7 @@ class CMC(PretrainMethod):
             queue_size: keys of either queue.
             momentum: m of the key encoders.
             temperature: tau of the losses.
-            shuffle_bn: deal the keys anew over the global batch before batch norm.
+            shuffle_bn: shuffle the keys' images over the global batch before batch norm.
             space: "lab" or "ydbdr".
             two_crops: keys are of another random view than queries.
             seed: of the run.
@@ -141,28 +148,27 @@ class CMC(PretrainMethod):
             ``loss_lightness`` of lightness that looks for its colour, ``loss_colour`` the other way round, and
             detached statistics.
         """
-        part = batch.get("micro_batch", 0)
-        if part == 0:
+        step = batch.get("step", StepState())
+        if self.is_first(batch):
             if self.space == "ydbdr":
                 self.keep_to_luma()
             momentum_update(self.encoder_k, self.encoder_q, self.momentum)
             momentum_update(self.colour_k, self.colour_q, self.momentum)
-            self.keys = self.embed_keys(batch)  # twice NxC
+            step.keys = self.embed_keys(batch)  # twice NxC
         images = self.micro_batch(batch["query"], batch)
         lightness, colour = self.embed((self.encoder_q, self.colour_q), images)  # nxC
-        keys, colour_keys = self.keys
-        own = local_block(torch.arange(len(keys), device=keys.device)).chunk(self.accumulate)[part]  # n
+        keys, colour_keys = step.keys  # NxC
+        k, colour_k = (self.micro_batch(local_block(every), batch) for every in step.keys)  # nxC
         outputs = {
-            **self.compare("lightness", lightness, colour_keys[own], self.colour_queue),
-            **self.compare("colour", colour, keys[own], self.queue),
+            **self.compare("lightness", lightness, colour_k, self.colour_queue),
+            **self.compare("colour", colour, k, self.queue),
             **self.queue.report(len(keys)),
             "embedding_spread": spread(lightness.detach()),
         }
         if self.is_last(batch):
-            self.queue.update(keys)
-            self.colour_queue.update(colour_keys)
+            self.queue.enqueue(keys)
+            self.colour_queue.enqueue(colour_keys)
             update_running_statistics(self)
-            del self.keys
         return outputs
 
     def compare(self, name: str, q: Tensor, k: Tensor, queue: Queue) -> dict[str, Tensor]:
@@ -196,7 +202,8 @@ class CMC(PretrainMethod):
     def embed_keys(self, batch: dict) -> tuple[Tensor, Tensor]:
         """The keys of the whole global batch, of lightness and of colour: twice (N, C)."""
         images = batch["key" if self.two_crops else "query"].to(self.pixel_mean.device, non_blocking=True)
-        images, permutation = deal_keys(images, self.shuffle_bn, self.seed, "shuffle", batch["iteration"])
+        permutation = draw_permutation(len(images), self.shuffle_bn, self.seed, "shuffle", batch["iteration"])
+        images = shuffle(images, permutation)
         parts = [self.embed((self.encoder_k, self.colour_k), part) for part in images.chunk(self.accumulate)]
         lightness, colour = (unshuffle(torch.cat(keys), permutation) for keys in zip(*parts, strict=True))
         return lightness, colour

@@ -17,12 +17,14 @@ from moco_det.pretrain.diagnostics import spread
 from moco_det.pretrain.method import (
     PretrainMethod,
     Row,
+    StepState,
     bn_group_size,
     build_backbone,
     common_settings,
+    crops,
+    make_key_encoder,
+    momentum_update,
 )
-from moco_det.pretrain.momentum import make_key_encoder, momentum_update
-from moco_det.pretrain.multi_crop import crops
 from moco_det.schedule import cosine_momentum
 from moco_dino.head import DINOHead
 from moco_dino.losses import distillation, moved_center, teacher_temperature_at
@@ -123,6 +125,7 @@ class DINO(PretrainMethod):
         Returns:
             ``loss_distillation`` and detached statistics.
         """
+        step = batch.get("step", StepState())
         self.epoch = batch["epoch"]
         views = [self.normalized(self.micro_batch(crop, batch)) for crop in crops(batch)]
         with torch.no_grad():
@@ -134,13 +137,12 @@ class DINO(PretrainMethod):
         )
         loss = distillation(student, teacher, self.center, self.student_temperature, temperature)
         report = statistics(embedded[0], teacher[0], self.center, temperature)
-        if batch.get("micro_batch", 0) == 0:
-            self.teacher_outputs: list[Tensor] = []
-        self.teacher_outputs += teacher
+        if self.is_first(batch):
+            step.teacher_outputs = []
+        step.teacher_outputs += teacher
         if self.is_last(batch):
-            self.center.copy_(moved_center(self.center, self.teacher_outputs, self.center_momentum))
+            self.center.copy_(moved_center(self.center, step.teacher_outputs, self.center_momentum))
             update_running_statistics(self)
-            del self.teacher_outputs
         return {"loss_distillation": loss, **report}
 
     def embed(self, encoder: ResNet, images: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moco_det.grouped_batch_norm import gather
-from moco_det.pretrain.multi_crop import swapped_cross_entropy
+from moco_det.pretrain.losses import swapped_cross_entropy
 
 
 def distillation(

@@ -17,22 +17,28 @@ from torchvision.models.resnet import ResNet
 
 from moco_densecl.losses import correspondence, dense_loss, dense_similarities
 from moco_det.encoder import feature_map
-from moco_det.grouped_batch_norm import local_block, unshuffle, update_running_statistics
-from moco_det.pretrain.diagnostics import mutual_information_bound
+from moco_det.grouped_batch_norm import (
+    draw_permutation,
+    local_block,
+    shuffle,
+    unshuffle,
+    update_running_statistics,
+)
+from moco_det.pretrain.diagnostics import contrast_statistics, mutual_information_bound
 from moco_det.pretrain.dictionaries import Queue
 from moco_det.pretrain.heads import mlp
 from moco_det.pretrain.losses import info_nce
 from moco_det.pretrain.method import (
     PretrainMethod,
     Row,
+    StepState,
     build_backbone,
     common_settings,
+    make_key_encoder,
+    momentum_update,
 )
-from moco_det.pretrain.moco import statistics
 from moco_det.pretrain.moco_checks import check_moco_config, check_queue_size
 from moco_det.pretrain.moco_plan import queue_rows
-from moco_det.pretrain.momentum import make_key_encoder, momentum_update
-from moco_det.pretrain.shuffling import deal_keys
 
 
 class Embedded(NamedTuple):
@@ -89,7 +95,7 @@ class DenseCL(PretrainMethod):
             queue_size: K of either queue.
             momentum: m of the key encoder and its heads.
             temperature: tau of both losses.
-            shuffle_bn: deal the keys anew over the global batch before the key encoder's batch norm.
+            shuffle_bn: shuffle the keys' images over the global batch before the key encoder's batch norm.
             dense_share: lambda.
             grid: positions on a side of the dense grid; 0: the encoder's own.
             warmup_steps: steps without the dense loss.
@@ -151,48 +157,42 @@ class DenseCL(PretrainMethod):
         Returns:
             ``loss_contrastive`` and ``loss_dense``, which are equation 3 together, and detached statistics.
         """
-        part = batch.get("micro_batch", 0)
-        if part == 0:
+        step = batch.get("step", StepState())
+        if self.is_first(batch):
             momentum_update(self.encoder_k, self.encoder_q, self.momentum)
             momentum_update(self.dense_k, self.dense_q, self.momentum)
-            self.keys = self.embed_keys(batch)  # of N images
+            step.keys = self.embed_keys(batch)  # of N images
         q = self.embed(self.encoder_q, self.dense_q, self.micro_batch(batch["query"], batch))
-        own = local_block(torch.arange(len(self.keys.image), device=q.image.device)).chunk(self.accumulate)[
-            part
-        ]
-        outputs = self.compare(q, own, batch["iteration"])
+        k = Embedded(*(self.micro_batch(local_block(every), batch) for every in step.keys))
+        outputs = self.compare(q, k, step.keys.image, batch["iteration"])
         if self.is_last(batch):
-            self.queue.update(self.keys.image)
-            self.dense_queue.update(self.keys.pooled)
+            self.queue.enqueue(step.keys.image)
+            self.dense_queue.enqueue(step.keys.pooled)
             update_running_statistics(self)
-            del self.keys
         return outputs
 
-    def compare(self, q: Embedded, own: Tensor, iteration: int) -> dict[str, Tensor]:
+    def compare(self, q: Embedded, k: Embedded, keys: Tensor, iteration: int) -> dict[str, Tensor]:
         """Losses and statistics of queries.
 
         Args:
-            own: (n,) which of the N keys are the queries' own.
+            q, k: the queries and their positive keys; keys: (N, C) of the images of the global batch.
         """
-        keys = self.keys
-        positive = (q.image * keys.image[own]).sum(dim=1)  # n
+        positive = (q.image * k.image).sum(dim=1)  # n
         negatives = q.image @ self.queue.negatives()  # nxK
         image_loss = info_nce(positive, negatives, self.temperature)
 
-        positions = correspondence(q.map, keys.map[own])  # nxP
-        dense = dense_similarities(q.dense, keys.dense[own], positions, self.dense_queue.negatives())
+        positions = correspondence(q.map, k.map)  # nxP
+        dense = dense_similarities(q.dense, k.dense, positions, self.dense_queue.negatives())
         position_loss = dense_loss(*dense, self.temperature)
 
         share = self.dense_share if iteration >= self.warmup_steps else 0.0
-        candidates = 1 + self.queue.size
         return {
             "loss_contrastive": (1 - share) * image_loss,
             "loss_dense": share * position_loss,
-            "mutual_information": mutual_information_bound(image_loss, candidates),
-            "mutual_information_dense": mutual_information_bound(position_loss, candidates),
+            "mutual_information_dense": mutual_information_bound(position_loss, 1 + self.queue.size),
             "similarity_positive_dense": dense[0].detach().mean(),
-            **self.queue.report(len(keys.image)),
-            **statistics(q.image, keys.image, positive, negatives),
+            **self.queue.report(len(keys)),
+            **contrast_statistics(q.image, keys, positive, negatives, image_loss),
         }
 
     def embed(self, encoder: ResNet, dense: nn.Module, images: Tensor) -> Embedded:
@@ -215,6 +215,7 @@ class DenseCL(PretrainMethod):
     def embed_keys(self, batch: dict) -> Embedded:
         """The keys of the whole global batch, from this rank's part of it."""
         images = batch["key"].to(self.pixel_mean.device, non_blocking=True)
-        images, permutation = deal_keys(images, self.shuffle_bn, self.seed, "shuffle", batch["iteration"])
+        permutation = draw_permutation(len(images), self.shuffle_bn, self.seed, "shuffle", batch["iteration"])
+        images = shuffle(images, permutation)
         parts = [self.embed(self.encoder_k, self.dense_k, part) for part in images.chunk(self.accumulate)]
         return Embedded(*(unshuffle(torch.cat(tensors), permutation) for tensors in zip(*parts, strict=True)))

@@ -15,8 +15,16 @@ from moco_det.grouped_batch_norm import gather, local_block, update_running_stat
 from moco_det.pretrain.checks import check_vector_norm
 from moco_det.pretrain.diagnostics import mutual_information_bound, pair_statistics
 from moco_det.pretrain.heads import mlp
-from moco_det.pretrain.method import PretrainMethod, Row, bn_group_size, build_backbone, common_settings
-from moco_det.pretrain.momentum import make_key_encoder, momentum_update
+from moco_det.pretrain.method import (
+    PretrainMethod,
+    Row,
+    StepState,
+    bn_group_size,
+    build_backbone,
+    common_settings,
+    make_key_encoder,
+    momentum_update,
+)
 from moco_det.schedule import cosine_momentum
 
 
@@ -85,18 +93,17 @@ class MoCoV3(PretrainMethod):
 
         With micro-batches, the first one makes all keys, as its queries are compared with those of all images.
         """
-        part = batch.get("micro_batch", 0)
-        if part == 0:
-            self.keys = [self.embed_keys(batch[name]) for name in ("query", "key")]  # NxC
+        step = batch.get("step", StepState())
+        if self.is_first(batch):
+            step.keys = [self.embed_keys(batch[name]) for name in ("query", "key")]  # NxC
         q_1, q_2 = (self.embed(self.micro_batch(batch[name], batch)) for name in ("query", "key"))  # nxC
-        k_1, k_2 = self.keys
-        own = local_block(torch.arange(len(k_1), device=k_1.device)).chunk(self.accumulate)[part]  # n
+        k_1, k_2 = step.keys
+        own = self.micro_batch(local_block(torch.arange(len(k_1), device=k_1.device)), batch)  # n
         logits = torch.cat([q_1 @ k_2.T, q_2 @ k_1.T]) / self.temperature  # 2n x N
         positive = own.repeat(2)  # 2n
         info_nce = F.cross_entropy(logits, positive)  # equation 1, the mean of both orders
         if self.is_last(batch):
             update_running_statistics(self)
-            del self.keys
         return {
             # The sum of both orders, each 2 tau times its log loss (Algorithm 1, ctr).
             "loss_contrastive": 2 * (2 * self.temperature * info_nce),

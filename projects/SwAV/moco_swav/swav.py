@@ -21,8 +21,8 @@ from moco_det.pretrain.method import (
     bn_group_size,
     build_backbone,
     common_settings,
+    crops,
 )
-from moco_det.pretrain.multi_crop import crops
 from moco_swav.losses import sinkhorn, swapped_prediction
 
 
@@ -155,7 +155,7 @@ class SwAV(PretrainMethod):
         """Put the large views' embeddings of the global batch into the queues."""
         if self.epoch >= self.queue_start_epoch:
             for queue, z in zip(self.queues, embeddings[:2], strict=False):
-                queue.update(gather(z.detach()))
+                queue.enqueue(gather(z.detach()))
 
     def embed(self, images: Tensor) -> Tensor:
         """uint8 (n, 3, S, S) -> unit-length (n, C)."""

@@ -1,4 +1,4 @@
-"""The symmetric form against loops, the gradient cache against whole batches; planted bugs caught."""
+"""The symmetric form against loops, micro-batches against whole batches; planted bugs are caught."""
 
 import contextlib
 import copy
@@ -8,8 +8,9 @@ import pytest
 import torch
 from mechanism_examples import SETTINGS, TAU, embed, gradients, make_batch, make_model, step
 
-from moco_det.pretrain.dictionaries import Queue
-from moco_det.pretrain.orders import CachedOrder, Order
+from moco_det.pretrain.dictionaries import EndToEnd, Queue
+from moco_det.pretrain.method import momentum_update
+from moco_det.pretrain.moco import MoCo
 from moco_det.seeding import torch_generator
 
 M = 0.9
@@ -65,34 +66,36 @@ def test_the_symmetric_queue_equals_the_loops():
 
 
 def keys_of_one_view_only():
-    plain = Queue.update
-    return mock.patch.object(Queue, "update", lambda self, keys, q=None: plain(self, keys[:8]))
+    plain = Queue.enqueue
+    return mock.patch.object(Queue, "enqueue", lambda self, keys: plain(self, keys[:8]))
 
 
 def key_encoder_moved_for_each_order():
-    plain = Queue.encode
+    plain = MoCo.shuffled
 
-    def wrong(self, model, batch):
-        if batch.get("swapped"):
-            self.begin(model)
-        return plain(self, model, batch)
+    def wrong(self, batch, view, purpose):
+        if purpose == "shuffle swapped":
+            momentum_update(self.encoder_k, self.encoder_q, self.momentum)
+        return plain(self, batch, view, purpose)
 
-    return mock.patch.object(Queue, "encode", wrong)
+    return mock.patch.object(MoCo, "shuffled", wrong)
 
 
-def queue_filled_between_the_orders():
-    plain = Order.micro_batch
+def queue_filled_before_the_comparison():
+    plain = MoCo.embed_keys
 
-    def wrong(self, model, part, small):
-        outputs = plain(self, model, part, small)
-        model.dictionary.update(self.keys)
-        return outputs
+    def wrong(self, encoder, batch):
+        keys = plain(self, encoder, batch)
+        self.dictionary.enqueue(keys[0])
+        return keys
 
-    return mock.patch.object(Order, "micro_batch", wrong)
+    return mock.patch.object(MoCo, "embed_keys", wrong)
 
 
 def views_not_swapped():
-    return mock.patch("moco_det.pretrain.moco.swapped", lambda batch: {**batch, "swapped": True})
+    plain = MoCo.shuffled
+    wrong = lambda self, batch, view, purpose: plain(self, batch, "key", purpose)  # noqa: E731
+    return mock.patch.object(MoCo, "shuffled", wrong)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,7 @@ def views_not_swapped():
     [
         keys_of_one_view_only,
         key_encoder_moved_for_each_order,
-        queue_filled_between_the_orders,
+        queue_filled_before_the_comparison,
         views_not_swapped,
     ],
 )
@@ -146,34 +149,34 @@ def test_micro_batches_change_nothing(kind, parts):
 
 
 def gradients_of_another_micro_batch():
-    plain = CachedOrder.__init__
+    plain = EndToEnd.cache
 
-    def wrong(self, model, batch):
-        plain(self, model, batch)
-        self.gradients[0] = self.gradients[0][::-1]
+    def wrong(self, *args):
+        work, (of_queries, of_keys), outputs = plain(self, *args)
+        return work, (torch.cat(of_queries.chunk(2)[::-1]), of_keys), outputs
 
-    return mock.patch.object(CachedOrder, "__init__", wrong)
+    return mock.patch.object(EndToEnd, "cache", wrong)
 
 
 def keys_without_their_gradients():
-    plain = CachedOrder.__init__
+    plain = EndToEnd.cache
 
-    def wrong(self, model, batch):
-        plain(self, model, batch)
-        self.gradients[1] = [torch.zeros_like(part) for part in self.gradients[1]]
+    def wrong(self, *args):
+        work, (of_queries, of_keys), outputs = plain(self, *args)
+        return work, (of_queries, torch.zeros_like(of_keys)), outputs
 
-    return mock.patch.object(CachedOrder, "__init__", wrong)
+    return mock.patch.object(EndToEnd, "cache", wrong)
 
 
 def gradient_of_a_mean_divided_twice():
-    plain = CachedOrder.micro_batch
+    plain = EndToEnd.cached_step
 
-    def wrong(self, model, part, small):
-        outputs = plain(self, model, part, small)
+    def wrong(self, model, batch):
+        outputs = plain(self, model, batch)
         loss = outputs["loss_contrastive"]
         return {**outputs, "loss_contrastive": loss.detach() + (loss - loss.detach()) / model.accumulate}
 
-    return mock.patch.object(CachedOrder, "micro_batch", wrong)
+    return mock.patch.object(EndToEnd, "cached_step", wrong)
 
 
 @pytest.mark.parametrize(

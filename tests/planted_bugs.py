@@ -1,0 +1,20 @@
+"""Bugs planted in a function's own lines, to see that a test catches them."""
+
+import inspect
+import textwrap
+from unittest import mock
+
+
+def planted(owner, name: str, right: str, wrong: str):
+    """A context in which ``owner.name`` is itself with one piece of its text replaced.
+
+    Args:
+        owner: the module or class that defines the function.
+        right: must stand in it exactly once.
+    """
+    function = inspect.getattr_static(owner, name)
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(right) == 1, f"{right!r} stands {source.count(right)} times in {name}"
+    defined = {}
+    exec(source.replace(right, wrong), function.__globals__, defined)
+    return mock.patch.object(owner, name, defined[name])
