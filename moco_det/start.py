@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from moco_det.backbone_file import HOW_TO_TRUST, Preprocessing, UnsafePickleError, file_sha256
 from moco_det.backbone_tensors import STEP_COUNTER, check_backbone
-from moco_det.sources import agreed_arch, agreed_preprocessing, locate_backbone, read_checkpoint
+from moco_det.sources import (
+    agreed_arch,
+    agreed_preprocessing,
+    locate_backbone,
+    preprocessing_notes,
+    read_checkpoint,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +62,8 @@ def read_start(path: str, arch_key: str, wanted_arch: str = "") -> Start:
         raise ValueError(f"MODEL.WEIGHTS {path!r}: {error}") from error
     if wanted_arch and arch != wanted_arch:
         raise ValueError(f"MODEL.WEIGHTS {path!r} is a {arch}; {arch_key} is {wanted_arch}: make them agree")
+    for note in (*found.notes, *preprocessing_notes(found)):
+        logger.warning(f"MODEL.WEIGHTS {path!r}: {note}")
     which = f", {found.encoder} encoder" if found.encoder else ""
     return Start(path, file_sha256(path), f"{found.family}{which}", arch, preprocessing, tensors)
 

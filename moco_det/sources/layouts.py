@@ -113,9 +113,8 @@ def refuse_unsupported(backbone: Mapping[str, Any], arch: str) -> None:
             if re.match(pattern, name):
                 raise ValueError(_refusal(feature, f"the file has {name}"))
     stem = tuple(getattr(backbone.get("conv1.weight"), "shape", ()))
-    if len(stem) == 4 and stem[1] != 3:
-        channels = f"{stem[1]} channel{'s' if stem[1] != 1 else ''}"
-        raise ValueError(_refusal(f"images of {channels}", f"conv1.weight is {stem}"))
+    if len(stem) in (3, 5):
+        raise ValueError(_refusal(f"{len(stem) - 2}-dimensional convolutions", f"conv1.weight is {stem}"))
     if len(stem) == 4 and stem[2:] != (7, 7):
         raise ValueError(
             _refusal(f"a {stem[2]}x{stem[3]} stem (for small images)", f"conv1.weight is {stem}")

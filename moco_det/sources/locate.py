@@ -1,26 +1,39 @@
-"""Recognises a checkpoint's family and sorts its tensors into the backbone and the rest."""
+"""Recognizes a checkpoint's family and sorts its tensors into the backbone and the rest."""
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from moco_det.backbone_file import Preprocessing
-from moco_det.backbone_tensors import find_arch
-from moco_det.sources.families import Family, Record, begins
+from moco_det.backbone_tensors import find_arch, in_channels
+from moco_det.sources.families import PREPROCESSINGS, Family, Record, begins, openmmlab_config
 from moco_det.sources.layouts import (
     LAYOUTS,
     complete_fused_norms,
     fold_split_statistics,
     refuse_unsupported,
 )
+from moco_det.sources.places import (
+    find_places,
+    outer_prefixes,
+    same_tensors,
+    state_dicts,
+    unwrapped,
+    without_wrappers,
+)
 from moco_det.sources.table import FAMILIES
 
-# Entries of a file that hold a state dict, and what goes before its names; the first two are alternatives.
-_MAIN = ("state_dict", "model", "model_state_dict", "classy_state_dict.base_model.model.trunk", "blobs")
-_BESIDE = ("model_ema", "state_dict_ema", "student", "teacher")
+# Families that are a ResNet and nothing else, each named as its layout: what is taken under an unknown prefix.
+_PLAIN = ("torchvision", "children")
 # Contents that are known and still cannot be converted, by a name in them, and why.
+_DILATED = (
+    r"aux_classifier\.|classifier\.0\.convs\.",
+    "a segmenter of torchvision (FCN, DeepLab), the last stages of whose backbone are dilated, as no ResNet of "
+    "detectron2 is; take a backbone of stride 32",
+)
 _HOPELESS = (
+    _DILATED,
     (
         r".*/~/|.*/batch_norm(alization)?/",
         "weights of JAX or TensorFlow, whose convolutions and pooling pad on one side ('SAME'), as no ResNet of "
@@ -40,9 +53,14 @@ class Source:
         bookkeeping: the file's entries beside the state dict.
         renamed: torchvision's names -> names in the file (without wrappers).
         notes: what was done to tensors on the way.
+        layout_from: the source of the family's layout.
+        encoders: those that the family has, if several.
+        is_guess: whether it is a plain ResNet under a prefix, of which nobody says how its images were normalized.
     """
 
     family: str
+    layout_from: str
+    encoders: tuple[str, ...]
     encoder: str
     record: Record
     backbone: dict[str, Any]
@@ -50,15 +68,27 @@ class Source:
     bookkeeping: list[str]
     renamed: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    is_guess: bool = False
 
 
-def locate_backbone(content: Any, encoder: str | None = None, family: str | None = None) -> Source:
+def locate_backbone(
+    content: Any,
+    encoder: str | None = None,
+    family: str | None = None,
+    prefix: str | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> Source:
     """Recognise a checkpoint's family and sort its tensors into backbone and the rest.
+
+    Names are looked at as they are, then without what all backbones of the file have before their names
+    (``"model."`` of a user's module), until they are a family's; at the end of that stands a plain ResNet.
 
     Args:
         content: what ``read_checkpoint`` gives.
         encoder: ``"query"`` or ``"key"``; None takes the family's own choice.
         family: the family's name, where the content is ambiguous.
+        prefix: look only at the tensors whose names begin so.
+        preprocessing: the user's, by which families that differ in nothing else need not be told apart.
 
     Raises:
         ValueError: unknown or ambiguous family, no such encoder in it, a damaged record, or a network that
@@ -69,28 +99,43 @@ def locate_backbone(content: Any, encoder: str | None = None, family: str | None
         raise ValueError(
             f"the file holds a {type(content).__name__}; expected a dict of tensors (a state dict)"
         )
-    states, bookkeeping = _state_dicts(content)
-    tensors = _without_wrappers(states)
-    found = _recognise(content, list(tensors), encoder, family)
+    states, bookkeeping = state_dicts(content)
+    tensors = unwrapped(states)
+    prefix = _found_prefix(list(tensors), prefix)
+    inner = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+    found, outer, notes = _recognise(content, inner, encoder, family, preprocessing)
     try:
         record = found.record(content, found.preprocessing)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = "'moco_det' record" if "moco_det" in content else f"record of a {found.name} file"
         raise ValueError(f"the checkpoint's {what} is damaged: {error}") from error
     encoder = _encoder_of(found, encoder or record.encoder)
-    prefix = found.prefixes[encoder]
-    if not any(name.startswith(prefix) for name in tensors):
+    begin = found.prefixes[encoder]
+    if not any(name.startswith(outer + begin) for name in inner):
         raise ValueError(
-            f"the file has no tensor of the {encoder} encoder (their names start with {prefix!r})"
+            f"the file has no tensor of the {encoder} encoder (their names start with {prefix + outer + begin!r})"
         )
-    backbone, dropped, renamed = _sort(tensors, found, encoder)
-    backbone, notes = fold_split_statistics(backbone)
+    backbone, dropped, renamed = _sort(tensors, found, encoder, prefix + outer)
+    backbone, more = fold_split_statistics(backbone)
+    notes += more
     if found.layout == "caffe2":
         backbone, more = complete_fused_norms(backbone)
         notes += more
     refuse_unsupported(backbone, _recorded_arch(content))
-    chosen = encoder if len(found.prefixes) > 1 else ""
-    return Source(found.name, chosen, record, backbone, dropped, bookkeeping, renamed, tuple(notes))
+    _refuse_recorded_dilation(content)
+    return Source(
+        family=found.name,
+        layout_from=found.checked,
+        encoders=tuple(found.prefixes) if len(found.prefixes) > 1 else (),
+        encoder=encoder if len(found.prefixes) > 1 else "",
+        record=record,
+        backbone=backbone,
+        dropped=dropped,
+        bookkeeping=bookkeeping,
+        renamed=renamed,
+        notes=tuple(notes),
+        is_guess=bool(prefix + outer) and found.name in _PLAIN,
+    )
 
 
 def agreed_arch(found: Source) -> str:
@@ -111,6 +156,8 @@ def agreed_arch(found: Source) -> str:
 def agreed_preprocessing(found: Source, given: Preprocessing | None = None) -> Preprocessing:
     """How the backbone wants its input: as the user says, else as the file or its family does.
 
+    For images of one or N channels, of which only three are known, :meth:`Preprocessing.for_channels` says it.
+
     Raises:
         ValueError: nobody says.
     """
@@ -120,62 +167,136 @@ def agreed_preprocessing(found: Source, given: Preprocessing | None = None) -> P
             f"a {found.family} file does not say how its images were normalised, nor where the stride is; give "
             "--preprocessing torchvision (RGB, scaled, stride in the 3x3) or msra (BGR, std 1, stride in the 1x1)"
         )
-    return wanted
+    return wanted.for_channels(in_channels(found.backbone))
 
 
-def _state_dicts(content: Mapping) -> tuple[Mapping, list[str]]:
-    """All state dicts of a file as one, and the names of what lies beside them."""
-    states: dict[str, Any] = {}
-    used = set()
-    for path in _MAIN:
-        inner = content
-        for key in path.split("."):
-            inner = inner.get(key) if isinstance(inner, Mapping) else None
-        if isinstance(inner, Mapping):
-            states.update(inner)
-            used.add(path.split(".")[0])
-            break
-    for key in _BESIDE:
-        if isinstance(content.get(key), Mapping):
-            states.update({f"{key}.{name}": value for name, value in content[key].items()})
-            used.add(key)
-    if not used:
-        return content, []
-    return states, [str(name) for name in content if name not in used]
+def preprocessing_notes(found: Source, given: Preprocessing | None = None) -> list[str]:
+    """What about the input nobody said and was assumed."""
+    notes = []
+    if given is None and found.is_guess:
+        notes.append(
+            "nothing in the file says how its images were normalized: torchvision's way is assumed; "
+            "--preprocessing says another"
+        )
+    wanted, channels = given or found.record.preprocessing, in_channels(found.backbone)
+    if wanted is not None and len(wanted.pixel_mean) != channels:
+        notes.append(
+            f"images of {channels} channel{'s' * (channels > 1)}: mean and std are the averages of the known "
+            f"{len(wanted.pixel_mean)}; --pixel-mean and --pixel-std say others"
+        )
+    return notes
 
 
-def _without_wrappers(states: Mapping) -> dict[str, Any]:
-    """Drop the parts that DistributedDataParallel and torch.compile put into names, wherever they stand."""
-    tensors = {}
-    for name, value in states.items():
-        plain = ".".join(part for part in str(name).split(".") if part not in ("module", "_orig_mod"))
-        if plain in tensors:
-            raise ValueError(
-                f"two tensors are called {plain!r} once 'module.' and '_orig_mod.' are taken off"
-            )
-        tensors[plain] = value
-    return tensors
+def _found_prefix(names: list[str], prefix: str | None) -> str:
+    """``--prefix`` as the names without wrappers have it, with its dot."""
+    if not prefix:
+        return ""
+    plain = without_wrappers(prefix.rstrip(".")) + "."
+    if not any(name.startswith(plain) for name in names):
+        places = ", ".join(repr(place) for place in find_places(names) if place)
+        raise ValueError(
+            f"no name begins with --prefix {prefix!r}; "
+            + (f"ResNets are under {places}" if places else f"the first names are {', '.join(names[:5])}")
+        )
+    return plain
 
 
-def _recognise(content: Mapping, names: list[str], encoder: str | None, family: str | None) -> Family:
+def _recognise(
+    content: Mapping,
+    tensors: Mapping[str, Any],
+    encoder: str | None,
+    family: str | None,
+    preprocessing: Preprocessing | None,
+) -> tuple[Family, str, list[str]]:
+    """The family, what stands before all its names, and notes."""
+    places = find_places(tensors)
+    if "backbone." in places:
+        _refuse_hopeless(tensors, _DILATED)
+    outers = outer_prefixes(places)
+    lines = {outer: _lines(content, tensors, outer) for outer in outers}
     if family is not None:
-        return next(known for known in FAMILIES if known.name == family)
+        known = next(known for known in FAMILIES if known.name == family)
+        begin = known.prefixes.get(encoder or known.default, "")
+        fits = (o for o in outers if o + begin in places or known.recognises(lines[o]))
+        return known, next(fits, ""), []
+    known = _best([family for family in FAMILIES if family.recognises(lines[""])], encoder, preprocessing)
+    if known:
+        return known, "", []
+    # Heads are often stripped: then the family's prefix alone must tell.
+    weak = [family for family in FAMILIES if _has_backbone(family, lines[""], encoder)]
+    known = _best(weak, encoder, preprocessing)
+    if known and (len(weak) == 1 or encoder or known.layout not in _PLAIN):
+        return known, "", []
+    if known:
+        return _plain(tensors, known.prefixes[known.default], places, known.layout)
+    for outer in outers[1:]:
+        known = _best(
+            [family for family in FAMILIES if family.recognises(lines[outer])], encoder, preprocessing
+        )
+        if known and outer in places:
+            return _plain(tensors, outer, places, known.layout)
+        if known:
+            return known, outer, [f"all names begin with {outer!r}"]
+    if not places:
+        _refuse_unknown(list(tensors))
+    return _plain(tensors, places[0], places, "torchvision")
+
+
+def _lines(content: Mapping, tensors: Mapping[str, Any], outer: str) -> str:
+    """The names behind a prefix and the file's entries, one a line, for ``Family.recognises``."""
     records = content.get("config.json", {})
     marks = [f"<{key}>" for key in (*content, *(records if isinstance(records, Mapping) else ()))]
-    lines = "\n".join((*names, *marks))
-    candidates = [known for known in FAMILIES if known.recognises(lines)]
-    if not candidates:  # heads are often stripped: then the prefix alone must tell
-        candidates = [known for known in FAMILIES if _has_backbone(known, lines, encoder)]
+    return "\n".join((*(name.removeprefix(outer) for name in tensors if name.startswith(outer)), *marks))
+
+
+def _best(
+    candidates: list[Family], encoder: str | None, preprocessing: Preprocessing | None
+) -> Family | None:
+    """The first of families that are converted alike; None where there is no candidate.
+
+    Raises:
+        ValueError: they are converted differently, and the user's preprocessing does not settle it.
+    """
     if not candidates:
-        _refuse_unknown(names)
-    first = candidates[0]
-    if any(_outcome(other, encoder) != _outcome(first, encoder) for other in candidates):
-        known = ", ".join(candidate.name for candidate in candidates)
+        return None
+    known = ", ".join(candidate.name for candidate in candidates)
+    if len({_place(candidate, encoder) for candidate in candidates}) > 1:
         raise ValueError(
             f"the checkpoint could be of several families, which are converted differently: {known}; "
-            f"say which with --family, e.g. --family {first.name}"
+            f"say which with --family, e.g. --family {candidates[0].name}"
         )
-    return first
+    inputs = {candidate.preprocessing: candidate for candidate in reversed(candidates)}
+    if preprocessing is not None or len(inputs) == 1:
+        return inputs.get(preprocessing, candidates[0])
+    names = {value: name for name, value in PREPROCESSINGS.items()}
+    choices = "; ".join(
+        f"--preprocessing {names[value]} ({', '.join(c.name for c in candidates if c.preprocessing == value)})"
+        for value in inputs
+        if value
+    )
+    raise ValueError(
+        f"the checkpoint could be of several families, which differ in how images were normalized: {known}; "
+        f"say it with {choices}, or name the family with --family"
+    )
+
+
+def _plain(
+    tensors: Mapping[str, Any], place: str, places: list[str], layout: str
+) -> tuple[Family, str, list[str]]:
+    """The ResNet at a place of a file of unknown origin.
+
+    Raises:
+        ValueError: there are others, and they are not the same.
+    """
+    others = [other for other in places if other != place]
+    if not all(same_tensors(tensors, place, other) for other in others):
+        raise ValueError(
+            f"the file holds {len(places)} ResNets, under {', '.join(map(repr, places))}, and they differ; "
+            f"say which with --prefix, e.g. --prefix {places[0]}"
+        )
+    known = next(family for family in FAMILIES if family.name == layout)
+    notes = [f"the backbone was found under {place!r}"]
+    return known, place, notes + [f"the same tensors are under {other!r} too" for other in others]
 
 
 def _has_backbone(family: Family, lines: str, encoder: str | None) -> bool:
@@ -184,15 +305,19 @@ def _has_backbone(family: Family, lines: str, encoder: str | None) -> bool:
     return prefix != "" and all(begins(re.escape(prefix) + part, lines) for part in parts)
 
 
-def _outcome(family: Family, encoder: str | None) -> tuple:
-    """What decides how a file is converted; families that agree in it need not be told apart."""
-    return family.prefixes.get(encoder or family.default), family.layout, family.preprocessing
+def _place(family: Family, encoder: str | None) -> tuple:
+    """Where a family's backbone is, and how its names are made."""
+    return family.prefixes.get(encoder or family.default), family.layout
+
+
+def _refuse_hopeless(names: Iterable[str], *known: tuple[str, str]) -> None:
+    for pattern, reason in known:
+        if any(re.match(pattern, name) for name in names):
+            raise ValueError(f"the file holds {reason}")
 
 
 def _refuse_unknown(names: list[str]) -> None:
-    for pattern, reason in _HOPELESS:
-        if any(re.match(pattern, name) for name in names):
-            raise ValueError(f"the file holds {reason}")
+    _refuse_hopeless(names, *_HOPELESS)
     raise ValueError(
         f"the checkpoint is of no known family ({', '.join(family.name for family in FAMILIES)}); "
         f"its first names are {', '.join(names[:5]) or 'none'}"
@@ -217,18 +342,28 @@ def _recorded_arch(content: Mapping) -> str:
     return content["arch"] if isinstance(content.get("arch"), str) else ""
 
 
+def _refuse_recorded_dilation(content: Mapping) -> None:
+    """OpenMMLab's segmenters dilate their last stages, which only their config tells."""
+    text = openmmlab_config(content)
+    found = re.search(r"\bdilations=[\[(]([\d,\s]+)[\])]", text)
+    if found and {number.strip() for number in found[1].split(",")} - {"1", ""}:
+        raise ValueError(
+            f"detectron2's ResNet cannot represent dilated stages: the file's config has {found[0]}; take a backbone of "
+            "stride 32"
+        )
+
+
 def _sort(
-    tensors: dict[str, Any], family: Family, encoder: str
+    tensors: dict[str, Any], family: Family, encoder: str, outer: str
 ) -> tuple[dict[str, Any], dict[str, list[str]], dict[str, str]]:
+    """Backbone under torchvision's names, reason -> dropped names, and torchvision's names -> the file's."""
     prefix = family.prefixes[encoder]
     reasons = [
         (re.escape(other), f"{name} encoder")
         for name, other in family.prefixes.items()
         if name != encoder and other
     ]
-    if (
-        family.prefixes and prefix and "" in family.prefixes.values()
-    ):  # the other network has no prefix of its own
+    if prefix and "" in family.prefixes.values():  # the other network has no prefix of its own
         reasons.append((rf"(?!{re.escape(prefix)})", "query encoder"))
     reasons += [
         *family.others,
@@ -238,12 +373,16 @@ def _sort(
     rename = LAYOUTS[family.layout]
     backbone, dropped, renamed = {}, {}, {}
     for name, value in tensors.items():
-        reason = next((reason for pattern, reason in reasons if re.match(pattern, name)), None)
+        if not name.startswith(outer):
+            dropped.setdefault(f"outside {outer!r}", []).append(name)
+            continue
+        theirs = name.removeprefix(outer)
+        reason = next((reason for pattern, reason in reasons if re.match(pattern, theirs)), None)
         if reason is not None:
             dropped.setdefault(reason, []).append(name)
             continue
-        inner = name.removeprefix(prefix)
-        plain = (rename(inner) if name.startswith(prefix) else None) or inner
+        inner = theirs.removeprefix(prefix)
+        plain = (rename(inner) if theirs.startswith(prefix) else None) or inner
         if plain in backbone:
             raise ValueError(
                 f"{renamed[plain]!r} and {name!r} are both {plain!r}; the file holds two backbones"
