@@ -53,8 +53,8 @@ def _with_widths(values: Mapping[str, Any], depth: int, has_bottlenecks: bool) -
     doubled = [stages[0] * 2**stage for stage in range(4)]
     if stages != doubled:
         raise ValueError(
-            f"layer1 to layer4 have {stages} channels; detectron2 doubles them from stage to stage ({doubled} after "
-            f"{stages[0]}), so it cannot build this network: take one of such widths"
+            f"layer1 to layer4 have {stages} channels; detectron2 doubles them from stage to stage "
+            f"({doubled}), so it cannot build this network: take one of such widths"
         )
     if not has_bottlenecks and stages[0] != 64:
         raise ValueError(

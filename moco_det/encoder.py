@@ -132,7 +132,7 @@ def _set_widths(
     for stage, count in enumerate(STAGE_BLOCKS[arch.depth]):
         outputs = arch.res2_channels * 2**stage
         planes = outputs // block.expansion
-        # torchvision has int(planes * (base_width / 64)) channels per group; one step up, rounding cannot lose one.
+        # torchvision has int(planes * (base_width / 64)) channels per group; a step up, rounding loses none.
         base_width = math.nextafter(arch.width_per_group * 2**stage * 64 / planes, math.inf)
         options = {"norm_layer": norm_layer}
         if arch.has_bottlenecks:

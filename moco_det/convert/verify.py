@@ -14,7 +14,7 @@ from detectron2.modeling.backbone.resnet import ResNet, build_resnet_backbone
 from torch import nn
 
 from moco_det.backbone_tensors import STEP_COUNTER, in_channels, listed
-from moco_det.encoder import build_resnet, difference, parse_arch, stage_features
+from moco_det.encoder import build_resnet, difference, stage_features
 from moco_det.overlay_file import architecture_keys
 from moco_det.sources import read_checkpoint
 from moco_det.tensor_names import to_detectron2

@@ -1,4 +1,4 @@
-"""Calls files that hold no weights for us by their names: a web page, a pointer of git-lfs, a TensorFlow file, …"""
+"""Says what a file is that is no checkpoint: a web page, a pointer of git-lfs, a TensorFlow file and others."""
 
 import re
 import zipfile
@@ -9,11 +9,11 @@ _UNPACK = "unpack it and give the file in it"
 
 # How files begin (a pattern over their first bytes), what they are, and what to do.
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
-    (rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|script)", "a web page", "the download asked for a login or a "
-     "confirmation, or the address is of a page about the file: download the file itself"),
+    (rb"(\xef\xbb\xbf)?\s*(?i:<(!doctype html|html|head|script))", "a web page", "the download "
+     "asked for a login or a confirmation, or it was of a page about the file: download the file itself"),
     (rb"\s*<\?xml|\s*<Error>", "an XML text, as servers answer with when they refuse a download", "download it again"),
-    (rb"version https://git-lfs\.github\.com", "a pointer of git-lfs, which stands for the file", "fetch the file "
-     "itself: git lfs pull"),
+    (rb"version https://git-lfs\.github\.com", "a pointer of git-lfs, which stands for the file", "fetch "
+     "the file itself: git lfs pull"),
     (rb"\x08\x01\x12", "a SavedModel of TensorFlow", _EXPORT),
     (rb"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras and TensorFlow write", _EXPORT),
     (rb"....TFL3", "a model of TensorFlow Lite", _EXPORT),
@@ -40,7 +40,7 @@ _NAMES = (
     (r".*\.caffemodel|.*\.prototxt", "a file of Caffe", _EXPORT),
     (r".*\.(engine|plan|trt)", "an engine of TensorRT", _EXPORT),
     (r".*\.(mlmodel|mlpackage)", "a model of Core ML", _EXPORT),
-    (r".*\.distcp|\.metadata", "one shard of a distributed checkpoint of torch", "join the folder's shards: python -m "
+    (r".*\.distcp|\.metadata", "one shard of a distributed checkpoint of torch", "join them: python -m "
      "torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER checkpoint.pth"),
     (r".*\.ya?ml", "a YAML file", "expected the checkpoint that it belongs to"),
 )  # fmt: skip
@@ -62,7 +62,7 @@ def refuse_foreign(path: Path, start: bytes) -> None:
     if not start:
         raise ValueError(f"{path}: is empty; download or save it again")
     for pattern, what, advice in _BEGINNINGS:
-        if re.match(pattern, start, re.DOTALL | re.IGNORECASE):
+        if re.match(pattern, start, re.DOTALL):
             raise ValueError(f"{path}: is {what}, not a checkpoint; {advice}")
     if start.startswith(b"PK"):
         _refuse_foreign_zip(path)
@@ -86,10 +86,10 @@ def _refuse_foreign_zip(path: Path) -> None:
     if any(name.endswith("model.weights.h5") for name in names):
         what, advice = "a model of Keras", _EXPORT
     elif names and all(name.endswith(".npy") for name in names):
+        arrays = "{name: torch.from_numpy(a) for name, a in numpy.load(FILE).items()}"
         what, advice = (
-            "a file of NumPy arrays (.npz)",
-            "make a state dict of it: torch.save({name: torch.from_numpy(a) "
-            "for name, a in numpy.load(FILE).items()}, 'checkpoint.pth')",
+            "a file of NumPy arrays",
+            f"make a state dict of it: torch.save({arrays}, 'checkpoint.pth')",
         )
     raise ValueError(f"{path}: is {what} ({', '.join(names[:3]) or 'empty'}); {advice}")
 
@@ -121,6 +121,6 @@ def refuse_folder(path: Path) -> None:
         raise ValueError(f"the folder {str(path)!r} is a SavedModel of TensorFlow; {_EXPORT}")
     if any(path.glob("*.distcp")) or (path / ".metadata").is_file():
         raise ValueError(
-            f"the folder {str(path)!r} is a distributed checkpoint of torch (FSDP); join its shards first: python -m "
+            f"the folder {str(path)!r} is a distributed checkpoint of torch (FSDP); join its shards: python -m "
             f"torch.distributed.checkpoint.format_utils dcp_to_torch {path} checkpoint.pth"
         )

@@ -348,8 +348,8 @@ def _refuse_recorded_dilation(content: Mapping) -> None:
     found = re.search(r"\bdilations=[\[(]([\d,\s]+)[\])]", text)
     if found and {number.strip() for number in found[1].split(",")} - {"1", ""}:
         raise ValueError(
-            f"detectron2's ResNet cannot represent dilated stages: the file's config has {found[0]}; take a backbone of "
-            "stride 32"
+            f"detectron2's ResNet cannot represent dilated stages: the file's config has {found[0]}; take a backbone "
+            "of stride 32"
         )
 
 

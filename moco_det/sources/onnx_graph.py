@@ -34,7 +34,7 @@ def read_onnx(path: Path) -> dict[str, Any]:
     """A state dict under torchvision's names, and what the graph shows besides.
 
     Returns:
-        ``{"state_dict": tensors, "onnx": {"stride_in_1x1": …, "before": operators before the first convolution}}``.
+        ``{"state_dict": tensors, "onnx": {"stride_in_1x1": bool, "before": the operators before conv1}}``.
 
     Raises:
         ValueError: no package onnx, or the graph is no ResNet, or not the one that was read from it.
@@ -43,8 +43,8 @@ def read_onnx(path: Path) -> dict[str, Any]:
         import onnx  # here, since only users of such files need the package
     except ImportError as error:
         raise ValueError(
-            f"{path}: is an ONNX file; to read it install the package onnx (pip install 'moco_det[onnx]'), or take "
-            "the PyTorch checkpoint of this model instead"
+            f"{path}: is an ONNX file; to read it install the package onnx (pip install 'moco_det[onnx]'), or "
+            "take the PyTorch checkpoint of this model instead"
         ) from error
     try:
         model = onnx.load(path)

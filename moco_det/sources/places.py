@@ -88,8 +88,8 @@ def unwrapped(states: Mapping) -> dict[str, Any]:
         plain = without_wrappers(str(name))
         if plain.rpartition(".")[2] in ("_flat_param", "flat_param"):
             raise ValueError(
-                f"{str(name)!r} is one shard of FSDP's flattened parameters; save the whole model where it was trained, "
-                "with StateDictType.FULL_STATE_DICT"
+                f"{str(name)!r} is one shard of FSDP's flattened parameters; save the whole model where it was "
+                "trained, with StateDictType.FULL_STATE_DICT"
             )
         if plain in tensors:
             raise ValueError(f"two tensors are called {plain!r} once the names of wrappers are taken off")

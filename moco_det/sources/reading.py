@@ -1,4 +1,4 @@
-"""Reads weight files: of torch, plain pickles, safetensors, ONNX, and folders that hold one. Runs no foreign code."""
+"""Reads weight files: torch, plain pickles, safetensors, ONNX, and folders with one. Runs no foreign code."""
 
 import argparse
 import json
@@ -64,10 +64,12 @@ def read_checkpoint(path: str | os.PathLike, trust_pickle: bool = False) -> Any:
     path = weight_file(path)
     with open(path, "rb") as file:
         start = file.read(512)
-    refuse_foreign(path, start)
     is_torch = start.startswith(_TORCH_ZIP) or _TORCH_LEGACY in start
+    is_safetensors = start[8:9] == b"{" and not is_torch
+    if not is_safetensors:
+        refuse_foreign(path, start)
     try:
-        if start[8:9] == b"{" and not is_torch:
+        if is_safetensors:
             content = _read_safetensors(path)
         elif is_onnx(start, path.name):
             content = read_onnx(path)
@@ -102,8 +104,8 @@ def _read_safely(path: Path, is_torch: bool) -> Any:
         what = f"asks for {refused[1]}, which is" if refused else "is damaged, or holds what is"
         if refused and re.search(r"ShardedTensor|DTensor", refused[1]):
             raise ValueError(
-                f"{path}: {what} one shard of a distributed model (FSDP); save the whole model where it was trained, "
-                "with StateDictType.FULL_STATE_DICT"
+                f"{path}: {what} one shard of a distributed model (FSDP); save the whole model where it was "
+                "trained, with StateDictType.FULL_STATE_DICT"
             ) from error
         raise UnsafePickleError(
             f"{path}: {what} neither a tensor nor a plain value; reading it could run foreign code"
