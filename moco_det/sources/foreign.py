@@ -11,7 +11,7 @@ _UNPACK = "unpack it and give the file in it"
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (rb"(\xef\xbb\xbf)?\s*(?i:<(!doctype html|html|head|script))", "a web page", "the download "
      "asked for a login or a confirmation, or it was of a page about the file: download the file itself"),
-    (rb"\s*<\?xml|\s*<Error>", "an XML text, as servers answer with when they refuse a download", "download it again"),
+    (rb"\s*<(\?xml|Error>)", "an XML text, as servers answer when they refuse a download", "download it again"),
     (rb"version https://git-lfs\.github\.com", "a pointer of git-lfs, which stands for the file", "fetch "
      "the file itself: git lfs pull"),
     (rb"\x08\x01\x12", "a SavedModel of TensorFlow", _EXPORT),

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from moco_det.backbone_file import Preprocessing
@@ -27,13 +27,7 @@ from moco_det.sources.table import FAMILIES
 # Families that are a ResNet and nothing else, each named as its layout: what is taken under an unknown prefix.
 _PLAIN = ("torchvision", "children")
 # Contents that are known and still cannot be converted, by a name in them, and why.
-_DILATED = (
-    r"aux_classifier\.|classifier\.0\.convs\.",
-    "a segmenter of torchvision (FCN, DeepLab), the last stages of whose backbone are dilated, as no ResNet of "
-    "detectron2 is; take a backbone of stride 32",
-)
 _HOPELESS = (
-    _DILATED,
     (
         r".*/~/|.*/batch_norm(alization)?/",
         "weights of JAX or TensorFlow, whose convolutions and pooling pad on one side ('SAME'), as no ResNet of "
@@ -211,7 +205,7 @@ def _recognise(
     """The family, what stands before all its names, and notes."""
     places = find_places(tensors)
     if "backbone." in places:
-        _refuse_hopeless(tensors, _DILATED)
+        _refuse_dilated_segmenters(tensors)
     outers = outer_prefixes(places)
     lines = {outer: _lines(content, tensors, outer) for outer in outers}
     if family is not None:
@@ -310,14 +304,21 @@ def _place(family: Family, encoder: str | None) -> tuple:
     return family.prefixes.get(encoder or family.default), family.layout
 
 
-def _refuse_hopeless(names: Iterable[str], *known: tuple[str, str]) -> None:
-    for pattern, reason in known:
-        if any(re.match(pattern, name) for name in names):
-            raise ValueError(f"the file holds {reason}")
+def _refuse_dilated_segmenters(tensors: Mapping[str, Any]) -> None:
+    """torchvision's FCN and DeepLab, by their heads: what their backbones compute leaves no trace in tensors."""
+    convolutions = {name for name, value in tensors.items() if getattr(value, "ndim", 0) == 4}
+    fcn = {"classifier.0.weight", "classifier.4.weight"} <= convolutions
+    if fcn or any(re.match(r"aux_classifier\.|classifier\.0\.convs\.", name) for name in tensors):
+        raise ValueError(
+            "the file holds a segmenter of torchvision (FCN, DeepLab), whose last two stages are dilated, as in no "
+            "ResNet of detectron2; take a backbone of stride 32"
+        )
 
 
 def _refuse_unknown(names: list[str]) -> None:
-    _refuse_hopeless(names, *_HOPELESS)
+    for pattern, reason in _HOPELESS:
+        if any(re.match(pattern, name) for name in names):
+            raise ValueError(f"the file holds {reason}")
     raise ValueError(
         f"the checkpoint is of no known family ({', '.join(family.name for family in FAMILIES)}); "
         f"its first names are {', '.join(names[:5]) or 'none'}"
@@ -348,8 +349,8 @@ def _refuse_recorded_dilation(content: Mapping) -> None:
     found = re.search(r"\bdilations=[\[(]([\d,\s]+)[\])]", text)
     if found and {number.strip() for number in found[1].split(",")} - {"1", ""}:
         raise ValueError(
-            f"detectron2's ResNet cannot represent dilated stages: the file's config has {found[0]}; take a backbone "
-            "of stride 32"
+            f"detectron2's ResNet cannot represent dilated stages: the config in the file has {found[0]}; "
+            "take a backbone of stride 32"
         )
 
 

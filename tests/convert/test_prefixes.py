@@ -1,4 +1,4 @@
-"""ResNets under the names that users' own modules give: found, converted with proof, or refused with the choice."""
+"""ResNets under the names that users' own modules give are found and converted with proof."""
 
 import pytest
 import torch
