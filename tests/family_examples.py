@@ -294,6 +294,9 @@ EXAMPLES = {
     },
     "caffe2": lambda q, k: caffe2_names(q),
     "torchvision": lambda q, k: q,
-    "onnx": lambda q, k: {"state_dict": backbone(q), "onnx": {"stride_in_1x1": False, "before": []}},
+    "onnx": lambda q, k: {
+        "state_dict": backbone(q),
+        "onnx": {"stride_in_1x1": False, "before": [], "fused": False},
+    },
     "children": lambda q, k: children_names(q, ""),
 }

@@ -13,6 +13,10 @@ from moco_det.tensor_names import to_torchvision
 STATISTICS = ("running_mean", "running_var")
 # detectron2's FrozenBN fills a norm without statistics so that it multiplies and adds alone; its epsilon is 1e-5.
 IDENTITY_VAR = 1 - 1e-5
+FUSED_NOTE = (
+    "the norms' statistics are multiplied into their scale, so the written ones are 0 and 1: fine-tune with "
+    "MODEL.RESNETS.NORM FrozenBN"
+)
 
 
 def _detectron2(name: str) -> str | None:
@@ -165,7 +169,4 @@ def complete_fused_norms(backbone: dict[str, Any]) -> tuple[dict[str, Any], list
         shape = getattr(backbone[f"{norm}.bias"], "shape", ())
         completed[f"{norm}.running_mean"] = torch.zeros(tuple(shape))
         completed[f"{norm}.running_var"] = torch.full(tuple(shape), IDENTITY_VAR)
-    return completed, [
-        "the norms' statistics are multiplied into their scale, so the written ones are 0 and 1: fine-tune with "
-        "MODEL.RESNETS.NORM FrozenBN"
-    ]
+    return completed, [FUSED_NOTE]

@@ -9,6 +9,7 @@ from moco_det.backbone_file import Preprocessing
 from moco_det.backbone_tensors import find_arch, in_channels
 from moco_det.sources.families import PREPROCESSINGS, Family, Record, begins, openmmlab_config
 from moco_det.sources.layouts import (
+    FUSED_NOTE,
     LAYOUTS,
     complete_fused_norms,
     fold_split_statistics,
@@ -115,6 +116,8 @@ def locate_backbone(
     if found.layout == "caffe2":
         backbone, more = complete_fused_norms(backbone)
         notes += more
+    if found.name == "onnx" and content["onnx"]["fused"]:
+        notes.append(FUSED_NOTE)
     refuse_unsupported(backbone, _recorded_arch(content))
     _refuse_recorded_dilation(content)
     return Source(
@@ -349,7 +352,7 @@ def _refuse_recorded_dilation(content: Mapping) -> None:
     found = re.search(r"\bdilations=[\[(]([\d,\s]+)[\])]", text)
     if found and {number.strip() for number in found[1].split(",")} - {"1", ""}:
         raise ValueError(
-            f"detectron2's ResNet cannot represent dilated stages: the config in the file has {found[0]}; "
+            f"detectron2's ResNet cannot represent dilated stages: its config has {found[0]}; "
             "take a backbone of stride 32"
         )
 

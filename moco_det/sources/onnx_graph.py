@@ -14,6 +14,7 @@ import torch
 
 from moco_det.backbone_tensors import check_backbone, find_arch, in_channels
 from moco_det.encoder import build_resnet, difference, stage_features
+from moco_det.sources.layouts import IDENTITY_VAR
 
 # Largest relative difference to the graph's own features: of rounding in float64; and where a norm's scale or
 # epsilon was multiplied into float32 tensors.
@@ -34,7 +35,8 @@ def read_onnx(path: Path) -> dict[str, Any]:
     """A state dict under torchvision's names, and what the graph shows besides.
 
     Returns:
-        ``{"state_dict": tensors, "onnx": {"stride_in_1x1": bool, "before": the operators before conv1}}``.
+        ``{"state_dict": tensors, "onnx": {"stride_in_1x1": bool, "before": the operators before conv1, "fused":
+        whether a norm was multiplied into its convolution}}``.
 
     Raises:
         ValueError: no package onnx, or the graph is no ResNet, or not the one that was read from it.
@@ -54,10 +56,17 @@ def read_onnx(path: Path) -> dict[str, Any]:
         ) from error
     graph = _Graph(model, path)
     stem, blocks = graph.stem_and_blocks()
-    states, rounded = graph.tensors(stem, blocks)
+    states, rounded, fused = graph.tensors(stem, blocks)
     strides = {graph.attributes(main[0].conv)["strides"][0] for main, _, _ in blocks if len(main) == 3}
-    record = {"stride_in_1x1": 2 in strides, "before": graph.before(stem.conv)}
-    _prove(graph, stem, blocks, states, record["stride_in_1x1"], ROUNDED_TOLERANCE if rounded else TOLERANCE)
+    record = {"stride_in_1x1": 2 in strides, "before": graph.before(stem.conv), "fused": fused}
+    _prove(
+        graph,
+        stem,
+        blocks,
+        states,
+        record["stride_in_1x1"],
+        ROUNDED_TOLERANCE if rounded or fused else TOLERANCE,
+    )
     return {"state_dict": states, "onnx": record}
 
 
@@ -159,10 +168,10 @@ class _Graph:
         """The operators between the images and the first convolution."""
         return [node.op_type for node in self._ancestors([conv.input[0]], "") if node.op_type not in _NO_WORK]
 
-    def tensors(self, stem: _Layer, blocks: list) -> tuple[dict[str, torch.Tensor], bool]:
-        """All tensors by torchvision's names, and whether rounding changed any."""
+    def tensors(self, stem: _Layer, blocks: list) -> tuple[dict[str, torch.Tensor], bool, bool]:
+        """All tensors by torchvision's names; whether rounding changed any; whether norms had to be made."""
         states: dict[str, torch.Tensor] = {}
-        rounded = False
+        rounded = fused = False
         for conv_name, norm_name, layer in self._named(stem, blocks):
             conv, norm = layer
             states[f"{conv_name}.weight"] = self.tensor(conv, 1)
@@ -170,8 +179,8 @@ class _Graph:
             if norm is None and bias is None:
                 self.refuse(f"convolution {conv.name!r} has neither a norm nor a bias")
             if norm is None:  # multiplied into the convolution
-                one = torch.ones_like(bias)
-                tensors = [one, bias, torch.zeros_like(bias), one - EPSILON]
+                fused, one = True, torch.ones(len(bias))
+                tensors = [one, bias, torch.zeros(len(bias)), torch.full_like(one, IDENTITY_VAR)]
             else:
                 tensors = [self.tensor(norm, place) for place in range(1, 5)]
                 epsilon = self.attributes(norm).get("epsilon", EPSILON)
@@ -179,10 +188,9 @@ class _Graph:
                     tensors[3], rounded = tensors[3] + (epsilon - EPSILON), True
                 if bias is not None:
                     tensors[2], rounded = tensors[2] - bias, True
-            rounded = rounded or norm is None
             kinds = ("weight", "bias", "running_mean", "running_var")
             states |= {f"{norm_name}.{kind}": value for kind, value in zip(kinds, tensors, strict=True)}
-        return states, rounded
+        return states, rounded, fused
 
     def _named(self, stem: _Layer, blocks: list) -> Iterator[tuple[str, str, _Layer]]:
         """torchvision's names of each layer's convolution and norm. A projection begins a stage."""

@@ -12,7 +12,10 @@ from moco_det.backbone_tensors import expected_shapes
 from moco_det.convert.command import main
 from moco_det.convert.convert import convert
 from moco_det.encoder import build_resnet
+from moco_det.finetune.weights_check import check_backbone, read_weights
+from moco_det.model_zoo import get_config
 from moco_det.sources import onnx_graph, read_checkpoint
+from moco_det.sources.layouts import FUSED_NOTE
 from moco_det.sources.onnx_graph import read_onnx
 
 onnx = pytest.importorskip("onnx")
@@ -72,7 +75,10 @@ def test_multiplied_norms_give_the_features(tmp_path, resnet18):
         model.fc = torch.nn.Identity()
         pooled.append(model.eval()(images))
     assert torch.allclose(*pooled, rtol=1e-5, atol=1e-6)
-    convert(tmp_path / "a.onnx", tmp_path / "b.pkl")
+    assert FUSED_NOTE in convert(tmp_path / "a.onnx", tmp_path / "b.pkl").notes
+    file = read_weights(str(tmp_path / "b.pkl"))
+    with pytest.raises(ValueError, match="NORM must be FrozenBN, not BN"):
+        check_backbone(get_config("toy/faster_rcnn_R_18_FPN", "moco"), torch.nn.Identity(), file)
 
 
 def test_other_epsilons_go_into_the_variance(tmp_path, resnet18):
@@ -129,10 +135,7 @@ def dilated(model):
 
 def other_stride(model):
     for node in model.graph.node:
-        if node.op_type == "Conv" and dict((a.name, list(a.ints)) for a in node.attribute)["strides"] == [
-            2,
-            2,
-        ]:
+        if node.op_type == "Conv" and any(a.name == "strides" and a.ints == [2, 2] for a in node.attribute):
             set_attribute(node, "strides", [1, 1])
 
 
