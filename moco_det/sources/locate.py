@@ -1,4 +1,4 @@
-"""Recognizes a checkpoint's family and sorts its tensors into the backbone and the rest."""
+"""Sorts a checkpoint's tensors into the backbone and the rest, once its family is known."""
 
 import dataclasses
 import re
@@ -7,7 +7,7 @@ from typing import Any
 
 from moco_det.backbone_file import Preprocessing
 from moco_det.backbone_tensors import find_arch, in_channels
-from moco_det.sources.families import PREPROCESSINGS, Family, Record, begins, openmmlab_config
+from moco_det.sources.families import Family, Record, openmmlab_config
 from moco_det.sources.layouts import (
     FUSED_NOTE,
     LAYOUTS,
@@ -15,26 +15,8 @@ from moco_det.sources.layouts import (
     fold_split_statistics,
     refuse_unsupported,
 )
-from moco_det.sources.places import (
-    find_places,
-    outer_prefixes,
-    same_tensors,
-    state_dicts,
-    unwrapped,
-    without_wrappers,
-)
-from moco_det.sources.table import FAMILIES
-
-# Families that are a ResNet and nothing else, each named as its layout: what is taken under an unknown prefix.
-_PLAIN = ("torchvision", "children")
-# Contents that are known and still cannot be converted, by a name in them, and why.
-_HOPELESS = (
-    (
-        r".*/~/|.*/batch_norm(alization)?/",
-        "weights of JAX or TensorFlow, whose convolutions and pooling pad on one side ('SAME'), as no ResNet of "
-        "detectron2 does; take a PyTorch version of them",
-    ),
-)
+from moco_det.sources.places import state_dicts, unwrapped
+from moco_det.sources.recognize import PLAIN, found_prefix, recognize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +78,9 @@ def locate_backbone(
         )
     states, bookkeeping = state_dicts(content)
     tensors = unwrapped(states)
-    prefix = _found_prefix(list(tensors), prefix)
+    prefix = found_prefix(list(tensors), prefix)
     inner = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
-    found, outer, notes = _recognise(content, inner, encoder, family, preprocessing)
+    found, outer, notes = recognize(content, inner, encoder, family, preprocessing)
     try:
         record = found.record(content, found.preprocessing)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -131,7 +113,7 @@ def locate_backbone(
         bookkeeping=bookkeeping,
         renamed=renamed,
         notes=tuple(notes),
-        is_guess=bool(prefix + outer) and found.name in _PLAIN,
+        is_guess=bool(prefix + outer) and found.name in PLAIN,
     )
 
 
@@ -182,150 +164,6 @@ def preprocessing_notes(found: Source, given: Preprocessing | None = None) -> li
             f"{len(wanted.pixel_mean)}; --pixel-mean and --pixel-std say others"
         )
     return notes
-
-
-def _found_prefix(names: list[str], prefix: str | None) -> str:
-    """``--prefix`` as the names without wrappers have it, with its dot."""
-    if not prefix:
-        return ""
-    plain = without_wrappers(prefix.rstrip(".")) + "."
-    if not any(name.startswith(plain) for name in names):
-        places = ", ".join(repr(place) for place in find_places(names) if place)
-        raise ValueError(
-            f"no name begins with --prefix {prefix!r}; "
-            + (f"ResNets are under {places}" if places else f"the first names are {', '.join(names[:5])}")
-        )
-    return plain
-
-
-def _recognise(
-    content: Mapping,
-    tensors: Mapping[str, Any],
-    encoder: str | None,
-    family: str | None,
-    preprocessing: Preprocessing | None,
-) -> tuple[Family, str, list[str]]:
-    """The family, what stands before all its names, and notes."""
-    places = find_places(tensors)
-    if "backbone." in places:
-        _refuse_dilated_segmenters(tensors)
-    outers = outer_prefixes(places)
-    lines = {outer: _lines(content, tensors, outer) for outer in outers}
-    if family is not None:
-        known = next(known for known in FAMILIES if known.name == family)
-        begin = known.prefixes.get(encoder or known.default, "")
-        fits = (o for o in outers if o + begin in places or known.recognises(lines[o]))
-        return known, next(fits, ""), []
-    known = _best([family for family in FAMILIES if family.recognises(lines[""])], encoder, preprocessing)
-    if known:
-        return known, "", []
-    # Heads are often stripped: then the family's prefix alone must tell.
-    weak = [family for family in FAMILIES if _has_backbone(family, lines[""], encoder)]
-    known = _best(weak, encoder, preprocessing)
-    if known and (len(weak) == 1 or encoder or known.layout not in _PLAIN):
-        return known, "", []
-    if known:
-        return _plain(tensors, known.prefixes[known.default], places, known.layout)
-    for outer in outers[1:]:
-        known = _best(
-            [family for family in FAMILIES if family.recognises(lines[outer])], encoder, preprocessing
-        )
-        if known and outer in places:
-            return _plain(tensors, outer, places, known.layout)
-        if known:
-            return known, outer, [f"all names begin with {outer!r}"]
-    if not places:
-        _refuse_unknown(list(tensors))
-    return _plain(tensors, places[0], places, "torchvision")
-
-
-def _lines(content: Mapping, tensors: Mapping[str, Any], outer: str) -> str:
-    """The names behind a prefix and the file's entries, one a line, for ``Family.recognises``."""
-    records = content.get("config.json", {})
-    marks = [f"<{key}>" for key in (*content, *(records if isinstance(records, Mapping) else ()))]
-    return "\n".join((*(name.removeprefix(outer) for name in tensors if name.startswith(outer)), *marks))
-
-
-def _best(
-    candidates: list[Family], encoder: str | None, preprocessing: Preprocessing | None
-) -> Family | None:
-    """The first of families that are converted alike; None where there is no candidate.
-
-    Raises:
-        ValueError: they are converted differently, and the user's preprocessing does not settle it.
-    """
-    if not candidates:
-        return None
-    known = ", ".join(candidate.name for candidate in candidates)
-    if len({_place(candidate, encoder) for candidate in candidates}) > 1:
-        raise ValueError(
-            f"the checkpoint could be of several families, which are converted differently: {known}; "
-            f"say which with --family, e.g. --family {candidates[0].name}"
-        )
-    inputs = {candidate.preprocessing: candidate for candidate in reversed(candidates)}
-    if preprocessing is not None or len(inputs) == 1:
-        return inputs.get(preprocessing, candidates[0])
-    names = {value: name for name, value in PREPROCESSINGS.items()}
-    choices = "; ".join(
-        f"--preprocessing {names[value]} ({', '.join(c.name for c in candidates if c.preprocessing == value)})"
-        for value in inputs
-        if value
-    )
-    raise ValueError(
-        f"the checkpoint could be of several families, which differ in how images were normalized: {known}; "
-        f"say it with {choices}, or name the family with --family"
-    )
-
-
-def _plain(
-    tensors: Mapping[str, Any], place: str, places: list[str], layout: str
-) -> tuple[Family, str, list[str]]:
-    """The ResNet at a place of a file of unknown origin.
-
-    Raises:
-        ValueError: there are others, and they are not the same.
-    """
-    others = [other for other in places if other != place]
-    if not all(same_tensors(tensors, place, other) for other in others):
-        raise ValueError(
-            f"the file holds {len(places)} ResNets, under {', '.join(map(repr, places))}, and they differ; "
-            f"say which with --prefix, e.g. --prefix {places[0]}"
-        )
-    known = next(family for family in FAMILIES if family.name == layout)
-    notes = [f"the backbone was found under {place!r}"]
-    return known, place, notes + [f"the same tensors are under {other!r} too" for other in others]
-
-
-def _has_backbone(family: Family, lines: str, encoder: str | None) -> bool:
-    prefix = family.prefixes.get(encoder or family.default, "")
-    parts = (r"conv1\.", r"layer1\.") if family.layout == "torchvision" else (r"0\.", r"4\.")
-    return prefix != "" and all(begins(re.escape(prefix) + part, lines) for part in parts)
-
-
-def _place(family: Family, encoder: str | None) -> tuple:
-    """Where a family's backbone is, and how its names are made."""
-    return family.prefixes.get(encoder or family.default), family.layout
-
-
-def _refuse_dilated_segmenters(tensors: Mapping[str, Any]) -> None:
-    """torchvision's FCN and DeepLab, by their heads: what their backbones compute leaves no trace in tensors."""
-    convolutions = {name for name, value in tensors.items() if getattr(value, "ndim", 0) == 4}
-    fcn = {"classifier.0.weight", "classifier.4.weight"} <= convolutions
-    if fcn or any(re.match(r"aux_classifier\.|classifier\.0\.convs\.", name) for name in tensors):
-        raise ValueError(
-            "the file holds a segmenter of torchvision (FCN, DeepLab), whose last two stages are dilated, as in no "
-            "ResNet of detectron2; take a backbone of stride 32"
-        )
-
-
-def _refuse_unknown(names: list[str]) -> None:
-    for pattern, reason in _HOPELESS:
-        if any(re.match(pattern, name) for name in names):
-            raise ValueError(f"the file holds {reason}")
-    raise ValueError(
-        f"the checkpoint is of no known family ({', '.join(family.name for family in FAMILIES)}); "
-        f"its first names are {', '.join(names[:5]) or 'none'}"
-    )
 
 
 def _encoder_of(family: Family, encoder: str | None) -> str:

@@ -43,7 +43,7 @@ def state_dicts(content: Mapping) -> tuple[dict[str, Any], list[str]]:
     if used:
         return _flat(states), [str(name) for name in content if name not in used]
     tensors = _flat(content)
-    if len(tensors) == len(content):
+    if tensors.keys() == set(map(str, content)):
         return tensors, []
     beside = [str(name) for name, value in content.items() if str(name) in tensors and not _is_tensor(value)]
     return {name: value for name, value in tensors.items() if name not in beside}, beside

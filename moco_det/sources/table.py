@@ -22,10 +22,7 @@ _PARTS = "projector|classifier|predictor|projection_head|prediction_head"
 _HEADS = (rf"((momentum_)?({_PARTS})|prototypes\d*)\b", "heads")
 _NECK = (r"(neck|head|data_preprocessor)\.", "neck and head")
 # Heads of MMDetection's and MMSegmentation's models.
-_MM_HEADS = (
-    r"((auxiliary|bbox|decode|mask|panoptic|panoptic_fusion|query|roi|rpn|rpn_and|seg|semantic)_head|bbox_embedding"
-    r"|memory_trans_\w+|level_embed|encoder|decoder|(dn_)?query_\w+|positional_encoding)\b"
-)
+_MM_HEADS = r"(auxiliary|bbox|decode|mask|panoptic|panoptic_fusion|query|roi|rpn|semantic)_head\."
 _AGAIN = (r"backbone\.", "query encoder, a second time")
 _SOLO = "vturrisi/solo-learn@c980e9e solo/methods/base.py, @08e027a mocov2plus.py"
 _LIGHTLY = "lightly 1.6.0; lightly-ai/lightly@0e4125d examples/pytorch_lightning/moco.py, @03464db dino.py"
@@ -102,7 +99,7 @@ FAMILIES = (
            (r"backbone\.layer1", _MM_HEADS), {"query": "backbone."}, record=read_openmmlab,
            others=((r"(?!backbone\.)", "other parts of the detector"),)),
     Family("smp", "qubvel-org/segmentation_models.pytorch@05859aa segmentation_models_pytorch/base/model.py",
-           (r"encoder\.layer1", r"(decoder|segmentation_head)\."), {"query": "encoder."},
+           (r"encoder\.layer1", r"segmentation_head\."), {"query": "encoder."},
            lacks=(r"classifier", r"projector"),
            others=((r"(decoder|segmentation_head|classification_head)\.", "other parts of the segmenter"),)),
     Family("torchvision_detection", "torchvision 0.26.0 torchvision/models/detection",
