@@ -154,8 +154,8 @@ def _refuse_dilated_segmenters(tensors: Mapping[str, Any]) -> None:
     fcn = {"classifier.0.weight", "classifier.4.weight"} <= convolutions
     if fcn or any(re.match(r"aux_classifier\.|classifier\.0\.convs\.", name) for name in tensors):
         raise ValueError(
-            "the file holds a segmenter of torchvision (FCN, DeepLab), whose last two stages are dilated, as in no "
-            "ResNet of detectron2; take a backbone of stride 32"
+            "the file holds a segmenter of torchvision (FCN, DeepLab), whose last two stages are dilated, as in "
+            "no ResNet of detectron2; take a backbone of stride 32"
         )
 
 
