@@ -3,7 +3,8 @@
 ``reading.py`` opens files without running code from them (``onnx_graph.py`` those of ONNX; ``foreign.py`` says
 what others are), ``table.py`` lists the known families, ``places.py`` finds ResNets under any prefix,
 ``recognize.py`` tells the family, ``layouts.py`` turns its names into torchvision's, and ``locate.py`` puts these
-together. Whether the tensors are whole is asked in ``backbone_tensors.py``. docs/CONVERTING.md shows how to add a family.
+together. Whether the tensors are whole is asked in ``backbone_tensors.py``. docs/CONVERTING.md shows how to add a
+family.
 """
 
 from moco_det.sources.families import Family, Record

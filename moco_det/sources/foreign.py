@@ -60,7 +60,7 @@ def refuse_foreign(path: Path, start: bytes) -> None:
         ValueError: says what it is and what to do.
     """
     if not start:
-        raise ValueError(f"{path}: is empty; download or save it again")
+        raise ValueError(f"{path}: is empty, so damaged; download or save it again")
     for pattern, what, advice in _BEGINNINGS:
         if re.match(pattern, start, re.DOTALL):
             raise ValueError(f"{path}: is {what}, not a checkpoint; {advice}")

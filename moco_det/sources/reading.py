@@ -83,6 +83,8 @@ def read_checkpoint(path: str | os.PathLike, trust_pickle: bool = False) -> Any:
             refuse_by_name_or_text(path, start)
         raise
     except Exception as error:  # torch and pickle raise nearly anything on a damaged file
+        if not is_torch:
+            refuse_by_name_or_text(path, start)
         first_line = str(error).partition("\n")[0]
         raise ValueError(
             f"{path}: cannot be read; it is damaged, cut short, or needs missing code ({first_line})"

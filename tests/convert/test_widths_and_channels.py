@@ -9,22 +9,24 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 from moco_det.backbone_file import TORCHVISION_PREPROCESSING, read_backbone
+from moco_det.config import get_cfg, merge_config
 from moco_det.convert.command import main
 from moco_det.convert.convert import convert
 from moco_det.convert.verify import TOLERANCE
 from moco_det.encoder import build_resnet
 from moco_det.finetune.inits import read_init
 from moco_det.finetune.weights_check import check_backbone, check_preprocessing, read_weights
-from moco_det.model_zoo import get_config
+from moco_det.model_zoo import get_config, get_config_file
 
 HALF = "resnext50_1x32d_stem32_out128"
 
 
 def detector(init: str, *pairs: object):
-    """The config and the loaded model of a small recipe that starts so."""
-    cfg = get_config("toy/faster_rcnn_R_18_FPN", read_init(init).overlay)
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", *pairs])
-    cfg.MODEL.WEIGHTS = read_init(init).weights
+    """The config and the loaded model of a small recipe that starts so, merged as the trainer does it."""
+    cfg, start = get_cfg(), read_init(init)
+    opts = ["MODEL.DEVICE", "cpu", *map(str, pairs)]
+    merge_config(cfg, get_config_file("toy/faster_rcnn_R_18_FPN"), opts, (start.overlay,))
+    cfg.MODEL.WEIGHTS = start.weights
     model = build_model(cfg)
     DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     return cfg, model

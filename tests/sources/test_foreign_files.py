@@ -30,7 +30,7 @@ FOREIGN = [
     (
         "checkpoint",
         b'model_checkpoint_path: "m.ckpt-3"\n',
-        "list of a folder's checkpoints that TensorFlow writes",
+        "is the list of a folder's checkpoints that TensorFlow writes",
     ),
     ("a.h5", b"\x89HDF\r\n\x1a\n" + bytes(100), "is an HDF5 file, as Keras"),
     ("a.tflite", b"\x1c\x00\x00\x00TFL3" + bytes(100), "is a model of TensorFlow Lite"),
@@ -61,7 +61,7 @@ def test_what_it_is(tmp_path, name, content, message, trust):
 
 def test_zip_files_that_torch_did_not_write(tmp_path):
     np.savez(tmp_path / "a.npz", weight=np.ones(2))
-    with pytest.raises(ValueError, match="is a file of NumPy arrays, .*torch.save"):
+    with pytest.raises(ValueError, match="is a file of NumPy arrays .*torch.save"):
         read_checkpoint(tmp_path / "a.npz")
     for inner, message in (
         ("model.weights.h5", "is a model of Keras"),
