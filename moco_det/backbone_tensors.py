@@ -152,7 +152,9 @@ def is_real(value: Any) -> bool:
     """Is it a tensor or array of real floating-point numbers that torch can take?"""
     if isinstance(value, np.ndarray):
         return value.dtype in (np.float16, np.float32, np.float64)  # native byte order, as torch needs it
-    return isinstance(value, torch.Tensor) and value.is_floating_point()
+    if not isinstance(value, torch.Tensor) or value.is_meta or value.layout != torch.strided:
+        return False  # a meta tensor has no values; a sparse one would have to be unpacked
+    return value.is_floating_point()
 
 
 def listed(problem: str, names: list[str]) -> str:

@@ -283,6 +283,12 @@ EXAMPLES = {
         "state_dict": q,
         "state_dict_ema": k,
     },
+    "torchvision_training": lambda q, k: {
+        "model": q,
+        "optimizer": {"state": {}},
+        "epoch": 3,
+        "model_ema": {"n_averaged": torch.tensor(9)} | {f"module.{name}": value for name, value in k.items()},
+    },
     "huggingface": lambda q, k: {
         "state_dict": huggingface_names(q, "resnet.") | linear("classifier", 1),
         **_HF,

@@ -15,8 +15,8 @@ from moco_det.sources.layouts import (
     fold_split_statistics,
     refuse_unsupported,
 )
-from moco_det.sources.places import state_dicts, unwrapped
-from moco_det.sources.recognize import PLAIN, found_prefix, recognize
+from moco_det.sources.places import state_dicts, unwrapped, without_wrappers
+from moco_det.sources.recognize import PLAIN, check_prefix, recognize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +76,13 @@ def locate_backbone(
         raise ValueError(
             f"the file holds a {type(content).__name__}; expected a dict of tensors (a state dict)"
         )
-    states, bookkeeping = state_dicts(content)
+    prefix = without_wrappers(f"{prefix.rstrip('.')}.") if prefix else ""
+    states, bookkeeping, networks = state_dicts(content, prefix)
     tensors = unwrapped(states)
-    prefix = found_prefix(list(tensors), prefix)
+    check_prefix(list(tensors), prefix)
     inner = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
     found, outer, notes = recognize(content, inner, encoder, family, preprocessing)
+    notes += [f"the entry {name!r} holds another network, which --prefix {name} takes" for name in networks]
     try:
         record = found.record(content, found.preprocessing)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

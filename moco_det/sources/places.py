@@ -22,8 +22,15 @@ _IN_EACH_RESNET = re.compile(
 )
 
 
-def state_dicts(content: Mapping) -> tuple[dict[str, Any], list[str]]:
-    """All state dicts of a file as one, nested ones under dotted names, and the names of what lies beside them."""
+def state_dicts(content: Mapping, prefix: str = "") -> tuple[dict[str, Any], list[str], list[str]]:
+    """All state dicts of a file as one, nested ones under dotted names.
+
+    Args:
+        prefix: of the names that are wanted; if the usual entries have none, all entries are opened.
+
+    Returns:
+        The tensors, the names of the entries beside them that are no networks, and of those that are.
+    """
     states: dict[str, Any] = {}
     used = set()
     for path in _MAIN:
@@ -38,15 +45,22 @@ def state_dicts(content: Mapping) -> tuple[dict[str, Any], list[str]]:
         if isinstance(content.get(key), Mapping):
             states.update({f"{key}.{name}": value for name, value in content[key].items()})
             used.add(key)
-    if used and not find_places(_tensor_names(states)) and find_places(_tensor_names(content)):
-        states, used = {}, set()  # the backbone is in an entry of another name
+    wanted = find_places(_tensor_names(states))
+    if prefix:
+        wanted = any(without_wrappers(name).startswith(prefix) for name in _tensor_names(states))
+    if used and not wanted and find_places(_tensor_names(content)):
+        used = set()  # the backbone is in an entry of another name
     if used:
-        return _flat(states), [str(name) for name in content if name not in used]
+        others = [name for name in content if name not in used]
+        networks = [
+            n for n in others if isinstance(content[n], Mapping) and find_places(_tensor_names(content[n]))
+        ]
+        return _flat(states), [str(n) for n in others if n not in networks], list(map(str, networks))
     tensors = _flat(content)
     if tensors.keys() == set(map(str, content)):
-        return tensors, []
+        return tensors, [], []
     beside = [str(name) for name, value in content.items() if str(name) in tensors and not _is_tensor(value)]
-    return {name: value for name, value in tensors.items() if name not in beside}, beside
+    return {name: value for name, value in tensors.items() if name not in beside}, beside, []
 
 
 def _is_tensor(value: Any) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from moco_det.backbone_file import Preprocessing
 from moco_det.sources.families import PREPROCESSINGS, Family, begins
-from moco_det.sources.places import find_places, outer_prefixes, same_tensors, without_wrappers
+from moco_det.sources.places import find_places, outer_prefixes, same_tensors
 from moco_det.sources.table import FAMILIES
 
 # Families that are a ResNet and nothing else, each named as its layout: what is taken under an unknown prefix.
@@ -18,21 +18,34 @@ _HOPELESS = (
         "weights of JAX or TensorFlow, whose convolutions and pooling pad on one side ('SAME'), as no ResNet of "
         "detectron2 does; take a PyTorch version of them",
     ),
+    (
+        r".*\.weight_(orig|mask)$",
+        "pruned layers whose masks are still apart; call torch.nn.utils.prune.remove on them and save again",
+    ),
+    (
+        r".*\.(weight_[guv]|parametrizations\..*)$",
+        "weights in a parametrization (weight or spectral norm); remove it (torch.nn.utils.parametrize."
+        "remove_parametrizations) and save again",
+    ),
+    (
+        r".*\.lora_[AB]\b",
+        "low-rank adapters (LoRA), not the weights; merge them into the network and save again",
+    ),
 )
 
 
-def found_prefix(names: list[str], prefix: str | None) -> str:
-    """``--prefix`` as the names without wrappers have it, with its dot."""
-    if not prefix:
-        return ""
-    plain = without_wrappers(prefix.rstrip(".")) + "."
-    if not any(name.startswith(plain) for name in names):
+def check_prefix(names: list[str], prefix: str) -> None:
+    """Refuse a ``--prefix`` with which no name begins.
+
+    Raises:
+        ValueError: names the prefixes under which there are ResNets.
+    """
+    if not any(name.startswith(prefix) for name in names):
         places = ", ".join(repr(place) for place in find_places(names) if place)
         raise ValueError(
             f"no name begins with --prefix {prefix!r}; "
             + (f"ResNets are under {places}" if places else f"the first names are {', '.join(names[:5])}")
         )
-    return plain
 
 
 def recognize(

@@ -138,6 +138,9 @@ FAMILIES = (
            record=read_timm),
     Family("timm_training", "timm 1.0.20, timm/utils/checkpoint_saver.py, which train.py uses",
            (r"layer1\.", r"state_dict_ema\.layer1"), {"query": "", "key": "state_dict_ema."}),
+    Family("torchvision_training", "torchvision 0.26.0 references/classification/train.py",
+           (r"layer1\.", r"model_ema\.layer1"), {"query": "", "key": "model_ema."},
+           others=((r"model_ema\.n_averaged$", "counter of the moving average"),)),
     Family("huggingface", "transformers 4.57.1 ResNetModel, ResNetForImageClassification",
            (r"(resnet\.)?embedder\.embedder\.convolution",), {"query": ""},
            layout="huggingface", others=((r"classifier\.", "classifier"),), record=read_huggingface),
@@ -154,7 +157,7 @@ FAMILIES = (
     Family("torchvision", "torchvision 0.26.0; also timm's bare state dicts, lightly-train 0.18.0's "
            "torch_state_dict, and the exported resnet50.pth of Barlow Twins, VICReg and DINO",
            (r"layer1\.0\.",), {"query": ""},
-           lacks=(r"projection_head|prototypes|<pretrained_cfg>|state_dict_ema", "<onnx>"),
+           lacks=(r"projection_head|prototypes|<pretrained_cfg>|state_dict_ema|model_ema", "<onnx>"),
            others=((r"(last_linear|linear|head|classifier|projector|predictor|queue|queue_ptr)(\.|$)",
                     "classifier or heads"),)),
     Family("onnx", "ONNX, the graph of nodes; written by torch.onnx, other writers", (r"<onnx>",), {"query": ""},

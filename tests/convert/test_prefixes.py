@@ -118,7 +118,7 @@ def test_a_change_of_one_number_makes_two_networks_different(resnet18):
 
 def test_a_prefix_that_is_not_there_names_those_that_are(resnet18):
     with pytest.raises(
-        ValueError, match="no name begins with --prefix 'encoder'; ResNets are under 'model.'"
+        ValueError, match="no name begins with --prefix 'encoder.'; ResNets are under 'model.'"
     ):
         locate_backbone(backbone(resnet18, "model."), prefix="encoder")
 
