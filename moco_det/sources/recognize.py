@@ -19,16 +19,16 @@ _HOPELESS = (
         "detectron2 does; take a PyTorch version of them",
     ),
     (
-        r".*\.weight_(orig|mask)$",
+        r"(.*\.)?(conv\d|downsample\.0)\.weight_(orig|mask)$",
         "pruned layers whose masks are still apart; call torch.nn.utils.prune.remove on them and save again",
     ),
     (
-        r".*\.(weight_[guv]|parametrizations\..*)$",
+        r"(.*\.)?(conv\d|downsample\.0)\.(weight_[guv]$|parametrizations\.)",
         "weights in a parametrization (weight or spectral norm); remove it (torch.nn.utils.parametrize."
         "remove_parametrizations) and save again",
     ),
     (
-        r".*\.lora_[AB]\b",
+        r"(.*\.)?(conv\d|downsample\.0)\.(.*\.)?lora_[AB]\b",
         "low-rank adapters (LoRA), not the weights; merge them into the network and save again",
     ),
 )
@@ -60,6 +60,9 @@ def recognize(
     Raises:
         ValueError: no family, or several that are converted differently.
     """
+    for pattern, reason in _HOPELESS:
+        if any(re.match(pattern, name) for name in tensors):
+            raise ValueError(f"the file holds {reason}")
     places = find_places(tensors)
     if "backbone." in places:
         _refuse_dilated_segmenters(tensors)
@@ -173,9 +176,6 @@ def _refuse_dilated_segmenters(tensors: Mapping[str, Any]) -> None:
 
 
 def _refuse_unknown(names: list[str]) -> None:
-    for pattern, reason in _HOPELESS:
-        if any(re.match(pattern, name) for name in names):
-            raise ValueError(f"the file holds {reason}")
     raise ValueError(
         f"the checkpoint is of no known family ({', '.join(family.name for family in FAMILIES)}); "
         f"its first names are {', '.join(names[:5]) or 'none'}"

@@ -21,6 +21,12 @@ def pruned(states):
     return changed
 
 
+def halved(value):
+    """The first half of a tensor's channels; those of the images stay three."""
+    outputs = value[: len(value) // 2] if value.ndim else value
+    return outputs[:, : value.shape[1] // 2] if value.ndim > 1 and value.shape[1] > 3 else outputs
+
+
 def renamed(states, old, new):
     return {name.replace(old, new): value for name, value in states.items()}
 
@@ -150,9 +156,7 @@ ODD = {
         r"a 3x3 stem \(for small images\)",
     ),
     "half the width of a ResNet-18": (
-        lambda q, k: {
-            n: v[tuple(slice(0, (s + 1) // 2) for s in v.shape)] if v.ndim else v for n, v in q.items()
-        },
+        lambda q, k: {name: halved(value) for name, value in q.items()},
         "",
         "layer1 has 32 channels; detectron2 builds basic blocks .* only with MODEL.RESNETS.RES2_OUT_CHANNELS 64",
     ),
