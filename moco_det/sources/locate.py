@@ -102,7 +102,10 @@ def locate_backbone(
         notes += more
     if found.name == "onnx" and content["onnx"]["fused"]:
         notes.append(FUSED_NOTE)
-    refuse_unsupported(backbone, _recorded_arch(content))
+    # What lies elsewhere is no feature of the backbone: the check calls it left over.
+    whole = prefix + outer + begin
+    inside = {name: v for name, v in backbone.items() if renamed.get(name, whole).startswith(whole)}
+    refuse_unsupported(inside, _recorded_arch(content))
     _refuse_recorded_dilation(content)
     return Source(
         family=found.name,

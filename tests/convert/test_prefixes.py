@@ -160,6 +160,17 @@ def test_detectron2_detectors_in_a_module_still_need_to_be_told(resnet18):
     )
 
 
+def test_what_lies_beside_a_named_family_is_no_feature_of_its_backbone(tmp_path, resnet18):
+    """The decoder of segmentation_models_pytorch has names that a deep stem has too."""
+    states = backbone(resnet18, "encoder.") | {"decoder.blocks.0.conv1.0.weight": torch.ones(4, 4, 3, 3)}
+    torch.save(states, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="1 left over: decoder.blocks.0.conv1.0.weight"):
+        convert(tmp_path / "a.pth", tmp_path / "b.pkl", family="pycontrast")
+    states["encoder.conv1.0.weight"] = states.pop("encoder.conv1.weight")
+    with pytest.raises(ValueError, match="a deep stem of several convolutions: the file has conv1.0.weight"):
+        locate_backbone(states, family="pycontrast")
+
+
 def test_flattened_shards_are_called_so():
     with pytest.raises(ValueError, match="one shard of FSDP's flattened parameters.*FULL_STATE_DICT"):
         locate_backbone({"model": {"_fsdp_wrapped_module._flat_param": torch.ones(9)}})
