@@ -71,7 +71,7 @@ def read_checkpoint(path: str | os.PathLike, trust_pickle: bool = False) -> Any:
     try:
         if is_safetensors:
             content = _read_safetensors(path)
-        elif is_onnx(start, path.name):
+        elif not is_torch and is_onnx(start, path.name):
             content = read_onnx(path)
         else:
             content = (_read_trusting if trust_pickle else _read_safely)(path, is_torch)
