@@ -17,12 +17,16 @@ PREPROCESSINGS = {"torchvision": TORCHVISION_PREPROCESSING, "msra": MSRA, "swav"
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What a file says about itself besides its tensors; None where nobody says."""
+    """What a file says about itself besides its tensors; None where nobody says.
+
+    ``stride_in_1x1`` is what a file shows, so that no word of the user changes it.
+    """
 
     preprocessing: Preprocessing | None = TORCHVISION_PREPROCESSING
     arch: str | None = None
     config: str = ""
     encoder: str | None = None
+    stride_in_1x1: bool | None = None
 
 
 def assumed(content: Mapping, preprocessing: Preprocessing | None) -> Record:
@@ -91,9 +95,7 @@ def read_openmmlab(content: Mapping, preprocessing: Preprocessing) -> Record:
 def read_onnx_record(content: Mapping, preprocessing: Preprocessing) -> Record:
     """The graph shows where the stride is; what it does to the images before, ``onnx_graph.py`` does not read."""
     record = content["onnx"]
-    if record["before"]:
-        return Record(None)
-    return Record(dataclasses.replace(preprocessing, stride_in_1x1=record["stride_in_1x1"]))
+    return Record(None if record["before"] else preprocessing, stride_in_1x1=record["stride_in_1x1"])
 
 
 @dataclasses.dataclass(frozen=True)

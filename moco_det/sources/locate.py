@@ -7,7 +7,7 @@ from typing import Any
 
 from moco_det.backbone_file import Preprocessing
 from moco_det.backbone_tensors import find_arch, in_channels
-from moco_det.sources.families import Family, Record, openmmlab_config
+from moco_det.sources.families import PREPROCESSINGS, Family, Record, openmmlab_config
 from moco_det.sources.layouts import (
     FUSED_NOTE,
     LAYOUTS,
@@ -143,7 +143,7 @@ def agreed_preprocessing(found: Source, given: Preprocessing | None = None) -> P
     For images of one or N channels, of which only three are known, :meth:`Preprocessing.for_channels` says it.
 
     Raises:
-        ValueError: nobody says.
+        ValueError: nobody says, or the user does for another number of channels.
     """
     wanted = given or found.record.preprocessing
     if wanted is None:
@@ -151,7 +151,15 @@ def agreed_preprocessing(found: Source, given: Preprocessing | None = None) -> P
             f"a {found.family} file does not say how its images were normalised, nor where the stride is; give "
             "--preprocessing torchvision (RGB, scaled, stride in the 3x3) or msra (BGR, std 1, stride in the 1x1)"
         )
-    return wanted.for_channels(in_channels(found.backbone))
+    channels = in_channels(found.backbone)
+    if given is not None and given not in PREPROCESSINGS.values() and len(given.pixel_mean) != channels:
+        raise ValueError(
+            f"mean and std are given for {len(given.pixel_mean)} channels, and the network's images have {channels}: "
+            "give one value per channel"
+        )
+    if found.record.stride_in_1x1 is not None:
+        wanted = dataclasses.replace(wanted, stride_in_1x1=found.record.stride_in_1x1)
+    return wanted.for_channels(channels)
 
 
 def preprocessing_notes(found: Source, given: Preprocessing | None = None) -> list[str]:

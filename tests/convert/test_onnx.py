@@ -15,6 +15,7 @@ from moco_det.encoder import build_resnet
 from moco_det.finetune.weights_check import check_backbone, read_weights
 from moco_det.model_zoo import get_config
 from moco_det.sources import onnx_graph, read_checkpoint
+from moco_det.sources.families import MSRA
 from moco_det.sources.layouts import FUSED_NOTE
 from moco_det.sources.onnx_graph import read_onnx
 
@@ -57,6 +58,8 @@ def test_a_graph_without_names_gives_the_tensors(tmp_path, resnet18, resnet50, a
     done = convert(tmp_path / "a.onnx", tmp_path / "b.pkl")
     assert done.provenance["source"] == "onnx" and done.provenance["arch"] == arch
     assert done.preprocessing.stride_in_1x1 is stride and len(done.preprocessing.pixel_mean) == channels
+    told = convert(tmp_path / "a.onnx", tmp_path / "b.pkl", preprocessing=MSRA)
+    assert told.preprocessing.stride_in_1x1 is stride and told.preprocessing.pixel_std == (1.0,) * channels
     content = read_checkpoint(tmp_path / "a.onnx")["state_dict"]
     assert content.keys() == set(expected_shapes(arch))
     assert all(torch.equal(value, states[name]) for name, value in content.items())

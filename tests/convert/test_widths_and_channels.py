@@ -60,9 +60,13 @@ def test_mean_and_std_by_hand(tmp_path, resnet18, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(command)
     assert "--pixel-mean and --pixel-std together" in capsys.readouterr().err
-    for wrong in (["1"], ["1", "0"], ["nan", "1"]):
+    for wrong, message in ((["1"], "as many"), (["1", "0"], "std above 0"), (["nan", "1"], "std above 0")):
         with pytest.raises(SystemExit, match="2"):
             main([*command, "--pixel-std", *wrong])
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "3", "--pixel-std", "1", "2", "3"])
+    assert "given for 3 channels, and the network's images have 2" in capsys.readouterr().err
     main([*command, "--pixel-std", "5", "900"])
     assert "averages" not in capsys.readouterr().out
     overlay = yaml.safe_load((tmp_path / "b.yaml").read_text())["MODEL"]
