@@ -154,8 +154,8 @@ def agreed_preprocessing(found: Source, given: Preprocessing | None = None) -> P
     channels = in_channels(found.backbone)
     if given is not None and given not in PREPROCESSINGS.values() and len(given.pixel_mean) != channels:
         raise ValueError(
-            f"mean and std are given for {len(given.pixel_mean)} channels, and the network's images have {channels}: "
-            "give one value per channel"
+            f"mean and std are given for {len(given.pixel_mean)} channels, and the network's images have "
+            f"{channels}; give one value per channel"
         )
     if found.record.stride_in_1x1 is not None:
         wanted = dataclasses.replace(wanted, stride_in_1x1=found.record.stride_in_1x1)
