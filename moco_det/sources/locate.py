@@ -79,7 +79,8 @@ def locate_backbone(
     prefix = without_wrappers(f"{prefix.rstrip('.')}.") if prefix else ""
     states, bookkeeping, networks = state_dicts(content, prefix)
     tensors = unwrapped(states)
-    check_prefix(list(tensors), prefix)
+    if prefix:
+        check_prefix(list(tensors), prefix)
     inner = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
     found, outer, notes = recognize(content, inner, encoder, family, preprocessing)
     notes += [f"the entry {name!r} holds another network, which --prefix {name} takes" for name in networks]

@@ -166,7 +166,8 @@ class _Graph:
 
     def before(self, conv: Any) -> list[str]:
         """The operators between the images and the first convolution."""
-        return [node.op_type for node in self._ancestors([conv.input[0]], "") if node.op_type not in _NO_WORK]
+        idle = (*_NO_WORK, "Constant")
+        return [node.op_type for node in self._ancestors([conv.input[0]], "") if node.op_type not in idle]
 
     def tensors(self, stem: _Layer, blocks: list) -> tuple[dict[str, torch.Tensor], bool, bool]:
         """All tensors by torchvision's names; whether rounding changed any; whether norms had to be made."""

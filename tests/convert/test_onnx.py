@@ -80,7 +80,7 @@ def test_multiplied_norms_give_the_features(tmp_path, resnet18):
     assert torch.allclose(*pooled, rtol=1e-5, atol=1e-6)
     assert FUSED_NOTE in convert(tmp_path / "a.onnx", tmp_path / "b.pkl").notes
     file = read_weights(str(tmp_path / "b.pkl"))
-    with pytest.raises(ValueError, match="NORM must be FrozenBN, not BN"):
+    with pytest.raises(ValueError, match="NORM must be FrozenBN, not naiveSyncBN"):
         check_backbone(get_config("toy/faster_rcnn_R_18_FPN", "moco"), torch.nn.Identity(), file)
 
 
