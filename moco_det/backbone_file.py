@@ -27,11 +27,15 @@ _AUTHOR = "moco_det"
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How the backbone wants its input, and where its bottlenecks put the stride (False: in the 3x3)."""
+    """How the backbone wants its input, and where its bottlenecks put the stride (False: in the 3x3).
+
+    ``format`` is the order of the first three channels, or ``"L"`` (detectron2's and Pillow's word for gray) where
+    there is one; ``pixel_mean`` and ``pixel_std`` have one value per channel.
+    """
 
     format: str
-    pixel_mean: tuple[float, float, float]
-    pixel_std: tuple[float, float, float]
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
     stride_in_1x1: bool
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,19 +66,30 @@ class Preprocessing:
         if not isinstance(record, Mapping) or set(record) != expected:
             found = sorted(map(str, record)) if isinstance(record, Mapping) else type(record).__name__
             raise ValueError(f"the preprocessing record has {found}; expected {sorted(expected)}")
-        if record["format"] not in ("RGB", "BGR"):
-            raise ValueError(f"preprocessing format is {record['format']!r}; expected 'RGB' or 'BGR'")
         if not isinstance(record["stride_in_1x1"], bool):
             raise ValueError(f"stride_in_1x1 is {record['stride_in_1x1']!r}; expected True or False")
         for name in ("pixel_mean", "pixel_std"):
             values = record[name]
-            if (
-                not isinstance(values, list | tuple)
-                or [type(v) in (int, float) for v in values] != [True] * 3
-            ):
-                raise ValueError(f"{name} is {values!r}; expected three numbers")
+            if not isinstance(values, list | tuple) or {type(v) for v in values} - {int, float} or not values:
+                raise ValueError(f"{name} is {values!r}; expected one number per channel")
         mean, std = (tuple(map(float, record[name])) for name in ("pixel_mean", "pixel_std"))
+        if len(mean) != len(std):
+            raise ValueError(f"pixel_mean has {len(mean)} numbers and pixel_std {len(std)}; expected as many")
+        formats = ("RGB", "BGR") if len(mean) > 1 else ("L",)
+        if record["format"] not in formats:
+            raise ValueError(
+                f"preprocessing format is {record['format']!r}; expected {' or '.join(map(repr, formats))} for "
+                f"{len(mean)} channels"
+            )
         return cls(record["format"], mean, std, record["stride_in_1x1"])
+
+    def for_channels(self, channels: int) -> "Preprocessing":
+        """The same for images of another number of channels: the averages of mean and std, for each."""
+        if channels == len(self.pixel_mean):
+            return self
+        mean, std = ((round(sum(v) / len(v), 3),) * channels for v in (self.pixel_mean, self.pixel_std))
+        order = "L" if channels == 1 else "RGB" if self.format == "L" else self.format
+        return Preprocessing(order, mean, std, self.stride_in_1x1)
 
 
 # ImageNet's statistics in the units of an 8-bit image: 255 times torchvision's (0.485, 0.456, 0.406) and

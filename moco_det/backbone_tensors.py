@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from moco_det.encoder import STAGE_BLOCKS, build_resnet
+from moco_det.encoder import STAGE_BLOCKS, Arch, build_resnet
 
 STEP_COUNTER = "num_batches_tracked"
 
 
 def find_arch(values: Mapping[str, Any]) -> str:
-    """Read the architecture from the tensors: depth from the blocks, groups and width from the first 3x3.
+    """Read the architecture from the tensors: depth from the blocks, widths from the first layers.
 
     Args:
         values: torchvision's names and tensors of one ResNet.
@@ -24,26 +24,63 @@ def find_arch(values: Mapping[str, Any]) -> str:
         A name for ``build_resnet``; torchvision's ``wide_resnet50_2`` is ``"resnext50_1x128d"``.
 
     Raises:
-        ValueError: no ResNet has these blocks.
+        ValueError: detectron2 builds no ResNet with these blocks or widths.
     """
     has_bottlenecks = any(re.fullmatch(r"layer\d\.\d+\.conv3\.weight", name) for name in values)
     blocks = tuple(_count_blocks(values, stage) for stage in range(1, 5))
     for depth, expected in STAGE_BLOCKS.items():
         if blocks == expected and has_bottlenecks == (depth >= 50):
-            groups, width = _groups_and_width(values) if has_bottlenecks else (1, 64)
-            plain = (groups, width) == (1, 64)
-            return f"resnet{depth}" if plain else f"resnext{depth}_{groups}x{width}d"
+            return _with_widths(values, depth, has_bottlenecks).name
     kind = "bottlenecks" if has_bottlenecks else "basic blocks"
     known = ", ".join(f"{depth}: {expected}" for depth, expected in STAGE_BLOCKS.items())
     raise ValueError(
-        f"layer1 to layer4 have {blocks} {kind}; expected a ResNet's (basic blocks below depth 50): {known}. "
-        "A stage or block is missing, or the encoder is no ResNet"
+        f"layer1 to layer4 have {blocks} {kind}; detectron2 builds (basic blocks below depth 50) {known}. "
+        "A stage or block is missing, or it is another network: take one of these depths"
     )
 
 
 def _count_blocks(names: Mapping[str, Any], stage: int) -> int:
     found = (re.match(rf"layer{stage}\.(\d+)\.", name) for name in names)
     return max((int(match[1]) + 1 for match in found if match), default=0)
+
+
+def _with_widths(values: Mapping[str, Any], depth: int, has_bottlenecks: bool) -> Arch:
+    arch = Arch(depth, *(_groups_and_width(values) if has_bottlenecks else ()))
+    last = "conv3" if has_bottlenecks else "conv2"
+    stages = [_channels(values, f"layer{stage}.0.{last}") for stage in range(1, 5)]
+    if None in stages:  # damaged: the comparison with the usual widths names the tensors
+        return arch
+    doubled = [stages[0] * 2**stage for stage in range(4)]
+    if stages != doubled:
+        raise ValueError(
+            f"layer1 to layer4 have {stages} channels; detectron2 doubles them from stage to stage "
+            f"({doubled}), so it cannot build this network: take one of such widths"
+        )
+    if not has_bottlenecks and stages[0] != 64:
+        raise ValueError(
+            f"layer1 has {stages[0]} channels; detectron2 builds basic blocks (ResNet-18 and 34) only with "
+            "MODEL.RESNETS.RES2_OUT_CHANNELS 64: take a network of the usual width, or one with bottlenecks"
+        )
+    if has_bottlenecks and stages[0] % 4:
+        return arch
+    stem = _channels(values, "conv1", "bn1") or 64
+    return arch._replace(stem_channels=stem, out_channels=stages[0])
+
+
+def _channels(values: Mapping[str, Any], conv: str, norm: str = "") -> int | None:
+    """A convolution's output channels, if its norm has as many; None where one of them is damaged."""
+    shapes = [
+        tuple(getattr(values.get(f"{name}.weight"), "shape", ()))
+        for name in (conv, norm or conv.replace("conv", "bn"))
+    ]
+    same = len(shapes[0]) == 4 and shapes[1] == shapes[0][:1] and shapes[0][0] > 0
+    return shapes[0][0] if same else None
+
+
+def in_channels(values: Mapping[str, Any]) -> int:
+    """Channels of the images; 3 where the first convolution is damaged."""
+    shape = tuple(getattr(values.get("conv1.weight"), "shape", ()))
+    return shape[1] if len(shape) == 4 and shape[1] > 0 else 3
 
 
 def _groups_and_width(values: Mapping[str, Any]) -> tuple[int, int]:
@@ -58,10 +95,10 @@ def _groups_and_width(values: Mapping[str, Any]) -> tuple[int, int]:
 
 
 @functools.cache
-def expected_shapes(arch: str) -> Mapping[str, torch.Size]:
+def expected_shapes(arch: str, channels: int = 3) -> Mapping[str, torch.Size]:
     """Names and shapes of the backbone's tensors (265 for resnet50), without head and step counters."""
     with torch.device("meta"):
-        states = build_resnet(arch).state_dict()
+        states = build_resnet(arch, in_channels=channels).state_dict()
     shapes = {
         name: value.shape
         for name, value in states.items()
@@ -70,8 +107,10 @@ def expected_shapes(arch: str) -> Mapping[str, torch.Size]:
     return MappingProxyType(shapes)  # all callers share it
 
 
-def check_backbone(values: Mapping[str, Any], arch: str) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Compare a backbone with its architecture, tensor by tensor.
+def check_backbone(
+    values: Mapping[str, Any], arch: str, channels: int = 3
+) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Compare a backbone with its architecture, for images of so many channels, tensor by tensor.
 
     Returns:
         The tensors in torchvision's order as float32, and a note for each dtype that was converted.
@@ -79,7 +118,7 @@ def check_backbone(values: Mapping[str, Any], arch: str) -> tuple[dict[str, torc
     Raises:
         ValueError: a tensor is missing, left over, of another shape or kind, or not finite; names them.
     """
-    expected = expected_shapes(arch)
+    expected = expected_shapes(arch, channels)
     common = [name for name in expected if name in values]
     strange = [name for name in common if not is_real(values[name])]
     real = {name: torch.as_tensor(values[name]).detach() for name in common if name not in strange}
@@ -113,7 +152,9 @@ def is_real(value: Any) -> bool:
     """Is it a tensor or array of real floating-point numbers that torch can take?"""
     if isinstance(value, np.ndarray):
         return value.dtype in (np.float16, np.float32, np.float64)  # native byte order, as torch needs it
-    return isinstance(value, torch.Tensor) and value.is_floating_point()
+    if not isinstance(value, torch.Tensor) or value.is_meta or value.layout != torch.strided:
+        return False  # a meta tensor has no values; a sparse one would have to be unpacked
+    return value.is_floating_point()
 
 
 def listed(problem: str, names: list[str]) -> str:

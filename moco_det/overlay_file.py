@@ -1,11 +1,14 @@
 """Overlays that the tools write: small YAML files that are merged over a recipe, below the KEY VALUE pairs."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from moco_det.encoder import parse_arch
 
 # Fields of the preprocessing record and the config keys that must agree with them. They move together: none of
 # them shows in the shapes of the weights, and each alone costs AP in silence.
@@ -15,8 +18,37 @@ PREPROCESSING_KEYS = {
     "pixel_std": "MODEL.PIXEL_STD",
     "stride_in_1x1": "MODEL.RESNETS.STRIDE_IN_1X1",
 }
+# Config keys of a ResNet's depth and widths, and what they are in the architecture's name.
+ARCHITECTURE_KEYS = {
+    "MODEL.RESNETS.DEPTH": "depth",
+    "MODEL.RESNETS.NUM_GROUPS": "groups",
+    "MODEL.RESNETS.WIDTH_PER_GROUP": "width_per_group",
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": "stem_channels",
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": "res2_channels",
+}
 # What the moco overlay writes where the user must name a file.
 NOT_GIVEN = "GIVE-MODEL.WEIGHTS"
+
+
+def architecture_keys(arch: str) -> dict[str, int]:
+    """The config keys with which detectron2 builds an architecture, and their values."""
+    return {key: getattr(parse_arch(arch), field) for key, field in ARCHITECTURE_KEYS.items()}
+
+
+def init_values(weights: str, preprocessing: Mapping[str, Any], arch: str) -> dict[str, Any]:
+    """What an init overlay holds.
+
+    Depth and widths are the recipe's own affair, except for widths that no recipe has.
+
+    Args:
+        weights: MODEL.WEIGHTS.
+        preprocessing: the record's fields.
+        arch: the architecture's name; "" where nobody knows it.
+    """
+    values = {"MODEL.WEIGHTS": weights} | {
+        key: preprocessing[field] for field, key in PREPROCESSING_KEYS.items()
+    }
+    return values if re.fullmatch(r"(resnet\d+)?", arch) else values | architecture_keys(arch)
 
 
 def overlay_text(title: str, notes: Sequence[str], values: Mapping[str, Any]) -> str:

@@ -8,7 +8,13 @@ from torch import Tensor, nn
 
 from moco_det.backbone_file import HOW_TO_TRUST, Preprocessing, UnsafePickleError, file_sha256
 from moco_det.backbone_tensors import STEP_COUNTER, check_backbone
-from moco_det.sources import agreed_arch, agreed_preprocessing, locate_backbone, read_checkpoint
+from moco_det.sources import (
+    agreed_arch,
+    agreed_preprocessing,
+    locate_backbone,
+    preprocessing_notes,
+    read_checkpoint,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +47,8 @@ def read_start(path: str, arch_key: str, wanted_arch: str = "") -> Start:
         arch_key, wanted_arch: the key that says what the encoder is, and its value; empty takes any.
 
     Raises:
-        ValueError: it is no file, of no known family, damaged, or of another architecture.
+        ValueError: it is no file, of no known family, damaged, of another architecture, or for images of other
+            than three channels.
     """
     if not os.path.isfile(path):
         raise ValueError(
@@ -56,6 +63,14 @@ def read_start(path: str, arch_key: str, wanted_arch: str = "") -> Start:
         raise ValueError(f"MODEL.WEIGHTS {path!r}: {error}") from error
     if wanted_arch and arch != wanted_arch:
         raise ValueError(f"MODEL.WEIGHTS {path!r} is a {arch}; {arch_key} is {wanted_arch}: make them agree")
+    channels = tensors["conv1.weight"].shape[1]
+    if channels != 3:
+        raise ValueError(
+            f"MODEL.WEIGHTS {path!r} are for images of {channels} channel{'s' * (channels > 1)}, and this stage "
+            "has color images of 3: take other weights"
+        )
+    for note in (*found.notes, *preprocessing_notes(found)):
+        logger.warning(f"MODEL.WEIGHTS {path!r}: {note}")
     which = f", {found.encoder} encoder" if found.encoder else ""
     return Start(path, file_sha256(path), f"{found.family}{which}", arch, preprocessing, tensors)
 

@@ -232,6 +232,19 @@ EXAMPLES = {
         | linear("neck", 0)
         | linear("head.predictor", 0)
     ),
+    "mmdet": lambda q, k: mmengine(
+        backbone(q, "backbone.")
+        | linear("neck.lateral_convs.0.conv")
+        | linear("rpn_head.rpn_conv")
+        | linear("roi_head.bbox_head.fc_cls")
+    ),
+    "smp": lambda q, k: backbone(q, "encoder.")
+    | linear("decoder.blocks.0.conv1", 0)
+    | linear("segmentation_head", 0),
+    "torchvision_detection": lambda q, k: backbone(q, "backbone.body.")
+    | linear("backbone.fpn.inner_blocks.0", 0)
+    | linear("rpn.head.cls_logits")
+    | linear("roi_heads.box_head.fc6"),
     "solo_learn": solo("backbone.", "momentum_backbone."),
     "solo_learn_1.0": solo("encoder.", "momentum_encoder."),
     "lightly": lambda q, k: {
@@ -270,6 +283,12 @@ EXAMPLES = {
         "state_dict": q,
         "state_dict_ema": k,
     },
+    "torchvision_training": lambda q, k: {
+        "model": q,
+        "optimizer": {"state": {}},
+        "epoch": 3,
+        "model_ema": {"n_averaged": torch.tensor(9)} | {f"module.{name}": value for name, value in k.items()},
+    },
     "huggingface": lambda q, k: {
         "state_dict": huggingface_names(q, "resnet.") | linear("classifier", 1),
         **_HF,
@@ -281,4 +300,9 @@ EXAMPLES = {
     },
     "caffe2": lambda q, k: caffe2_names(q),
     "torchvision": lambda q, k: q,
+    "onnx": lambda q, k: {
+        "state_dict": backbone(q),
+        "onnx": {"stride_in_1x1": False, "before": [], "fused": False},
+    },
+    "children": lambda q, k: children_names(q, ""),
 }

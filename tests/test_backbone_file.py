@@ -66,10 +66,15 @@ def test_preprocessing_round_trip():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"format": "L"}, "format is 'L'; expected 'RGB' or 'BGR'"),
-        ({"pixel_mean": [1.0, 2.0]}, r"pixel_mean is \[1.0, 2.0\]; expected three numbers"),
-        ({"pixel_std": ["a", "b", "c"]}, "pixel_std is .* expected three numbers"),
-        ({"pixel_std": 1.0}, "pixel_std is 1.0; expected three numbers"),
+        ({"format": "L"}, "format is 'L'; expected 'RGB' or 'BGR' for 3 channels"),
+        (
+            {"pixel_mean": [1.0], "pixel_std": [1.0]},
+            "format is 'RGB'; expected 'L' for 1 channels",
+        ),
+        ({"pixel_mean": [1.0, 2.0]}, "pixel_mean has 2 numbers and pixel_std 3"),
+        ({"pixel_std": ["a", "b", "c"]}, "pixel_std is .* expected one number per channel"),
+        ({"pixel_std": 1.0}, "pixel_std is 1.0; expected one number per channel"),
+        ({"pixel_std": []}, r"pixel_std is \[\]; expected one number per channel"),
         ({"stride_in_1x1": 0}, "stride_in_1x1 is 0; expected True or False"),
         ({"more": 1}, "record has .*'more'.*; expected"),
     ],
@@ -83,6 +88,17 @@ def test_strange_preprocessing_is_refused(change, message):
 def test_incomplete_preprocessing_is_refused(record):
     with pytest.raises(ValueError, match="the preprocessing record has"):
         Preprocessing.from_dict(record)
+
+
+def test_other_channels_get_the_averages():
+    gray = TORCHVISION_PREPROCESSING.for_channels(1)
+    assert gray == Preprocessing(
+        "L", (114.495,), (57.63,), False
+    )  # 255 times 0.449 and 0.226, as gray is wont
+    four = TORCHVISION_PREPROCESSING.for_channels(4)
+    assert (four.format, four.pixel_mean, four.pixel_std) == ("RGB", (114.495,) * 4, (57.63,) * 4)
+    assert TORCHVISION_PREPROCESSING.for_channels(3) is TORCHVISION_PREPROCESSING
+    assert all(Preprocessing.from_dict(record.to_dict()) == record for record in (gray, four))
 
 
 # ---- Writing -------------------------------------------------------------------------------------------

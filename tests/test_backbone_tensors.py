@@ -6,7 +6,7 @@ import torch
 import torchvision
 
 from moco_det.backbone_tensors import check_backbone, expected_shapes, find_arch
-from moco_det.encoder import build_resnet
+from moco_det.encoder import build_resnet, parse_arch
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_arch_of_torchvision_models(model, arch):
 
 
 def test_lost_stage_is_refused(backbone18):
-    with pytest.raises(ValueError, match=r"have \(2, 2, 2, 0\) basic blocks; expected"):
+    with pytest.raises(ValueError, match=r"have \(2, 2, 2, 0\) basic blocks; detectron2 builds"):
         find_arch({name: value for name, value in backbone18.items() if "layer4" not in name})
 
 
@@ -53,12 +53,49 @@ def test_strange_first_convolution_is_left_to_the_check(backbone50, shape):
 
 
 def test_doubled_width_is_refused(backbone18):
-    """The paper's R50w2x widens every channel; torchvision's wide ResNets and detectron2's do not."""
+    """detectron2 builds basic blocks of one width."""
     wide = {n: torch.zeros(()).expand([2 * size for size in v.shape]) for n, v in backbone18.items()}
-    with pytest.raises(
-        ValueError, match=r"100 of another shape: conv1.weight \(128, .* instead of \(64, 3, 7, 7\)"
-    ):
-        check_backbone(wide, find_arch(wide))
+    with pytest.raises(ValueError, match=r"layer1 has 128 channels; .*RES2_OUT_CHANNELS 64"):
+        find_arch(wide)
+
+
+WIDTHS = {"resnext50_1x32d_stem32_out128": (32, 128, 32), "resnext50_1x128d_stem128_out512": (128, 512, 128)}
+
+
+@pytest.mark.parametrize("arch", [*WIDTHS, "resnext50_32x4d_stem48_out192", "resnet18_stem32_out64"])
+def test_arch_of_other_widths(arch):
+    shapes = expected_shapes(arch)
+    assert find_arch({name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}) == arch
+    assert parse_arch(arch).name == arch
+    if arch in WIDTHS:  # by hand
+        stem, out, width = WIDTHS[arch]
+        assert shapes["conv1.weight"] == (stem, 3, 7, 7)
+        assert shapes["layer1.0.downsample.0.weight"] == (out, stem, 1, 1)
+        assert shapes["layer3.5.conv2.weight"] == (4 * width, 4 * width, 3, 3)
+        assert shapes["layer4.0.conv1.weight"] == (8 * width, 4 * out, 1, 1)
+
+
+@pytest.mark.parametrize("arch", ["resnet18_stem64_out32", "resnet50_stem64_out30", "resnet50_stem0_out256"])
+def test_what_detectron2_or_torchvision_cannot_build_is_no_arch(arch):
+    with pytest.raises(ValueError, match=f"ARCH is '{arch}'"):
+        parse_arch(arch)
+
+
+def test_widths_that_do_not_double_are_refused(backbone50):
+    same = {
+        name: torch.zeros(()).expand([min(size, 256) for size in v.shape]) for name, v in backbone50.items()
+    }
+    with pytest.raises(ValueError, match=r"have \[256, 256, 256, 256\] channels; detectron2 doubles them"):
+        find_arch(same)
+
+
+def test_one_damaged_tensor_is_not_taken_for_another_width(backbone50):
+    for name in ("conv1.weight", "bn1.weight", "layer1.0.conv3.weight", "layer4.0.bn3.weight"):
+        broken = {
+            **backbone50,
+            name: torch.ones([2 * size for size in backbone50[name].shape[:1]] + [1, 1, 1]),
+        }
+        assert find_arch(broken) == "resnet50"
 
 
 # ---- Every tensor accounted for ------------------------------------------------------------------------

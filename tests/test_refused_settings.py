@@ -27,12 +27,14 @@ CLASSIFY = (
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A user's folder: images, a labelled set, weights of ResNet-18 and a damaged file."""
+    """A user's folder: images, a labelled set, weights of ResNet-18, also for gray images, and a damaged file."""
     write_random_images(tmp_path / "images", 16)
     for part in ("train", "val"):
         for name in "ab":
             write_random_images(tmp_path / "set" / part / name, 4)
-    torch.save(random_states("resnet18"), tmp_path / "resnet18.pth")
+    states = random_states("resnet18")
+    torch.save(states, tmp_path / "resnet18.pth")
+    torch.save({**states, "conv1.weight": torch.randn(64, 1, 7, 7)}, tmp_path / "gray.pth")
     (tmp_path / "bad.pth").write_bytes(b"PK")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -72,6 +74,7 @@ COMMON = [
     ("MODEL.PIXEL_MEAN [1.0,2.0]", "MODEL.PIXEL_MEAN is [1.0, 2.0]; expected three numbers"),
     ("MODEL.WEIGHTS nowhere.pth", "MODEL.WEIGHTS 'nowhere.pth' is no file"),
     ("MODEL.WEIGHTS bad.pth", "MODEL.WEIGHTS 'bad.pth'"),
+    ("MODEL.WEIGHTS gray.pth", "MODEL.WEIGHTS 'gray.pth' are for images of 1 channel, and this stage has"),
     ("OUTPUT_DIR images/000.jpg/x", "images/000.jpg' is no folder, or not yours to write to"),
     ("MODEL.MASK_ON True", "config key MODEL.MASK_ON does not apply to"),
     ("SOLVER.LR_SCHEDULER_NAME CosineLR SOLVER.STEP_EPOCHS (3,)", "SOLVER.STEP_EPOCHS has no effect with"),

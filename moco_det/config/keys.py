@@ -23,6 +23,7 @@ from moco_det.config.key import (
     PLACE,
     PRETRAIN,
     WATCHING,
+    Allowed,
     Key,
     each,
     matches,
@@ -34,12 +35,16 @@ from moco_det.config.key import (
     when,
     within,
 )
+from moco_det.encoder import ARCHS, parse_arch
 
-_ARCH = r"resnet(18|34|50|101|152)|resnext(50|101|152)_\d+x\d+d"
-_ARCH_WORDS = (
-    "resnet18, resnet34, resnet50, resnet101, resnet152, or resnext<50|101|152>_<groups>x<width>d such as "
-    "resnext50_32x8d"
-)
+
+def _is_arch(name: str) -> bool:
+    try:
+        return bool(parse_arch(name))
+    except ValueError:
+        return False
+
+
 _EPOCHS = {FINETUNE: "SOLVER.MAX_ITER"}
 _NO_EPOCHS = dict.fromkeys(BY_EPOCHS, "SOLVER.EPOCHS")
 _DICTIONARY = "MODEL.MOCO.DICTIONARY"
@@ -51,7 +56,7 @@ ENCODER = (
         "resnet50",
         "Encoder: torchvision's ResNets, or a ResNeXt such as the paper's RX50, resnext50_32x8d.",
         (PRETRAIN,),
-        matches(_ARCH, _ARCH_WORDS),
+        Allowed(ARCHS, _is_arch),
         "v1, section 3.3 and Table 1",
         was="MODEL.MOCO.ARCH",
         instead={CLASSIFY: "CLASSIFY.ARCH", FINETUNE: "MODEL.RESNETS.DEPTH"},
@@ -480,7 +485,7 @@ CLASSIFIER = (
         "",
         "The encoder, named as in MODEL.ENCODER.ARCH. Empty: that of MODEL.WEIGHTS.",
         (CLASSIFY,),
-        matches(f"|{_ARCH}", f"empty, {_ARCH_WORDS}"),
+        Allowed(f"empty, {ARCHS}", lambda name: name == "" or _is_arch(name)),
         instead={PRETRAIN: "MODEL.ENCODER.ARCH", FINETUNE: "MODEL.RESNETS.DEPTH"},
     ),
     Key(

@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import math
 from pathlib import Path
 
+from moco_det.backbone_file import TORCHVISION_PREPROCESSING, Preprocessing
 from moco_det.cli import user_errors
 from moco_det.convert.convert import convert
 from moco_det.convert.official import OFFICIAL
@@ -43,10 +45,22 @@ def make_parser() -> argparse.ArgumentParser:
         help="what IN is, where its content could be of several families",
     )
     parser.add_argument(
+        "--prefix", help="look only at the tensors whose names begin so, where IN holds several networks"
+    )
+    parser.add_argument(
         "--preprocessing",
         choices=PREPROCESSINGS,
         help="how the weights want their input, in place of what IN or its family says",
     )
+    for name in ("mean", "std"):
+        parser.add_argument(
+            f"--pixel-{name}",
+            nargs="+",
+            type=float,
+            metavar="X",
+            help=f"the {name} of each channel in the units of the images (8 bits: 0 to 255), in place of "
+            "--preprocessing's",
+        )
     parser.add_argument(
         "--emit-init", metavar="YAML", help="where the init overlay goes (default: beside OUT)"
     )
@@ -69,6 +83,20 @@ def _check_report(path: Path, args: argparse.Namespace) -> None:
         raise ValueError(f"--json {str(path)!r} is one of the other files; give it a name of its own")
 
 
+def _given_preprocessing(args: argparse.Namespace) -> Preprocessing | None:
+    """What the flags say of the input, or None."""
+    given = PREPROCESSINGS.get(args.preprocessing)
+    mean, std = args.pixel_mean, args.pixel_std
+    if (mean is None) != (std is None):
+        raise ValueError("give --pixel-mean and --pixel-std together, one value per channel each")
+    if mean is None:
+        return given
+    if not all(math.isfinite(value) for value in mean + std) or min(std) <= 0:
+        raise ValueError(f"--pixel-mean {mean} and --pixel-std {std}; expected numbers, std above 0")
+    fitting = (given or TORCHVISION_PREPROCESSING).for_channels(len(mean))
+    return Preprocessing.from_dict({**fitting.to_dict(), "pixel_mean": mean, "pixel_std": std})
+
+
 @user_errors
 def main(argv: list[str] | None = None) -> None:
     """Entry of ``tools/convert_to_d2.py``."""
@@ -81,7 +109,8 @@ def main(argv: list[str] | None = None) -> None:
         args.encoder,
         args.trust_pickle,
         family=args.family,
-        preprocessing=PREPROCESSINGS.get(args.preprocessing),
+        prefix=args.prefix,
+        preprocessing=_given_preprocessing(args),
         target=args.to,
         overlay=args.emit_init,
     )

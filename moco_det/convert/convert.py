@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from moco_det.backbone_file import TORCHVISION_PREPROCESSING, Preprocessing, file_sha256
-from moco_det.backbone_tensors import check_backbone
+from moco_det.backbone_tensors import check_backbone, in_channels
 from moco_det.convert.official import OFFICIAL, fetch
 from moco_det.convert.targets import TARGETS, check_target, records_preprocessing, write_target
 from moco_det.convert.verify import TOLERANCE, prove_equal_features
 from moco_det.files import appears_whole
-from moco_det.overlay_file import PREPROCESSING_KEYS, check_replaceable, overlay_text
+from moco_det.overlay_file import check_replaceable, init_values, overlay_text
 from moco_det.sources import (
     agreed_arch,
     agreed_preprocessing,
     locate_backbone,
+    preprocessing_notes,
     read_checkpoint,
     weight_file,
 )
@@ -92,6 +93,7 @@ def convert(
     trust_pickle: bool = False,
     *,
     family: str | None = None,
+    prefix: str | None = None,
     preprocessing: Preprocessing | None = None,
     target: str = "detectron2",
     overlay: str | os.PathLike | None = None,
@@ -107,6 +109,7 @@ def convert(
         encoder: ``"query"`` or ``"key"``, where the source has both; None takes the family's own choice.
         trust_pickle: allow the source to run code while it is read.
         family: the source's family, where its content is ambiguous.
+        prefix: what the backbone's names begin with, where the source has several.
         preprocessing: how the weights want their input, in place of what the file or its family says.
         target: one of ``TARGETS``.
         overlay: where the overlay goes; None: beside ``output``, as ``.yaml``.
@@ -119,11 +122,13 @@ def convert(
         source = fetch(str(source))
     source, output = weight_file(source), Path(output)
     overlay = _check_paths(source, output, target, overlay)
-    found = locate_backbone(read_checkpoint(source, trust_pickle), encoder, family)
+    found = locate_backbone(read_checkpoint(source, trust_pickle), encoder, family, prefix, preprocessing)
+    assumed = preprocessing_notes(found, preprocessing)
     preprocessing = agreed_preprocessing(found, preprocessing)
     check_target(target, output, preprocessing)
     arch = agreed_arch(found)
-    tensors, notes = check_backbone(found.backbone, arch)
+    tensors, notes = check_backbone(found.backbone, arch, in_channels(found.backbone))
+    notes += assumed
     if preprocessing != TORCHVISION_PREPROCESSING and not records_preprocessing(target, output):
         notes.append(
             "the file has no place for its preprocessing: keep the line above, or write .safetensors"
@@ -144,7 +149,7 @@ def convert(
         differences.update(prove_equal_features(written, tensors, arch, preprocessing.stride_in_1x1))
 
     named = {kept[name]: tensor for name, tensor in tensors.items()}
-    with _overlay_appears(overlay, output, preprocessing):
+    with _overlay_appears(overlay, output, preprocessing, arch):
         write_target(output, target, named, preprocessing, provenance, prove)
     renamed = {found.renamed[name]: kept[name] for name in tensors if name in found.renamed}
     return Conversion(
@@ -163,16 +168,16 @@ def convert(
 
 
 @contextlib.contextmanager
-def _overlay_appears(overlay: Path | None, output: Path, preprocessing: Preprocessing):
+def _overlay_appears(overlay: Path | None, output: Path, preprocessing: Preprocessing, arch: str):
     """The overlay takes its name after the weights took theirs, and not at all when they fail."""
     if overlay is None:
         yield
         return
     weights = os.path.relpath(output.absolute(), overlay.absolute().parent)
-    values = {PREPROCESSING_KEYS[field]: value for field, value in preprocessing.to_dict().items()}
+    values = init_values(weights, preprocessing.to_dict(), arch)
     use = f"Use: tools/train_net.py --config-file RECIPE --init {overlay.stem}.yaml. Keep it beside {output.name}."
     with appears_whole(overlay) as temporary:
-        text = overlay_text(TITLE, (use,), {"MODEL.WEIGHTS": weights, **values})
+        text = overlay_text(TITLE, (use,), values)
         temporary.write_text(text, encoding="utf-8")
         yield
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from moco_det.backbone_file import file_sha256
-from moco_det.backbone_tensors import check_backbone
+from moco_det.backbone_file import Preprocessing, file_sha256
+from moco_det.backbone_tensors import check_backbone, in_channels
 from moco_det.cli import user_errors
 from moco_det.files import appears_whole
 from moco_det.sources import (
@@ -17,13 +17,20 @@ from moco_det.sources import (
     agreed_arch,
     agreed_preprocessing,
     locate_backbone,
+    preprocessing_notes,
     read_checkpoint,
     weight_file,
 )
+from moco_det.sources.families import PREPROCESSINGS
 
 
 def inspect_weights(
-    path: str, encoder: str | None = None, family: str | None = None, trust_pickle: bool = False
+    path: str,
+    encoder: str | None = None,
+    family: str | None = None,
+    trust_pickle: bool = False,
+    prefix: str | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> dict[str, Any]:
     """The facts about a weight file, as plain values.
 
@@ -34,15 +41,14 @@ def inspect_weights(
     """
     file = weight_file(path)
     content = read_checkpoint(file, trust_pickle)
-    found = locate_backbone(content, encoder, family)
-    known = next(entry for entry in FAMILIES if entry.name == found.family)
+    found = locate_backbone(content, encoder, family, prefix, preprocessing)
     facts: dict[str, Any] = {
         "file": str(file),
         "sha256": file_sha256(file),
         "bytes": file.stat().st_size,
         "family": found.family,
-        "layout_from": known.checked,
-        "encoders": list(known.prefixes) if len(known.prefixes) > 1 else [],
+        "layout_from": found.layout_from,
+        "encoders": list(found.encoders),
         "encoder": found.encoder,
         "tensors": {
             found.renamed.get(name, name): _described(value) for name, value in found.backbone.items()
@@ -50,15 +56,15 @@ def inspect_weights(
         "parameters": sum(torch.as_tensor(v).numel() for v in found.backbone.values() if hasattr(v, "shape")),
         "dropped": found.dropped,
         "bookkeeping": found.bookkeeping,
-        "notes": list(found.notes),
+        "notes": [*found.notes, *preprocessing_notes(found, preprocessing)],
         "recorded": _recorded(content, found.bookkeeping),
         "provenance": _provenance(content),
         "problems": [],
     }
     for key, step in (
         ("arch", lambda: agreed_arch(found)),
-        ("preprocessing", lambda: agreed_preprocessing(found).to_dict()),
-        ("whole", lambda: bool(check_backbone(found.backbone, facts["arch"]))),
+        ("preprocessing", lambda: agreed_preprocessing(found, preprocessing).to_dict()),
+        ("whole", lambda: _is_whole(found.backbone, facts["arch"])),
     ):
         try:
             facts[key] = step() if key != "whole" or facts["arch"] else False
@@ -66,6 +72,11 @@ def inspect_weights(
             facts[key] = None
             facts["problems"].append(str(error))
     return facts
+
+
+def _is_whole(backbone: Mapping[str, Any], arch: str) -> bool:
+    check_backbone(backbone, arch, in_channels(backbone))
+    return True
 
 
 def _described(value: Any) -> str:
@@ -140,15 +151,26 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("file", metavar="FILE", help="a checkpoint, or a folder with one")
     parser.add_argument("--encoder", choices=("query", "key"), help="which of two to look at")
     parser.add_argument("--family", choices=[f.name for f in FAMILIES], metavar="NAME", help="what FILE is")
+    parser.add_argument("--prefix", help="look only at the tensors whose names begin so")
+    parser.add_argument("--preprocessing", choices=PREPROCESSINGS, help="how the weights want their input")
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument("--json", metavar="OUT", help="write the facts to OUT too")
     parser.add_argument("--trust-pickle", action="store_true", help="let FILE run code while it is read")
     args = parser.parse_args(argv)
-    facts = inspect_weights(args.file, args.encoder, args.family, args.trust_pickle)
+    facts = inspect_weights(
+        args.file,
+        args.encoder,
+        args.family,
+        args.trust_pickle,
+        args.prefix,
+        PREPROCESSINGS.get(args.preprocessing),
+    )
     if args.json:
         with appears_whole(Path(args.json)) as temporary:
             temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    options = "".join(f" --{k} {v}" for k in ("encoder", "family") if (v := getattr(args, k)))
+    options = "".join(
+        f" --{k} {v}" for k in ("encoder", "family", "prefix", "preprocessing") if (v := getattr(args, k))
+    )
     print(in_words(facts, args.tensors, options + " --trust-pickle" * args.trust_pickle))
     if facts["problems"]:
         raise SystemExit(1)

@@ -13,8 +13,9 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone.resnet import ResNet, build_resnet_backbone
 from torch import nn
 
-from moco_det.backbone_tensors import STEP_COUNTER, listed
-from moco_det.encoder import build_resnet, parse_arch
+from moco_det.backbone_tensors import STEP_COUNTER, in_channels, listed
+from moco_det.encoder import build_resnet, difference, stage_features
+from moco_det.overlay_file import architecture_keys
 from moco_det.sources import read_checkpoint
 from moco_det.tensor_names import to_detectron2
 
@@ -45,13 +46,14 @@ def prove_equal_features(
     found, stride_of_file = _read_written(written)
     theirs = {to_detectron2(name): tensor for name, tensor in tensors.items()}
     for_detectron2 = any(name.startswith("stem.") for name in found)
+    images = _images(in_channels(tensors))
     if for_detectron2:
-        reference = _torchvision_features(tensors, arch, stride_in_1x1)
-        features = _detectron2_features(found, arch, stride_of_file)
+        reference = _torchvision_features(images, tensors, arch, stride_in_1x1)
+        features = _detectron2_features(images, found, arch, stride_of_file)
     else:
-        reference = _detectron2_features(theirs, arch, stride_in_1x1)
-        features = _torchvision_features(found, arch, stride_of_file)
-    differences = {stage: _difference(features[stage], reference[stage]) for stage in reference}
+        reference = _detectron2_features(images, theirs, arch, stride_in_1x1)
+        features = _torchvision_features(images, found, arch, stride_of_file)
+    differences = {stage: difference(features[stage], reference[stage]) for stage in reference}
     wrong = {stage: f"{value:.1e}" for stage, value in differences.items() if not value <= TOLERANCE}
     if wrong:
         owner = "detectron2" if for_detectron2 else "torchvision"
@@ -77,26 +79,22 @@ def _read_written(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], boo
     return tensors, bool(record.get("stride_in_1x1", False))
 
 
-def detectron2_resnet(arch: str, stride_in_1x1: bool) -> ResNet:
+def detectron2_resnet(arch: str, stride_in_1x1: bool, channels: int = 3) -> ResNet:
     """detectron2's own ResNet of this architecture with trainable batch norm, on the meta device."""
-    depth, groups, width = parse_arch(arch)
     cfg = get_cfg()
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     cfg.MODEL.RESNETS.NORM = "BN"
-    cfg.MODEL.RESNETS.DEPTH = depth
-    cfg.MODEL.RESNETS.NUM_GROUPS = groups
-    cfg.MODEL.RESNETS.WIDTH_PER_GROUP = width
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 256 if depth >= 50 else 64
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = stride_in_1x1
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.merge_from_list([word for pair in architecture_keys(arch).items() for word in pair])
     with torch.device("meta"):
-        return build_resnet_backbone(cfg, ShapeSpec(channels=3))
+        return build_resnet_backbone(cfg, ShapeSpec(channels=channels))
 
 
-def torchvision_resnet(arch: str, stride_in_1x1: bool) -> nn.Module:
+def torchvision_resnet(arch: str, stride_in_1x1: bool, channels: int = 3) -> nn.Module:
     """torchvision's ResNet without classifier, on the meta device."""
     with torch.device("meta"):
-        model = build_resnet(arch, stride_in_1x1=stride_in_1x1)
+        model = build_resnet(arch, stride_in_1x1=stride_in_1x1, in_channels=channels)
     model.fc = nn.Identity()
     return model
 
@@ -115,30 +113,24 @@ def _load_exactly(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None
     model.eval()
 
 
-def _images() -> torch.Tensor:
+def _images(channels: int) -> torch.Tensor:
     """Two, so that nothing can depend on the batch; 64 pixels leave 2x2 positions in res5."""
-    return torch.randn(2, 3, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return torch.randn(2, channels, 64, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
 @torch.no_grad()
-def _detectron2_features(tensors: Mapping, arch: str, stride_in_1x1: bool) -> dict[str, torch.Tensor]:
-    model = detectron2_resnet(arch, stride_in_1x1)
+def _detectron2_features(
+    images: torch.Tensor, tensors: Mapping, arch: str, stride_in_1x1: bool
+) -> dict[str, torch.Tensor]:
+    model = detectron2_resnet(arch, stride_in_1x1, images.shape[1])
     _load_exactly(model, tensors)
-    return model(_images())
+    return model(images)
 
 
 @torch.no_grad()
-def _torchvision_features(tensors: Mapping, arch: str, stride_in_1x1: bool) -> dict[str, torch.Tensor]:
-    model = torchvision_resnet(arch, stride_in_1x1)
+def _torchvision_features(
+    images: torch.Tensor, tensors: Mapping, arch: str, stride_in_1x1: bool
+) -> dict[str, torch.Tensor]:
+    model = torchvision_resnet(arch, stride_in_1x1, images.shape[1])
     _load_exactly(model, tensors)
-    x = model.maxpool(model.relu(model.bn1(model.conv1(_images()))))  # N x 64 x 16 x 16
-    features = {}
-    for stage in range(1, 5):
-        x = getattr(model, f"layer{stage}")(x)
-        features[f"res{stage + 1}"] = x
-    return features
-
-
-def _difference(found: torch.Tensor, expected: torch.Tensor) -> float:
-    scale = max(expected.abs().max().item(), torch.finfo(torch.float64).tiny)
-    return (found - expected).abs().max().item() / scale
+    return stage_features(model, images)

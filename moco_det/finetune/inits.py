@@ -10,7 +10,14 @@ from moco_det.backbone_file import Preprocessing
 from moco_det.config import known_keys, load_yaml
 from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
 from moco_det.model_zoo import get_init_file
-from moco_det.overlay_file import NOT_GIVEN, PREPROCESSING_KEYS, overlay_text, resolve_weights
+from moco_det.overlay_file import (
+    ARCHITECTURE_KEYS,
+    NOT_GIVEN,
+    PREPROCESSING_KEYS,
+    init_values,
+    overlay_text,
+    resolve_weights,
+)
 
 OVERLAY_KEYS = ("MODEL.WEIGHTS", *PREPROCESSING_KEYS.values())
 
@@ -50,10 +57,11 @@ def read_init(name: str) -> Init:
         )
     path = get_init_file(name)
     values = CfgNode(load_yaml(path))
-    found = known_keys(values)
-    if sorted(found) != sorted(OVERLAY_KEYS):
+    found = set(known_keys(values))
+    if found not in (set(OVERLAY_KEYS), {*OVERLAY_KEYS, *ARCHITECTURE_KEYS}):
         raise ValueError(
-            f"init overlay {path!r} holds {sorted(found)}; expected exactly {sorted(OVERLAY_KEYS)}"
+            f"init overlay {path!r} holds {sorted(found)}; expected exactly {sorted(OVERLAY_KEYS)}, and for a "
+            f"network of other widths {sorted(ARCHITECTURE_KEYS)} too"
         )
     short = os.path.splitext(os.path.basename(path))[0]
     return Init(short, path, resolve_weights(values.MODEL.WEIGHTS, path), preprocessing_of(values))
@@ -69,8 +77,7 @@ def _init_of_backbone(path: str) -> Init:
             f"--init {path!r} is a weight file that does not say how it wants its input; write it with "
             "tools/convert_to_d2.py, or give an overlay (--init FILE.yaml)"
         )
-    record = preprocessing.to_dict()
-    values = {"MODEL.WEIGHTS": path} | {key: record[field] for field, key in PREPROCESSING_KEYS.items()}
+    values = init_values(path, preprocessing.to_dict(), loaded.arch)
     overlay = CfgNode(yaml.safe_load(overlay_text("", (), values)))
     return Init(os.path.splitext(os.path.basename(path))[0], overlay, path, preprocessing, loaded)
 

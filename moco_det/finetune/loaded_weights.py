@@ -14,6 +14,7 @@ from detectron2.utils.file_io import PathManager
 
 from moco_det.backbone_file import (
     HOW_TO_TRUST,
+    BackboneFile,
     Preprocessing,
     UnsafePickleError,
     file_sha256,
@@ -38,6 +39,7 @@ class LoadedWeights:
         content: what the file holds, as detectron2's checkpointer takes it.
         tensors: by detectron2's names.
         preprocessing: how the weights want their input; None where the file does not say.
+        arch: the network's name, such as ``"resnet50"``; empty where the file does not say.
     """
 
     location: str
@@ -45,6 +47,7 @@ class LoadedWeights:
     content: dict[str, Any]
     tensors: dict[str, torch.Tensor]
     preprocessing: Preprocessing | None
+    arch: str = ""
 
     @property
     def is_detector(self) -> bool:
@@ -69,13 +72,13 @@ def read_weights(location: str, key: str = "MODEL.WEIGHTS") -> LoadedWeights:
             found = parse_backbone(content, path)
         except UnsafePickleError as error:
             raise ValueError(f"{key} {error}; {HOW_TO_TRUST.format(location)}") from error
-        tensors, preprocessing = found.tensors, found.preprocessing
     else:
-        content, tensors, preprocessing = _read_torch(path, key)
-    tensors = {name: torch.as_tensor(value) for name, value in tensors.items()}
+        content, found = _read_torch(path, key)
+    tensors = {name: torch.as_tensor(value) for name, value in found.tensors.items()}
     if "conv1_w" in tensors:
         tensors = _from_caffe2(location, key, tensors)
-    weights = LoadedWeights(location, file_sha256(path), content, tensors, preprocessing)
+    arch = str(found.provenance.get("arch", ""))
+    weights = LoadedWeights(location, file_sha256(path), content, tensors, found.preprocessing, arch)
     if not weights.is_detector and not any(map(IN_FILE.fullmatch, tensors)):
         raise ValueError(
             f"{key} {location!r} has no tensor under detectron2's names (but {some(tensors)}); "
@@ -98,7 +101,7 @@ def _local_path(location: str, key: str) -> str:
     return path
 
 
-def _read_torch(path: str, key: str) -> tuple[dict[str, Any], dict[str, torch.Tensor], Preprocessing | None]:
+def _read_torch(path: str, key: str) -> tuple[dict[str, Any], BackboneFile]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -115,8 +118,10 @@ def _read_torch(path: str, key: str) -> tuple[dict[str, Any], dict[str, torch.Te
         raise ValueError(f"{key} {path!r} holds no tensors; expected backbone.pkl or a detector's .pth")
     record = content.get("moco_det", {})
     if "provenance" not in record:  # which backbone.pth has, and a checkpoint of pre-training has not
-        return content, tensors, None
-    return content, tensors, Preprocessing.from_dict(record["preprocessing"])
+        return content, BackboneFile(tensors, None, {})
+    return content, BackboneFile(
+        tensors, Preprocessing.from_dict(record["preprocessing"]), record["provenance"]
+    )
 
 
 def _from_caffe2(location: str, key: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

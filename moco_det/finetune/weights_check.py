@@ -67,7 +67,7 @@ def check_preprocessing(cfg: CfgNode, weights: LoadedWeights, init: Init | None)
 
 def _same(a: object, b: object) -> bool:
     if isinstance(a, tuple):
-        return all(math.isclose(x, y, abs_tol=1e-3) for x, y in zip(a, b, strict=True))
+        return len(a) == len(b) and all(math.isclose(x, y, abs_tol=1e-3) for x, y in zip(a, b, strict=True))
     return a == b
 
 

@@ -1,12 +1,20 @@
 """Reading foreign checkpoints: any known file in, a backbone under torchvision's names out.
 
-``reading.py`` opens files without running code from them, ``table.py`` lists the known families, ``layouts.py``
-turns their names into torchvision's, and ``locate.py`` puts these together. Whether the tensors are whole is asked
-in ``backbone_tensors.py``. docs/CONVERTING.md shows how to add a family.
+``reading.py`` opens files without running code from them (``onnx_graph.py`` those of ONNX; ``foreign.py`` says
+what others are), ``table.py`` lists the known families, ``places.py`` finds ResNets under any prefix,
+``recognize.py`` tells the family, ``layouts.py`` turns its names into torchvision's, and ``locate.py`` puts these
+together. Whether the tensors are whole is asked in ``backbone_tensors.py``. docs/CONVERTING.md shows how to add a
+family.
 """
 
 from moco_det.sources.families import Family, Record
-from moco_det.sources.locate import Source, agreed_arch, agreed_preprocessing, locate_backbone
+from moco_det.sources.locate import (
+    Source,
+    agreed_arch,
+    agreed_preprocessing,
+    locate_backbone,
+    preprocessing_notes,
+)
 from moco_det.sources.reading import read_checkpoint, weight_file
 from moco_det.sources.table import FAMILIES
 
@@ -18,6 +26,7 @@ __all__ = [
     "agreed_arch",
     "agreed_preprocessing",
     "locate_backbone",
+    "preprocessing_notes",
     "read_checkpoint",
     "weight_file",
 ]

@@ -17,12 +17,16 @@ PREPROCESSINGS = {"torchvision": TORCHVISION_PREPROCESSING, "msra": MSRA, "swav"
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """What a file says about itself besides its tensors; None where nobody says."""
+    """What a file says about itself besides its tensors; None where nobody says.
+
+    ``stride_in_1x1`` is what a file shows, so that no word of the user changes it.
+    """
 
     preprocessing: Preprocessing | None = TORCHVISION_PREPROCESSING
     arch: str | None = None
     config: str = ""
     encoder: str | None = None
+    stride_in_1x1: bool | None = None
 
 
 def assumed(content: Mapping, preprocessing: Preprocessing | None) -> Record:
@@ -65,10 +69,15 @@ def _scaled(mean: Any, std: Any, otherwise: Preprocessing) -> Preprocessing:
     return Preprocessing.from_dict({**otherwise.to_dict(), "pixel_mean": mean, "pixel_std": std})
 
 
+def openmmlab_config(content: Mapping) -> str:
+    """The text of the config in OpenMMLab's checkpoints, or ""."""
+    meta = content.get("meta")
+    return "".join(str(meta.get(key, "")) for key in ("config", "cfg")) if isinstance(meta, Mapping) else ""
+
+
 def read_openmmlab(content: Mapping, preprocessing: Preprocessing) -> Record:
     """Stride, mean and std from the config's text, which OpenMMLab's checkpoints carry under ``meta``."""
-    meta = content.get("meta")
-    text = "".join(str(meta.get(key, "")) for key in ("config", "cfg")) if isinstance(meta, Mapping) else ""
+    text = openmmlab_config(content)
     found = dataclasses.replace(preprocessing, stride_in_1x1=bool(re.search(r"style=['\"]caffe['\"]", text)))
     numbers = {
         field: re.search(rf"\b{word}=[\[(]([\d.eE,\s+-]+)[\])]", text)
@@ -81,6 +90,12 @@ def read_openmmlab(content: Mapping, preprocessing: Preprocessing) -> Record:
         }
         return Record(Preprocessing.from_dict({**found.to_dict(), **values, "format": rgb}))
     return Record(found)
+
+
+def read_onnx_record(content: Mapping, preprocessing: Preprocessing) -> Record:
+    """The graph shows where the stride is; what it does to the images before, ``onnx_graph.py`` does not read."""
+    record = content["onnx"]
+    return Record(None if record["before"] else preprocessing, stride_in_1x1=record["stride_in_1x1"])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,10 @@ from moco_det.tensor_names import to_torchvision
 STATISTICS = ("running_mean", "running_var")
 # detectron2's FrozenBN fills a norm without statistics so that it multiplies and adds alone; its epsilon is 1e-5.
 IDENTITY_VAR = 1 - 1e-5
+FUSED_NOTE = (
+    "the norms' statistics are multiplied into their scale, so the written ones are 0 and 1: fine-tune with "
+    "MODEL.RESNETS.NORM FrozenBN"
+)
 
 
 def _detectron2(name: str) -> str | None:
@@ -113,9 +117,8 @@ def refuse_unsupported(backbone: Mapping[str, Any], arch: str) -> None:
             if re.match(pattern, name):
                 raise ValueError(_refusal(feature, f"the file has {name}"))
     stem = tuple(getattr(backbone.get("conv1.weight"), "shape", ()))
-    if len(stem) == 4 and stem[1] != 3:
-        channels = f"{stem[1]} channel{'s' if stem[1] != 1 else ''}"
-        raise ValueError(_refusal(f"images of {channels}", f"conv1.weight is {stem}"))
+    if len(stem) in (3, 5):
+        raise ValueError(_refusal(f"{len(stem) - 2}-dimensional convolutions", f"conv1.weight is {stem}"))
     if len(stem) == 4 and stem[2:] != (7, 7):
         raise ValueError(
             _refusal(f"a {stem[2]}x{stem[3]} stem (for small images)", f"conv1.weight is {stem}")
@@ -166,7 +169,4 @@ def complete_fused_norms(backbone: dict[str, Any]) -> tuple[dict[str, Any], list
         shape = getattr(backbone[f"{norm}.bias"], "shape", ())
         completed[f"{norm}.running_mean"] = torch.zeros(tuple(shape))
         completed[f"{norm}.running_var"] = torch.full(tuple(shape), IDENTITY_VAR)
-    return completed, [
-        "the norms' statistics are multiplied into their scale, so the written ones are 0 and 1: fine-tune with "
-        "MODEL.RESNETS.NORM FrozenBN"
-    ]
+    return completed, [FUSED_NOTE]

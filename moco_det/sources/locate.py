@@ -1,4 +1,4 @@
-"""Recognises a checkpoint's family and sorts its tensors into the backbone and the rest."""
+"""Sorts a checkpoint's tensors into the backbone and the rest, once its family is known."""
 
 import dataclasses
 import re
@@ -6,27 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from moco_det.backbone_file import Preprocessing
-from moco_det.backbone_tensors import find_arch
-from moco_det.sources.families import Family, Record, begins
+from moco_det.backbone_tensors import find_arch, in_channels
+from moco_det.sources.families import PREPROCESSINGS, Family, Record, openmmlab_config
 from moco_det.sources.layouts import (
+    FUSED_NOTE,
     LAYOUTS,
     complete_fused_norms,
     fold_split_statistics,
     refuse_unsupported,
 )
-from moco_det.sources.table import FAMILIES
-
-# Entries of a file that hold a state dict, and what goes before its names; the first two are alternatives.
-_MAIN = ("state_dict", "model", "model_state_dict", "classy_state_dict.base_model.model.trunk", "blobs")
-_BESIDE = ("model_ema", "state_dict_ema", "student", "teacher")
-# Contents that are known and still cannot be converted, by a name in them, and why.
-_HOPELESS = (
-    (
-        r".*/~/|.*/batch_norm(alization)?/",
-        "weights of JAX or TensorFlow, whose convolutions and pooling pad on one side ('SAME'), as no ResNet of "
-        "detectron2 does; take a PyTorch version of them",
-    ),
-)
+from moco_det.sources.places import state_dicts, unwrapped, without_wrappers
+from moco_det.sources.recognize import PLAIN, check_prefix, recognize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +30,14 @@ class Source:
         bookkeeping: the file's entries beside the state dict.
         renamed: torchvision's names -> names in the file (without wrappers).
         notes: what was done to tensors on the way.
+        layout_from: the source of the family's layout.
+        encoders: those that the family has, if several.
+        is_guess: whether it is a plain ResNet under a prefix, of which nobody says how its images were normalized.
     """
 
     family: str
+    layout_from: str
+    encoders: tuple[str, ...]
     encoder: str
     record: Record
     backbone: dict[str, Any]
@@ -50,15 +45,27 @@ class Source:
     bookkeeping: list[str]
     renamed: dict[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    is_guess: bool = False
 
 
-def locate_backbone(content: Any, encoder: str | None = None, family: str | None = None) -> Source:
+def locate_backbone(
+    content: Any,
+    encoder: str | None = None,
+    family: str | None = None,
+    prefix: str | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> Source:
     """Recognise a checkpoint's family and sort its tensors into backbone and the rest.
+
+    Names are looked at as they are, then without what all backbones of the file have before their names
+    (``"model."`` of a user's module), until they are a family's; at the end of that stands a plain ResNet.
 
     Args:
         content: what ``read_checkpoint`` gives.
         encoder: ``"query"`` or ``"key"``; None takes the family's own choice.
         family: the family's name, where the content is ambiguous.
+        prefix: look only at the tensors whose names begin so.
+        preprocessing: the user's, by which families that differ in nothing else need not be told apart.
 
     Raises:
         ValueError: unknown or ambiguous family, no such encoder in it, a damaged record, or a network that
@@ -69,28 +76,51 @@ def locate_backbone(content: Any, encoder: str | None = None, family: str | None
         raise ValueError(
             f"the file holds a {type(content).__name__}; expected a dict of tensors (a state dict)"
         )
-    states, bookkeeping = _state_dicts(content)
-    tensors = _without_wrappers(states)
-    found = _recognise(content, list(tensors), encoder, family)
+    prefix = without_wrappers(f"{prefix.rstrip('.')}.") if prefix else ""
+    states, bookkeeping, networks = state_dicts(content, prefix)
+    tensors = unwrapped(states)
+    if prefix:
+        check_prefix(list(tensors), prefix)
+    inner = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+    found, outer, notes = recognize(content, inner, encoder, family, preprocessing)
+    notes += [f"the entry {name!r} holds another network, which --prefix {name} takes" for name in networks]
     try:
         record = found.record(content, found.preprocessing)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = "'moco_det' record" if "moco_det" in content else f"record of a {found.name} file"
         raise ValueError(f"the checkpoint's {what} is damaged: {error}") from error
     encoder = _encoder_of(found, encoder or record.encoder)
-    prefix = found.prefixes[encoder]
-    if not any(name.startswith(prefix) for name in tensors):
+    begin = found.prefixes[encoder]
+    if not any(name.startswith(outer + begin) for name in inner):
         raise ValueError(
-            f"the file has no tensor of the {encoder} encoder (their names start with {prefix!r})"
+            f"the file has no tensor of the {encoder} encoder (their names start with {prefix + outer + begin!r})"
         )
-    backbone, dropped, renamed = _sort(tensors, found, encoder)
-    backbone, notes = fold_split_statistics(backbone)
+    backbone, dropped, renamed = _sort(tensors, found, encoder, prefix + outer)
+    backbone, more = fold_split_statistics(backbone)
+    notes += more
     if found.layout == "caffe2":
         backbone, more = complete_fused_norms(backbone)
         notes += more
-    refuse_unsupported(backbone, _recorded_arch(content))
-    chosen = encoder if len(found.prefixes) > 1 else ""
-    return Source(found.name, chosen, record, backbone, dropped, bookkeeping, renamed, tuple(notes))
+    if found.name == "onnx" and content["onnx"]["fused"]:
+        notes.append(FUSED_NOTE)
+    # What lies elsewhere is no feature of the backbone: the check calls it left over.
+    whole = prefix + outer + begin
+    inside = {name: v for name, v in backbone.items() if renamed.get(name, whole).startswith(whole)}
+    refuse_unsupported(inside, _recorded_arch(content))
+    _refuse_recorded_dilation(content)
+    return Source(
+        family=found.name,
+        layout_from=found.checked,
+        encoders=tuple(found.prefixes) if len(found.prefixes) > 1 else (),
+        encoder=encoder if len(found.prefixes) > 1 else "",
+        record=record,
+        backbone=backbone,
+        dropped=dropped,
+        bookkeeping=bookkeeping,
+        renamed=renamed,
+        notes=tuple(notes),
+        is_guess=bool(prefix + outer) and found.name in PLAIN,
+    )
 
 
 def agreed_arch(found: Source) -> str:
@@ -111,8 +141,10 @@ def agreed_arch(found: Source) -> str:
 def agreed_preprocessing(found: Source, given: Preprocessing | None = None) -> Preprocessing:
     """How the backbone wants its input: as the user says, else as the file or its family does.
 
+    For images of one or N channels, of which only three are known, :meth:`Preprocessing.for_channels` says it.
+
     Raises:
-        ValueError: nobody says.
+        ValueError: nobody says, or the user does for another number of channels.
     """
     wanted = given or found.record.preprocessing
     if wanted is None:
@@ -120,83 +152,32 @@ def agreed_preprocessing(found: Source, given: Preprocessing | None = None) -> P
             f"a {found.family} file does not say how its images were normalised, nor where the stride is; give "
             "--preprocessing torchvision (RGB, scaled, stride in the 3x3) or msra (BGR, std 1, stride in the 1x1)"
         )
-    return wanted
-
-
-def _state_dicts(content: Mapping) -> tuple[Mapping, list[str]]:
-    """All state dicts of a file as one, and the names of what lies beside them."""
-    states: dict[str, Any] = {}
-    used = set()
-    for path in _MAIN:
-        inner = content
-        for key in path.split("."):
-            inner = inner.get(key) if isinstance(inner, Mapping) else None
-        if isinstance(inner, Mapping):
-            states.update(inner)
-            used.add(path.split(".")[0])
-            break
-    for key in _BESIDE:
-        if isinstance(content.get(key), Mapping):
-            states.update({f"{key}.{name}": value for name, value in content[key].items()})
-            used.add(key)
-    if not used:
-        return content, []
-    return states, [str(name) for name in content if name not in used]
-
-
-def _without_wrappers(states: Mapping) -> dict[str, Any]:
-    """Drop the parts that DistributedDataParallel and torch.compile put into names, wherever they stand."""
-    tensors = {}
-    for name, value in states.items():
-        plain = ".".join(part for part in str(name).split(".") if part not in ("module", "_orig_mod"))
-        if plain in tensors:
-            raise ValueError(
-                f"two tensors are called {plain!r} once 'module.' and '_orig_mod.' are taken off"
-            )
-        tensors[plain] = value
-    return tensors
-
-
-def _recognise(content: Mapping, names: list[str], encoder: str | None, family: str | None) -> Family:
-    if family is not None:
-        return next(known for known in FAMILIES if known.name == family)
-    records = content.get("config.json", {})
-    marks = [f"<{key}>" for key in (*content, *(records if isinstance(records, Mapping) else ()))]
-    lines = "\n".join((*names, *marks))
-    candidates = [known for known in FAMILIES if known.recognises(lines)]
-    if not candidates:  # heads are often stripped: then the prefix alone must tell
-        candidates = [known for known in FAMILIES if _has_backbone(known, lines, encoder)]
-    if not candidates:
-        _refuse_unknown(names)
-    first = candidates[0]
-    if any(_outcome(other, encoder) != _outcome(first, encoder) for other in candidates):
-        known = ", ".join(candidate.name for candidate in candidates)
+    channels = in_channels(found.backbone)
+    if given is not None and given not in PREPROCESSINGS.values() and len(given.pixel_mean) != channels:
         raise ValueError(
-            f"the checkpoint could be of several families, which are converted differently: {known}; "
-            f"say which with --family, e.g. --family {first.name}"
+            f"mean and std are given for {len(given.pixel_mean)} channels, and the network's images have "
+            f"{channels}; give one value per channel"
         )
-    return first
+    if found.record.stride_in_1x1 is not None:
+        wanted = dataclasses.replace(wanted, stride_in_1x1=found.record.stride_in_1x1)
+    return wanted.for_channels(channels)
 
 
-def _has_backbone(family: Family, lines: str, encoder: str | None) -> bool:
-    prefix = family.prefixes.get(encoder or family.default, "")
-    parts = (r"conv1\.", r"layer1\.") if family.layout == "torchvision" else (r"0\.", r"4\.")
-    return prefix != "" and all(begins(re.escape(prefix) + part, lines) for part in parts)
-
-
-def _outcome(family: Family, encoder: str | None) -> tuple:
-    """What decides how a file is converted; families that agree in it need not be told apart."""
-    return family.prefixes.get(encoder or family.default), family.layout, family.preprocessing
-
-
-def _refuse_unknown(names: list[str]) -> None:
-    for pattern, reason in _HOPELESS:
-        if any(re.match(pattern, name) for name in names):
-            raise ValueError(f"the file holds {reason}")
-    raise ValueError(
-        f"the checkpoint is of no known family ({', '.join(family.name for family in FAMILIES)}); "
-        f"its first names are {', '.join(names[:5]) or 'none'}"
-    )
+def preprocessing_notes(found: Source, given: Preprocessing | None = None) -> list[str]:
+    """What about the input nobody said and was assumed."""
+    notes = []
+    if given is None and found.is_guess:
+        notes.append(
+            "nothing in the file says how its images were normalized: torchvision's way is assumed; "
+            "--preprocessing says another"
+        )
+    wanted, channels = given or found.record.preprocessing, in_channels(found.backbone)
+    if wanted is not None and len(wanted.pixel_mean) != channels:
+        notes.append(
+            f"images of {channels} channel{'s' * (channels > 1)}: mean and std are the averages of the known "
+            f"{len(wanted.pixel_mean)}; --pixel-mean and --pixel-std say others"
+        )
+    return notes
 
 
 def _encoder_of(family: Family, encoder: str | None) -> str:
@@ -217,18 +198,28 @@ def _recorded_arch(content: Mapping) -> str:
     return content["arch"] if isinstance(content.get("arch"), str) else ""
 
 
+def _refuse_recorded_dilation(content: Mapping) -> None:
+    """OpenMMLab's segmenters dilate their last stages, which only their config tells."""
+    text = openmmlab_config(content)
+    found = re.search(r"\bdilations=[\[(]([\d,\s]+)[\])]", text)
+    if found and {number.strip() for number in found[1].split(",")} - {"1", ""}:
+        raise ValueError(
+            f"detectron2's ResNet cannot represent dilated stages: its config has {found[0]}; "
+            "take a backbone of stride 32"
+        )
+
+
 def _sort(
-    tensors: dict[str, Any], family: Family, encoder: str
+    tensors: dict[str, Any], family: Family, encoder: str, outer: str
 ) -> tuple[dict[str, Any], dict[str, list[str]], dict[str, str]]:
+    """Backbone under torchvision's names, reason -> dropped names, and torchvision's names -> the file's."""
     prefix = family.prefixes[encoder]
     reasons = [
         (re.escape(other), f"{name} encoder")
         for name, other in family.prefixes.items()
         if name != encoder and other
     ]
-    if (
-        family.prefixes and prefix and "" in family.prefixes.values()
-    ):  # the other network has no prefix of its own
+    if prefix and "" in family.prefixes.values():  # the other network has no prefix of its own
         reasons.append((rf"(?!{re.escape(prefix)})", "query encoder"))
     reasons += [
         *family.others,
@@ -238,12 +229,16 @@ def _sort(
     rename = LAYOUTS[family.layout]
     backbone, dropped, renamed = {}, {}, {}
     for name, value in tensors.items():
-        reason = next((reason for pattern, reason in reasons if re.match(pattern, name)), None)
+        if not name.startswith(outer):
+            dropped.setdefault(f"outside {outer!r}", []).append(name)
+            continue
+        theirs = name.removeprefix(outer)
+        reason = next((reason for pattern, reason in reasons if re.match(pattern, theirs)), None)
         if reason is not None:
             dropped.setdefault(reason, []).append(name)
             continue
-        inner = name.removeprefix(prefix)
-        plain = (rename(inner) if name.startswith(prefix) else None) or inner
+        inner = theirs.removeprefix(prefix)
+        plain = (rename(inner) if theirs.startswith(prefix) else None) or inner
         if plain in backbone:
             raise ValueError(
                 f"{renamed[plain]!r} and {name!r} are both {plain!r}; the file holds two backbones"

@@ -10,6 +10,7 @@ from moco_det.sources.families import (
     Family,
     read_detectron2,
     read_huggingface,
+    read_onnx_record,
     read_openmmlab,
     read_own,
     read_timm,
@@ -20,6 +21,8 @@ _QUEUE = (r"queue2?(_ptr)?$", "dictionary")
 _PARTS = "projector|classifier|predictor|projection_head|prediction_head"
 _HEADS = (rf"((momentum_)?({_PARTS})|prototypes\d*)\b", "heads")
 _NECK = (r"(neck|head|data_preprocessor)\.", "neck and head")
+# Heads of MMDetection's and MMSegmentation's models.
+_MM_HEADS = r"(auxiliary|bbox|decode|mask|panoptic|panoptic_fusion|query|roi|rpn|semantic)_head\."
 _AGAIN = (r"backbone\.", "query encoder, a second time")
 _SOLO = "vturrisi/solo-learn@c980e9e solo/methods/base.py, @08e027a mocov2plus.py"
 _LIGHTLY = "lightly 1.6.0; lightly-ai/lightly@0e4125d examples/pytorch_lightning/moco.py, @03464db dino.py"
@@ -90,7 +93,18 @@ FAMILIES = (
            record=read_openmmlab, others=(_NECK, _AGAIN, (r"(online|target)_net\.1\.", "neck"))),
     Family("mmpretrain", _MMPRETRAIN,
            (r"backbone\.layer1", r"(neck|head)\."), {"query": "backbone."},
-           lacks=(r"(encoder_[qk]|target_net|online_net)\.",), record=read_openmmlab, others=(_QUEUE, _NECK)),
+           lacks=(r"(encoder_[qk]|target_net|online_net)\.", _MM_HEADS), record=read_openmmlab,
+           others=(_QUEUE, _NECK)),
+    Family("mmdet", "open-mmlab/mmdetection@0112d8f mmdet/models/detectors/two_stage.py, @5a678e6 base_detr.py",
+           (r"backbone\.layer1", _MM_HEADS), {"query": "backbone."}, record=read_openmmlab,
+           others=((r"(?!backbone\.)", "other parts of the detector"),)),
+    Family("smp", "qubvel-org/segmentation_models.pytorch@05859aa segmentation_models_pytorch/base/model.py",
+           (r"encoder\.layer1", r"segmentation_head\."), {"query": "encoder."},
+           lacks=(r"classifier", r"projector"),
+           others=((r"(decoder|segmentation_head|classification_head)\.", "other parts of the segmenter"),)),
+    Family("torchvision_detection", "torchvision 0.26.0 torchvision/models/detection",
+           (r"backbone\.body\.layer1",), {"query": "backbone.body."},
+           others=((r"backbone\.fpn\.|rpn\.|roi_heads\.|head\.", "other parts of the detector"),)),
     Family("mmpretrain_moco", _MMPRETRAIN,
            (r"backbone\.layer1", r"encoder_k\.0\."), {"query": "backbone.", "key": "encoder_k.0."},
            lacks=(r"encoder_q\.",), record=read_openmmlab,
@@ -124,6 +138,9 @@ FAMILIES = (
            record=read_timm),
     Family("timm_training", "timm 1.0.20, timm/utils/checkpoint_saver.py, which train.py uses",
            (r"layer1\.", r"state_dict_ema\.layer1"), {"query": "", "key": "state_dict_ema."}),
+    Family("torchvision_training", "torchvision 0.26.0 references/classification/train.py",
+           (r"layer1\.", r"model_ema\.layer1"), {"query": "", "key": "model_ema."},
+           others=((r"model_ema\.n_averaged$", "counter of the moving average"),)),
     Family("huggingface", "transformers 4.57.1 ResNetModel, ResNetForImageClassification",
            (r"(resnet\.)?embedder\.embedder\.convolution",), {"query": ""},
            layout="huggingface", others=((r"classifier\.", "classifier"),), record=read_huggingface),
@@ -140,6 +157,12 @@ FAMILIES = (
     Family("torchvision", "torchvision 0.26.0; also timm's bare state dicts, lightly-train 0.18.0's "
            "torch_state_dict, and the exported resnet50.pth of Barlow Twins, VICReg and DINO",
            (r"layer1\.0\.",), {"query": ""},
-           lacks=(r"projection_head|prototypes|<pretrained_cfg>|state_dict_ema",)),
+           lacks=(r"projection_head|prototypes|<pretrained_cfg>|state_dict_ema|model_ema", "<onnx>"),
+           others=((r"(last_linear|linear|head|classifier|projector|predictor|queue|queue_ptr)(\.|$)",
+                    "classifier or heads"),)),
+    Family("onnx", "ONNX, the graph of nodes; written by torch.onnx, other writers", (r"<onnx>",), {"query": ""},
+           record=read_onnx_record),
+    Family("children", "torch.nn.Sequential(*resnet.children())", (r"0\.weight", r"4\.0\.conv1\."), {"query": ""},
+           layout="children", others=((r"[89]\.", "classifier"),)),
 )
 # fmt: on

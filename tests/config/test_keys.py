@@ -95,6 +95,8 @@ def test_choices_are_those_of_the_code():
         "resnet",
         "xresnet50",
         "resnet50x",
+        "resnext50_1x32d_stem32_out128",
+        "resnet50_stem64_out30",
     ],
 )
 def test_architectures_are_those_that_can_be_built(name):

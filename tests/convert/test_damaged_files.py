@@ -78,14 +78,14 @@ def wrong_values(rng):
 
 
 def other_architectures(rng):
-    detectors = ("fcn_resnet50", "deeplabv3_resnet50", "fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
+    detectors = ("fcn_resnet50", "deeplabv3_resnet50", "ssd300_vgg16", "fasterrcnn_mobilenet_v3_large_fpn")
     mobile = ("mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2_x0_5", "squeezenet1_0")
     older = ("alexnet", "vgg11", "vgg16_bn", "googlenet", "inception_v3", "densenet121")
     newer = ("convnext_tiny", "efficientnet_b0", "efficientnet_v2_s", "efficientnet_b1", "convnext_small")
     attention = ("swin_t", "swin_v2_t", "vit_b_32", "maxvit_t", "mvit_v1_b")
     for name in (*detectors, *mobile, *older, *newer, *attention, "r3d_18"):
         options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        options |= {"weights_backbone": None} if "_resnet50" in name else {}
+        options |= {"weights_backbone": None} if name in detectors else {}
         with torch.device("meta"):
             model = torchvision.models.get_model(name, **options)
         yield name, hollow({n: v.shape for n, v in model.state_dict().items()})
@@ -124,7 +124,7 @@ def foreign_contents(rng):
     yield "unexplained tensors", {**RESNET18, "something.else": torch.ones(2)}
     yield "two families", {f"encoder.{n}": v for n, v in RESNET18.items()}
     yield "key encoder alone", {f"momentum_{n}": v for n, v in RESNET18.items()}
-    yield "nested too deep", {"state_dict": {"model": {"net": RESNET18}}}
+    yield "two networks", {"one": RESNET18, "other": {n: 2 * v for n, v in RESNET18.items()}}
     yield (
         "a wider network",
         {n: HALF.expand([2 * s for s in v.shape]) for n, v in RESNET18.items()},

@@ -35,7 +35,7 @@ def test_example_of_a_new_family_works(monkeypatch, resnet18):
     assert len(entry.splitlines()) <= 10
     names = {**vars(table), "torch": torch}
     family = eval(f"(\n{entry}\n)", names)[0]  # our own document; the comma at its end makes it a tuple
-    monkeypatch.setattr("moco_det.sources.locate.FAMILIES", (*FAMILIES, family))
+    monkeypatch.setattr("moco_det.sources.recognize.FAMILIES", (*FAMILIES, family))
     from family_examples import backbone, linear
 
     examples = eval("{" + test + "}", {"backbone": backbone, "linear": linear, "torch": torch})

@@ -105,9 +105,19 @@ def test_damaged_hub_config_is_refused(resnet18, config):
 def test_ambiguous_content_is_refused_with_the_candidates(resnet18):
     bare = backbone(resnet18, "encoder.")
     with pytest.raises(
-        ValueError, match="pycontrast, pixpro, simsiam, simclr, solo_learn_1.0; say which with --family"
-    ):
+        ValueError,
+        match=r"differ in how images were normalized: pycontrast, pixpro, simsiam, simclr, smp, solo_learn_1.0; "
+        r"say it with .*--preprocessing unit \(simclr\)",
+    ) as error:
         locate_backbone(bare)
+    assert "--preprocessing torchvision (pycontrast, pixpro, simsiam, smp, solo_learn_1.0)" in str(
+        error.value
+    )
+    for preprocessing in (UNIT, SWAV):
+        settled = locate_backbone(bare, preprocessing=preprocessing)
+        assert (
+            same(settled.backbone, resnet18) and agreed_preprocessing(settled, preprocessing) == preprocessing
+        )
     source = locate_backbone(bare, family="simclr")
     assert (
         source.family == "simclr" and source.record.preprocessing == UNIT and same(source.backbone, resnet18)

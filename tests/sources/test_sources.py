@@ -86,7 +86,7 @@ def test_damaged_files_are_refused(tmp_path, save, share, trust):
 
 def test_text_is_refused(tmp_path):
     (tmp_path / "notes.pth").write_text("not a checkpoint at all")
-    with pytest.raises(ValueError, match="not a pickle, or a damaged one"):
+    with pytest.raises(ValueError, match="is a text that begins with 'not a checkpoint at all'"):
         read_checkpoint(tmp_path / "notes.pth")
 
 
