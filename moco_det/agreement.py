@@ -16,6 +16,10 @@ from moco_det.config import known_keys, value_of
 OF_A_MACHINE = (
     "OUTPUT_DIR",
     "DATASETS.IMAGES",
+    "DATASETS.COCO",
+    "DATASETS.VOC",
+    "DATASETS.SEMANTIC",
+    "DATASETS.REGISTER",
     "TEST.KNN.IMAGES",
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.PREFETCH",

@@ -110,6 +110,13 @@ def add_moco_config(cfg: CN) -> None:
     # train-{000000..000147}.tar, or a text file with one path a line; `--images` sets it.
     # Either this or DATASETS.TRAIN (names of registered data sets, labels ignored), not both.
     cfg.DATASETS.IMAGES = ""
+    # Data sets of the user's own, registered before a run: rows of (NAME, JSON, IMAGES), (NAME, FOLDER, SPLIT) and
+    # (NAME, IMAGES, LABELS, CLASSES), and Python files or modules that register more. The options --coco, --voc,
+    # --semantic and --register add to them (moco_det/own_datasets.py).
+    cfg.DATASETS.COCO = ()
+    cfg.DATASETS.VOC = ()
+    cfg.DATASETS.SEMANTIC = ()
+    cfg.DATASETS.REGISTER = ()
     # Stop when more than this share of the images met so far cannot be read, in [0, 1].
     cfg.DATASETS.MAX_UNREADABLE = 0.01
 

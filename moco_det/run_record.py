@@ -26,6 +26,11 @@ MACHINE_KEYS = (
     "OUTPUT_DIR",
     "SEED",
     "DATASETS.IMAGES",
+    # Where the sets lie that DATASETS.TRAIN and TEST name.
+    "DATASETS.COCO",
+    "DATASETS.VOC",
+    "DATASETS.SEMANTIC",
+    "DATASETS.REGISTER",
     "TEST.KNN.IMAGES",
     "TEST.COCO_EVALUATOR",  # both give the same numbers
     "DATALOADER.NUM_WORKERS",

@@ -14,13 +14,16 @@ from collections.abc import Sequence
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from moco_det.cli import user_errors
+from moco_det.config import get_cfg
 from moco_det.files import appears_whole, datasets_root
 from moco_det.finetune.check_coco import check_coco
 from moco_det.finetune.check_findings import FAULT, MISSING, PATH, WARNING, Files, Findings
 from moco_det.finetune.check_voc import check_cityscapes, check_voc, check_voc_sem_seg
+from moco_det.finetune.classes import complete_metadata
 from moco_det.finetune.dataset_sources import OFFICIAL_COUNTS, how_to_get
 from moco_det.finetune.datasets import needed_files
 from moco_det.finetune.lvis import check_reader
+from moco_det.own_datasets import OPTIONS, add_dataset_options, settle_datasets
 from moco_det.tasks import TASKS, get_task
 
 ALL = "all"
@@ -92,6 +95,7 @@ def _why_unknown(name: str) -> str:
         check_reader(name)
     except ValueError as error:
         return str(error)
+    complete_metadata(name)
     metadata = MetadataCatalog.get(name)
     kind = metadata.get("evaluator_type")
     if kind not in _CHECKS or (kind == "sem_seg" and metadata.get("dirname") is None):
@@ -160,6 +164,11 @@ def _as_json(found: Sequence[Findings]) -> dict:
 
 def run(args: argparse.Namespace) -> int:
     """Check, print, and write ``--json``; returns the exit code."""
+    own = [row[0] for option in OPTIONS for row in getattr(args, option)]
+    args.datasets = list(dict.fromkeys([*args.datasets, *own]))
+    cfg = get_cfg()
+    cfg.DATASETS.TEST = tuple(args.datasets)
+    settle_datasets(cfg, args)
     tasks = args.tasks or ([] if args.datasets else [ALL])
     chosen = TASKS if ALL in tasks else [get_task(name) for name in tasks]
     names = [name for task in chosen for name in (*task.train, *task.test)] + args.datasets
@@ -193,6 +202,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--datasets", nargs="+", default=[], metavar="NAME", help="registered names, e.g. toy_coco_val"
     )
+    add_dataset_options(parser)
     parser.add_argument("--json", metavar="FILE", help="also write what was found there, for scripts")
     return parser
 

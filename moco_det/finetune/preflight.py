@@ -64,6 +64,11 @@ def resumes(cfg: CfgNode, args: argparse.Namespace) -> bool:
     return args.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, CHECKPOINT))
 
 
+def used_datasets(cfg: CfgNode, args: argparse.Namespace) -> tuple[str, ...]:
+    """The names of the data sets that a run opens."""
+    return tuple(cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+
+
 def check_run(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> nn.Module | None:
     """Refuse, before any process starts, what would fail later or train on something else.
 
@@ -82,7 +87,7 @@ def check_run(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> nn.M
     _check_ranges(cfg)
     check_label_fraction(cfg)
     check_coco_evaluator(cfg)
-    check_datasets(cfg, cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+    check_datasets(cfg, used_datasets(cfg, args))
     if not cfg.DATASETS.TRAIN and not args.eval_only:
         near = [name for name in DatasetCatalog.list() if name.endswith("train")][:3]
         raise ValueError(f"DATASETS.TRAIN is empty; give data sets to train on, such as {near}")

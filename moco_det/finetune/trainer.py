@@ -30,6 +30,7 @@ from moco_det.cli import (
     user_errors,
 )
 from moco_det.config import get_cfg, merge_config
+from moco_det.finetune.classes import classes_rows, complete_metadata, settle_classes
 from moco_det.finetune.datasets import names_faulty_labels, register_toy_datasets
 from moco_det.finetune.dry_run import dry_run
 from moco_det.finetune.evaluators import build_evaluator
@@ -43,7 +44,7 @@ from moco_det.finetune.hooks import (
 from moco_det.finetune.inits import Init, read_init
 from moco_det.finetune.labels import take_labels
 from moco_det.finetune.mappers import build_mapper
-from moco_det.finetune.preflight import CHECKPOINT, check_run, resumes
+from moco_det.finetune.preflight import CHECKPOINT, check_run, resumes, used_datasets
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
 from moco_det.finetune.sampler import ResumableSampler, repeat_factors
 from moco_det.finetune.samples import write_sample_detections
@@ -55,6 +56,7 @@ from moco_det.finetune.weights_check import (
 )
 from moco_det.interruption import StopOnSignal
 from moco_det.model_zoo import get_config_file, recipe_name
+from moco_det.own_datasets import add_dataset_options, register_datasets, settle_datasets
 from moco_det.progress import ProgressBar
 from moco_det.run_folder import log_to
 from moco_det.run_record import FILE_NAME as RECORD
@@ -208,6 +210,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="check everything, print what the run will be, write nothing",
     )
+    add_dataset_options(parser)
     parser.set_defaults(num_gpus=None)
     return parser
 
@@ -234,6 +237,8 @@ def run(args: argparse.Namespace, add_configs: Sequence[Callable[[CfgNode], None
     if init and "MODEL.WEIGHTS" not in args.opts[0::2]:
         cfg.MODEL.WEIGHTS = init.weights
     check_common(cfg)
+    settle_datasets(cfg, args)
+    settle_classes(cfg, used_datasets(cfg, args), args.config_file, args.opts)
     _settle_device(cfg, args)
     _settle_seed(cfg, args)
     cfg.freeze()
@@ -277,10 +282,15 @@ def _settle_seed(cfg: CfgNode, args: argparse.Namespace) -> None:
 def _work(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> None:
     """What each process does."""
     check_agreement(settings_and_code(cfg))
+    register_datasets(cfg)
     log_to(cfg.OUTPUT_DIR, "moco_det")
     default_setup(cfg, args)
     if cfg.MODEL.WEIGHTS and not resumes(cfg, args):
         check_preprocessing(cfg, read_weights(cfg.MODEL.WEIGHTS), init)  # again, for the log
+    for name in used_datasets(cfg, args):
+        complete_metadata(name)
+    for key, text in classes_rows(cfg, used_datasets(cfg, args)[0]):
+        logger.info(f"{key} is {text}")
     if cfg.MODEL.DEVICE == "cpu":
         logger.info("On the CPU, as --num-gpus 0 asks or because there is no GPU")
     if args.eval_only:

@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from moco_det.cli import run_in_processes, settle_processes, user_errors
 from moco_det.disk_space import check_disk_space
 from moco_det.model_zoo import recipe_name
+from moco_det.own_datasets import add_dataset_options
 from moco_det.precision import precision_name
 from moco_det.pretrain import plan
 from moco_det.pretrain.preflight import check_periods, check_run, unlabelled_images
@@ -53,6 +54,7 @@ def argument_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the plan without its trial: check everything, print what the run will be, write nothing",
     )
+    add_dataset_options(parser)
     parser.set_defaults(num_gpus=None)
     return parser
 

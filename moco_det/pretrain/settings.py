@@ -7,6 +7,7 @@ from detectron2.config import CfgNode
 from moco_det.agreement import check_agreement, settings_and_code
 from moco_det.config import get_cfg, known_keys, merge_config, refuse_what_does_not_apply
 from moco_det.model_zoo import get_config_file
+from moco_det.own_datasets import settle_datasets
 from moco_det.pretrain.method import PretrainMethod, method_class
 from moco_det.run_folder import settle_seed
 from moco_det.settings_check import check_common
@@ -24,6 +25,10 @@ APPLIES = (
     "INPUT.VIEWS",
     "DATASETS.IMAGES",
     "DATASETS.TRAIN",
+    "DATASETS.COCO",
+    "DATASETS.VOC",
+    "DATASETS.SEMANTIC",
+    "DATASETS.REGISTER",
     "DATASETS.MAX_UNREADABLE",
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.PREFETCH",
@@ -93,6 +98,7 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
     _refuse_what_has_no_effect(cfg, method, args.opts[0::2])
     if args.images:
         cfg.DATASETS.IMAGES = args.images
+    settle_datasets(cfg, args)
     if bool(cfg.DATASETS.IMAGES) == bool(cfg.DATASETS.TRAIN):
         raise ValueError(
             f"DATASETS.IMAGES is {cfg.DATASETS.IMAGES!r} and DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)}; "
