@@ -41,12 +41,13 @@ _UPRIGHT = {
 class UnreadableImage(ValueError):
     """A file that cannot be decoded; ``reason`` is one line."""
 
-    def __init__(self, path: str, reason: str):
+    def __init__(self, path: str, reason: str = ""):
         super().__init__(path, reason)
         self.path, self.reason = path, reason
 
     def __str__(self):
-        return f"cannot read image {self.path!r}: {self.reason}"
+        # Without a reason it comes from a worker of a loader, which hands on the message alone.
+        return f"cannot read image {self.path!r}: {self.reason}" if self.reason else self.path
 
 
 # ---- where images come from --------------------------------------------------------------------------
@@ -209,8 +210,8 @@ def _imagenet_train() -> list[dict]:
 # ---- how one file becomes RGB ------------------------------------------------------------------------
 
 
-def decode_rgb(path: str) -> Image.Image:
-    """Decode a file, or a place in a shard, to 8-bit RGB, upright.
+def decode_rgb(path: str, upright: bool = True) -> Image.Image:
+    """Decode a file, or a place in a shard, to 8-bit RGB, upright (unless that is not wanted).
 
     The content decides the format, not the name. The first frame is taken. EXIF orientation is applied;
     transparent pixels are laid over ``BACKGROUND``; 16-bit and 32-bit integers are scaled from 0..65535 to
@@ -223,7 +224,7 @@ def decode_rgb(path: str) -> Image.Image:
     try:
         with open_image(path) as image:
             image.load()
-            return _to_rgb(_upright(image))
+            return _to_rgb(_upright(image) if upright else image)
     except Exception as error:  # decoders raise a dozen types on broken files: struct.error, SyntaxError, …
         raise UnreadableImage(shown(path), _reason(error)) from error
 
@@ -239,7 +240,7 @@ def decode_pixels(path: str) -> Tensor:
     """
     try:
         with open_image(path) as image:
-            if image.format == "JPEG" and image.mode == "RGB" and _orientation(image) == 1:
+            if image.format == "JPEG" and image.mode == "RGB" and orientation(image) == 1:
                 with contextlib.suppress(RuntimeError):
                     return _decode_jpeg(image.fp)
             image.load()
@@ -288,7 +289,8 @@ def _reason(error: Exception) -> str:
     return " ".join(f"{kind}{error}".split())
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 is upright, or not said."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # broken metadata around good pixels
@@ -297,8 +299,8 @@ def _orientation(image: Image.Image) -> int:
 
 def _upright(image: Image.Image) -> Image.Image:
     # Not ImageOps.exif_transpose: it also rewrites the metadata, and fails where only these are broken.
-    orientation = _orientation(image)
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+    turned = orientation(image)
+    return image.transpose(_UPRIGHT[turned]) if turned in _UPRIGHT else image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -91,7 +91,7 @@ def load_voc(folder: str, split: str, classes: Sequence[str]) -> list[dict]:
     Raises:
         ValueError: a file is missing, cannot be read, or names a class that is not in ``classes``.
     """
-    images = {path.stem: str(path) for path in Path(folder, "JPEGImages").iterdir() if _is_image(path)}
+    images = find_images(folder)
     numbers = {name: number for number, name in enumerate(classes)}
     records = []
     for name in read_split(folder, split):
@@ -122,5 +122,7 @@ def load_voc(folder: str, split: str, classes: Sequence[str]) -> list[dict]:
     return records
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS
+def find_images(folder: str) -> dict[str, str]:
+    """The images of a folder in VOC's layout, by their names without extension; a JPEG before others."""
+    found = [path for path in Path(folder, "JPEGImages").iterdir() if path.suffix.lower() in EXTENSIONS]
+    return {path.stem: str(path) for path in sorted(found, key=lambda path: path.suffix == ".jpg")}

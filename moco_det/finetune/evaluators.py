@@ -15,8 +15,8 @@ from moco_det.finetune.cityscapes_evaluator import TidyCityscapesInstanceEvaluat
 from moco_det.finetune.classes import complete_metadata
 from moco_det.finetune.coco_evaluator import build_coco_evaluator
 from moco_det.finetune.datasets import register_needed_files
+from moco_det.finetune.label_images import read_labels
 from moco_det.finetune.lvis_evaluator import LvisEvaluator, check_lvis_package
-from moco_det.finetune.segmentation_mapper import read_labels
 from moco_det.finetune.voc_evaluator import VocEvaluator
 
 

@@ -22,6 +22,7 @@ from moco_det.finetune.evaluators import check_evaluator
 from moco_det.finetune.hooks import same_generators
 from moco_det.finetune.inits import Init, check_init
 from moco_det.finetune.labels import check_label_fraction
+from moco_det.finetune.look import look_before_run
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
 from moco_det.finetune.weights_check import (
     Weights,
@@ -100,6 +101,9 @@ def check_run(cfg: CfgNode, args: argparse.Namespace, init: Init | None) -> nn.M
             f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} already holds a run; continue it with --resume, or choose another"
         )
     check_writable(cfg.OUTPUT_DIR)
+    if int(os.environ.get("RANK", 0)) == 0:  # of torchrun's processes the first looks for all
+        for name, finding in look_before_run(cfg, args.eval_only):
+            print(f"warning: {name}: {finding}", flush=True)
     if resumes(cfg, args):
         return None
     if not args.eval_only:

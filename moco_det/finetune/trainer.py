@@ -45,6 +45,7 @@ from moco_det.finetune.inits import Init, read_init
 from moco_det.finetune.labels import take_labels
 from moco_det.finetune.mappers import build_mapper
 from moco_det.finetune.preflight import CHECKPOINT, check_run, resumes, used_datasets
+from moco_det.finetune.record_mapper import SkipUnreadable
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
 from moco_det.finetune.sampler import ResumableSampler, repeat_factors
 from moco_det.finetune.samples import write_sample_detections
@@ -112,7 +113,7 @@ class Trainer(DefaultTrainer):
         )
         # A seed of its own keeps the loader from drawing the workers' seed from the training's generator.
         seed = keyed_seed(cfg.SEED, "loader", start_iter, comm.get_rank())
-        mapper = build_mapper(cfg, is_train=True)
+        mapper = SkipUnreadable(build_mapper(cfg, is_train=True), cfg, len(dataset))
         return build_detection_train_loader(cfg, dataset=dataset, sampler=sampler, seed=seed, mapper=mapper)
 
     @classmethod

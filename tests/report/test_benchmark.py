@@ -287,7 +287,8 @@ def test_own_data_sets_reach_every_run_and_the_check(tmp_path, capfd, monkeypatc
     image = {"id": 1, "file_name": "none.jpg", "width": 8, "height": 8}
     labels = {"categories": [{"id": 1, "name": "a"}], "images": [image], "annotations": []}
     (tmp_path / "x.json").write_text(json.dumps(labels))
-    words = "--suite paper --tasks voc-c4 --inits random --seeds 1 --output out --coco mine x.json .".split()
+    words = ["--suite", "paper", "--tasks", "voc-c4", "--inits", "random", "--seeds", "1"]
+    words += ["--output", "out", "--coco", "mine", "x.json", "."]
     options = ("--", "DATASETS.TRAIN", "('mine',)", "DATASETS.TEST", "('mine',)")
     benchmark.main([*words, "--dry-run", *options])
     assert f"--coco mine {tmp_path}/x.json {tmp_path}" in capfd.readouterr().out
