@@ -117,6 +117,9 @@ def add_moco_config(cfg: CN) -> None:
     cfg.DATASETS.VOC = ()
     cfg.DATASETS.SEMANTIC = ()
     cfg.DATASETS.REGISTER = ()
+    # A text file with one path a line: images that pre-training leaves out, such as those of a test set
+    # (tools/check_datasets.py --leaks-list writes one); `--exclude` sets it.
+    cfg.DATASETS.EXCLUDE = ""
     # Stop when more than this share of the images met so far cannot be read, in [0, 1].
     cfg.DATASETS.MAX_UNREADABLE = 0.01
 

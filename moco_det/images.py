@@ -165,6 +165,28 @@ def _read_list(list_file: str) -> list[str]:
     return paths
 
 
+def without(paths: Sequence[str], list_file: str) -> list[str]:
+    """The paths that are not in a list of images; members of shards stand in it as :func:`shown` shows them.
+
+    Raises:
+        ValueError: the list is not there, or names none of the images (it is of other paths).
+    """
+    if not os.path.isfile(list_file):
+        raise ValueError(f"--exclude {list_file!r} does not exist (looked in {os.getcwd()!r})")
+    folder = os.path.dirname(list_file)
+    with open(list_file, encoding="utf-8-sig", errors="surrogateescape") as lines:
+        entries = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    listed = {os.path.realpath(os.path.join(folder, entry)) for entry in entries}
+    kept = [path for path in paths if os.path.realpath(shown(path)) not in listed]
+    if entries and len(kept) == len(paths):
+        raise ValueError(
+            f"--exclude {list_file!r} names {len(entries)} images, e.g. {entries[0]!r}, none of which is among "
+            f"the {len(paths)} images, e.g. {shown(paths[0])!r}; expected paths of these, relative to the list's "
+            "folder or absolute"
+        )
+    return kept
+
+
 def registered_images(names: Sequence[str]) -> list[str]:
     """File names of data sets registered in detectron2 (``DATASETS.TRAIN``), in order, each once; no labels.
 
@@ -224,7 +246,7 @@ def decode_rgb(path: str, upright: bool = True) -> Image.Image:
     try:
         with open_image(path) as image:
             image.load()
-            return _to_rgb(_upright(image) if upright else image)
+            return to_rgb(upright_image(image) if upright else image)
     except Exception as error:  # decoders raise a dozen types on broken files: struct.error, SyntaxError, …
         raise UnreadableImage(shown(path), _reason(error)) from error
 
@@ -244,7 +266,7 @@ def decode_pixels(path: str) -> Tensor:
                 with contextlib.suppress(RuntimeError):
                     return _decode_jpeg(image.fp)
             image.load()
-            return to_pixels(_to_rgb(_upright(image)))
+            return to_pixels(to_rgb(upright_image(image)))
     except Exception as error:  # as in decode_rgb
         raise UnreadableImage(shown(path), _reason(error)) from error
 
@@ -297,13 +319,15 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright_image(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says."""
     # Not ImageOps.exif_transpose: it also rewrites the metadata, and fails where only these are broken.
     turned = orientation(image)
     return image.transpose(_UPRIGHT[turned]) if turned in _UPRIGHT else image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image as 8-bit RGB, as :func:`decode_rgb` says; raises ValueError for floating-point pixels."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):  # I, I;16 and its byte orders; Pillow's own convert would clip at 255

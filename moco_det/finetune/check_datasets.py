@@ -18,6 +18,7 @@ from moco_det.config import get_cfg, merge_config
 from moco_det.files import appears_whole, datasets_root
 from moco_det.finetune.check_findings import FAULT, MISSING, PATH, WARNING, Files, Findings
 from moco_det.finetune.classes import check_classes, settle_classes
+from moco_det.finetune.leaks import report_leaks
 from moco_det.finetune.look import DENSEPOSE, look_at_set
 from moco_det.finetune.look_records import Use, use_of
 from moco_det.model_zoo import get_config_file
@@ -107,6 +108,10 @@ def _as_json(found: Sequence[Findings]) -> dict:
 def run(args: argparse.Namespace) -> int:
     """Check, print, and write ``--json``; returns the exit code."""
     cfg = _settle(args)
+    if args.leaks_in and not args.datasets:
+        raise ValueError(
+            "--leaks-in compares with the images of --datasets NAME; name those that are tested on"
+        )
     tasks = args.tasks or ([] if args.datasets else [ALL])
     chosen = TASKS if ALL in tasks else [get_task(name) for name in tasks]
     names = [name for task in chosen for name in (*task.train, *task.test)] + args.datasets
@@ -120,12 +125,13 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         with appears_whole(args.json) as path:
             path.write_text(json.dumps(_as_json(found), indent=2))
+    leaks = report_leaks(args.datasets, args.leaks_in, args.leaks_list) if args.leaks_in else 0
     # A project's data sets are none of the core's: with "all" they are shown and do not count.
     passed_over = (
         set() if ALL not in tasks else {f.name for f in found if f.unknown and f.name.startswith(DENSEPOSE)}
     )
     counted = [f for f in found if f.name not in passed_over - set(args.datasets)]
-    return 0 if all(findings.status == "complete" for findings in counted) else 1
+    return 0 if not leaks and all(findings.status == "complete" for findings in counted) else 1
 
 
 def _settle(args: argparse.Namespace) -> CfgNode | None:
@@ -151,7 +157,8 @@ def _settle(args: argparse.Namespace) -> CfgNode | None:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Says which data sets below $DETECTRON2_DATASETS are complete, and where to get what is not.",
-        epilog="exit code: 0 all are complete (with or without warnings), 1 one is not, 2 the command is wrong",
+        epilog="exit code: 0 all are complete (with or without warnings), 1 one is not, or --leaks-in found some, "
+        "2 the command is wrong",
     )
     names = ", ".join(task.name for task in TASKS)
     parser.add_argument(
@@ -164,6 +171,15 @@ def make_parser() -> argparse.ArgumentParser:
         "--config-file", metavar="RECIPE", help="check the data sets of a run, for what it does with them"
     )
     add_dataset_options(parser)
+    parser.add_argument(
+        "--leaks-in",
+        nargs="+",
+        default=[],
+        metavar="IMAGES|NAME",
+        help="which images there (as --images of pre-training takes them, or of a data set) show what those of "
+        "--datasets show, by their content",
+    )
+    parser.add_argument("--leaks-list", default="", metavar="FILE", help="write them there, for --exclude")
     parser.add_argument("--json", metavar="FILE", help="also write what was found there, for scripts")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="as for the run, after --")
     return parser

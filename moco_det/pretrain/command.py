@@ -39,6 +39,12 @@ def argument_parser() -> argparse.ArgumentParser:
         "train-{000000..000147}.tar, or a text file of paths",
     )
     parser.add_argument(
+        "--exclude",
+        default="",
+        metavar="FILE",
+        help="a text file of paths that are left out (tools/check_datasets.py --leaks-list writes one)",
+    )
+    parser.add_argument(
         "--overlay",
         default="",
         metavar="FILE",

@@ -29,6 +29,7 @@ APPLIES = (
     "DATASETS.VOC",
     "DATASETS.SEMANTIC",
     "DATASETS.REGISTER",
+    "DATASETS.EXCLUDE",
     "DATASETS.MAX_UNREADABLE",
     "DATALOADER.NUM_WORKERS",
     "DATALOADER.PREFETCH",
@@ -98,6 +99,8 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
     _refuse_what_has_no_effect(cfg, method, args.opts[0::2])
     if args.images:
         cfg.DATASETS.IMAGES = args.images
+    if args.exclude:
+        cfg.DATASETS.EXCLUDE = args.exclude
     settle_datasets(cfg, args)
     if bool(cfg.DATASETS.IMAGES) == bool(cfg.DATASETS.TRAIN):
         raise ValueError(
