@@ -297,15 +297,18 @@ BINARY = {"classes": "none,thing", "train": (0, 1)}
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"train": (0, 255), "classes": "none,thing"}, "'a' .*less than two classes, so that nothing is learned: .*"
-         "hold 0, 255; 255 counts as no class .*masks of 0 and 255 need 1 in place of 255"),
+        (
+            {"train": (0, 255), "classes": "none,thing"},
+            "'a' .*less than two classes, so that nothing is learned: .*hold 0, 255; 255 counts as no class "
+            ".*masks of 0 and 255 need 1 in place of 255",
+        ),
         (BINARY | {"test": (0, 255)}, "'b' cannot be tested on: .*nothing is measured"),
         (BINARY | {"test": (255,)}, "'b' cannot be tested on: .*hold 255"),
         ({"test": (0, 7)}, "'b' .*4 x label that is no class .0 to 3, or 255 for none.: 7 in "),
         ({"train": (0, 4)}, "'a' .*4 x label that is no class .*: 4 in "),
         ({"mode": "RGB"}, "'b' .*label image that cannot be read: .*mode RGB"),
     ],
-)  # fmt: skip
+)
 def test_labels_that_cannot_be_learned_or_measured_are_refused(semantic, how, message):
     with pytest.raises(ValueError, match=message):
         semantic(**how)
