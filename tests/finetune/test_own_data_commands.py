@@ -1,4 +1,4 @@
-"""The commands of GETTING_STARTED.md's "Your own data", as they stand there, on small data and for one iteration."""
+"""The commands of GETTING_STARTED.md's "Your own data", as they stand there, for one iteration on small data."""
 
 import json
 import os
@@ -20,32 +20,37 @@ COMMANDS = [
     for block in re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL)
     for line in block.replace("\\\n", " ").splitlines()
 ]
-SMALLER = [
-    "SOLVER.IMS_PER_BATCH",
-    "2",
-    "SOLVER.MAX_ITER",
-    "1",
-    "SOLVER.STEPS",
-    "()",
-    "INPUT.MIN_SIZE_TRAIN",
-    "(48,)",
-    "INPUT.MIN_SIZE_TEST",
-    "48",
-    "TEST.PRECISE_BN.ENABLED",
-    "False",
-    "DATALOADER.NUM_WORKERS",
-    "0",
-    "MODEL.RPN.POST_NMS_TOPK_TEST",
-    "5",
-    "INPUT.CROP.SIZE",
-    "(64,64)",
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
-    "8",
-    "MODEL.RPN.PRE_NMS_TOPK_TEST",
-    "50",
-    "SEED",
-    "1",
-]
+SMALLER = (
+    *(
+        "SOLVER.IMS_PER_BATCH",
+        "2",
+        "SOLVER.MAX_ITER",
+        "1",
+        "SOLVER.STEPS",
+        "()",
+        "TEST.PRECISE_BN.ENABLED",
+        "False",
+    ),
+    *(
+        "INPUT.MIN_SIZE_TRAIN",
+        "(48,)",
+        "INPUT.MIN_SIZE_TEST",
+        "48",
+        "INPUT.CROP.SIZE",
+        "(64,64)",
+        "SEED",
+        "1",
+    ),
+    *(
+        "MODEL.RPN.PRE_NMS_TOPK_TEST",
+        "50",
+        "MODEL.RPN.POST_NMS_TOPK_TEST",
+        "5",
+        "DATALOADER.NUM_WORKERS",
+        "0",
+    ),
+    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "8"),
+)
 METRICS = {
     "my_masks": "segm/AP",
     "my_boxes": "bbox/AP50",
