@@ -62,7 +62,7 @@ def _object(entry: ET.Element) -> dict:
         raise ValueError("an object has no name")
     return {
         "name": name,
-        "difficult": int(float(entry.findtext("difficult") or 0)),
+        "difficult": int(_number(entry, "difficult")) if entry.findtext("difficult") else 0,
         "box": [_number(entry, f"bndbox/{side}") for side in SIDES],
     }
 

@@ -130,11 +130,11 @@ def _look_inside(name: str, metadata: Metadata, use: Use, findings: Findings) ->
     if not _has_files(metadata):
         _note_missing(records, findings)
     look_at_records(records, metadata, use, findings)
-    if not use.train and metadata.evaluator_type == "coco" and metadata.get("json_file"):
+    if use.train is False and metadata.evaluator_type == "coco" and metadata.get("json_file"):
         look_at_truth(metadata, use, findings)
     look_at_images(records, findings)
     if metadata.evaluator_type.endswith("sem_seg") and records and "sem_seg_file_name" in records[0]:
-        look_at_labels(records, metadata, use.train, findings)
+        look_at_labels(records, metadata, use.train is not False, findings)
 
 
 def _note_missing(records: Sequence[dict], findings: Findings) -> None:

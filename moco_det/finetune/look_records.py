@@ -22,13 +22,13 @@ class Use:
     """What a run wants of a data set.
 
     Attributes:
-        train: it is trained on; else it is tested on.
+        train: it is trained on; else it is tested on; None: not known.
         masks: "polygon" or "bitmask" where masks are trained, else empty; None: not known.
         keypoints: how many each object has; 0: none are used.
         filter_empty: images without a usable object are left out of the training.
     """
 
-    train: bool = True
+    train: bool | None = None
     masks: str | None = None
     keypoints: int = 0
     filter_empty: bool = True
@@ -64,12 +64,13 @@ def look_at_records(records: Sequence[dict], metadata: Metadata, use: Use, findi
                 findings.add(FAULT, kind, f"object {number} of {os.path.basename(record['file_name'])}", fix)
     if use.masks is None:
         _warn_of_masks(masks, metadata, findings)
-    if use.train and records and "annotations" in records[0] and not usable:
+    if not usable and use.train is not False and records and "annotations" in records[0]:
         if objects:
             reason = f"all {objects} objects are iscrowd, which training leaves out"
             findings.add(FAULT, "nothing to train on", reason, "set iscrowd to 0 where an object is no crowd")
         else:
-            findings.add(FAULT, "nothing to train on", f"no object in {len(records)} images")
+            level = FAULT if use.train else WARNING
+            findings.add(level, "nothing to train on", f"no object in {len(records)} images")
 
 
 def _warn_of_masks(masks: collections.Counter, metadata: Metadata, findings: Findings) -> None:

@@ -46,6 +46,12 @@ def read_image(record: dict, image_format: str) -> np.ndarray:
     return pixels[:, :, ::-1] if image_format == "BGR" else pixels
 
 
+def add_size(record: dict, image: np.ndarray) -> None:
+    """Add ``height`` and ``width`` where a record leaves them out; models and evaluators need them."""
+    record.setdefault("height", image.shape[0])
+    record.setdefault("width", image.shape[1])
+
+
 class RecordMapper(DatasetMapper):
     """detectron2's mapper, but for how images and label images are read."""
 
@@ -54,6 +60,7 @@ class RecordMapper(DatasetMapper):
         labels_file = record.pop("sem_seg_file_name", None)
         labels = read_labels(labels_file) if labels_file and self.is_train else None
         inputs = T.AugInput(read_image(record, self.image_format), sem_seg=labels)
+        add_size(record, inputs.image)
         transforms = self.augmentations(inputs)
         shape = inputs.image.shape[:2]
         record["image"] = torch.as_tensor(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))

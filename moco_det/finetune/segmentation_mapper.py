@@ -10,7 +10,7 @@ from detectron2.data import transforms as T
 from PIL import Image
 
 from moco_det.finetune.label_images import read_labels
-from moco_det.finetune.record_mapper import read_image
+from moco_det.finetune.record_mapper import add_size, read_image
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ class SegmentationMapper:
         record = dict(record)
         labels_file = record.pop("sem_seg_file_name")
         image = read_image(record, self.image_format)
+        add_size(record, image)
         labels = self._read(labels_file, image.shape[:2]) if self.is_train else None
         inputs = T.AugInput(image, sem_seg=labels)
         self.augmentations(inputs)
