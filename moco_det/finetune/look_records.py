@@ -49,6 +49,7 @@ def look_at_records(records: Sequence[dict], metadata: Metadata, use: Use, findi
     """Note what the mapper would stop at in the records' annotations, and what would be trained wrongly."""
     classes = len(metadata.get("thing_classes") or ())
     usable = objects = 0
+    largest = 0.0
     masks = collections.Counter()
     for record in records:
         annotations = record.get("annotations", ())
@@ -59,9 +60,18 @@ def look_at_records(records: Sequence[dict], metadata: Metadata, use: Use, findi
             usable += 1
             masks[type(annotation.get("segmentation")).__name__] += 1
             fault = _fault(annotation, classes, use)
-            if fault:
+            if not fault:
+                largest = max(largest, *annotation["bbox"])
+            else:
                 kind, fix = fault
                 findings.add(FAULT, kind, f"object {number} of {os.path.basename(record['file_name'])}", fix)
+    if 0 < largest <= 1:
+        findings.add(
+            FAULT,
+            "boxes between 0 and 1",
+            "all of them",
+            "give pixels: x times the width, y times the height",
+        )
     if use.masks is None:
         _warn_of_masks(masks, metadata, findings)
     if not usable and use.train is not False and records and "annotations" in records[0]:

@@ -89,6 +89,11 @@ TRAIN_FAULTS = [
     (BOXES, second_only(lambda a: a.pop("bbox")), "annotation 2 .no field 'bbox'"),
     (BOXES, second_only(lambda a: a.update(bbox=[1, 2, 3])), "malformed annotation.*annotation 2"),
     (BOXES, second_only(lambda a: a.update(category_id=9)), "unknown category id: 9 "),
+    (
+        BOXES,
+        lambda a: a.update(bbox=[0.1, 0.2, 0.5, 0.5], segmentation=[]),
+        "boxes between 0 and 1.*give pixels",
+    ),
     (BOXES, crowd, "all 8 objects are iscrowd.*set iscrowd to 0"),
 ]
 
