@@ -23,7 +23,7 @@ _HASHED, _COMPARED = 9, 16
 
 
 class Fingerprint(NamedTuple):
-    """What is kept of an image: 144 bits in bytes, and the 256 gray values (standardized, float32)."""
+    """What is kept of an image: 144 bits in 18 bytes, and its small gray picture in a row (uint8)."""
 
     bits: np.ndarray
     gray: np.ndarray
@@ -40,9 +40,8 @@ def fingerprint(path: str) -> Fingerprint | None:
         return None
     small = np.asarray(gray.resize((_HASHED, _HASHED), Image.Resampling.BOX), dtype=np.int16)
     signs = np.concatenate([(np.diff(small, axis=axis) > 0).ravel() for axis in (0, 1)])
-    compared = np.asarray(gray.resize((_COMPARED, _COMPARED), Image.Resampling.BOX), dtype=np.float32).ravel()
-    spread = compared.std()
-    return Fingerprint(np.packbits(signs), (compared - compared.mean()) / spread) if spread > 1 else None
+    compared = np.asarray(gray.resize((_COMPARED, _COMPARED), Image.Resampling.BOX)).ravel()
+    return Fingerprint(np.packbits(signs), compared) if compared.std() > 1 else None
 
 
 def find_pairs(ones: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
@@ -59,9 +58,15 @@ def find_pairs(ones: Sequence[str], others: Sequence[str]) -> list[tuple[str, st
     pairs = []
     for path, mark in kept_ones:
         near = np.flatnonzero(_distances(mark.bits, bits) <= MAX_BITS)
-        same = near[gray[near] @ mark.gray / len(mark.gray) >= MIN_CORRELATION]
+        same = near[_standard(gray[near]) @ _standard(mark.gray) >= MIN_CORRELATION]
         pairs += [(path, kept_others[number][0]) for number in same]
     return pairs
+
+
+def _standard(pictures: np.ndarray) -> np.ndarray:
+    """Rows of mean 0 and length 1: their products are correlations."""
+    centered = pictures - pictures.mean(axis=-1, keepdims=True, dtype=np.float32)
+    return centered / np.linalg.norm(centered, axis=-1, keepdims=True)
 
 
 def _distances(bits: np.ndarray, others: np.ndarray) -> np.ndarray:

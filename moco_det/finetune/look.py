@@ -25,7 +25,7 @@ from moco_det.finetune.classes import complete_metadata
 from moco_det.finetune.dataset_sources import OFFICIAL_COUNTS, how_to_get
 from moco_det.finetune.datasets import needed_files
 from moco_det.finetune.look_images import UNREADABLE, look_at_images
-from moco_det.finetune.look_records import Use, as_key, look_at_records, look_at_truth, use_of
+from moco_det.finetune.look_records import Use, as_key, look_at_records, look_at_truth, map_records, use_of
 from moco_det.finetune.look_semantic import look_at_labels
 from moco_det.finetune.lvis import check_reader
 
@@ -130,6 +130,8 @@ def _look_inside(name: str, metadata: Metadata, use: Use, findings: Findings) ->
     if not _has_files(metadata):
         _note_missing(records, findings)
     look_at_records(records, metadata, use, findings)
+    if use.train and not findings.of(FAULT):
+        map_records(records, use, findings)
     if use.train is False and metadata.evaluator_type == "coco" and metadata.get("json_file"):
         look_at_truth(metadata, use, findings)
     look_at_images(records, findings)

@@ -1,19 +1,25 @@
 """The records of a data set, as the mapper and the evaluator will meet them: every one, before the first step."""
 
 import collections
+import copy
 import json
 import math
 import os
+import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
 from detectron2.data import Metadata
-from detectron2.structures import BoxMode
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
 
 from moco_det.finetune.check_findings import FAULT, WARNING, Findings
 from moco_det.finetune.coco_evaluator import Truth
 
+# Seconds for the mapping of a data set's records.
+SECONDS = 15.0
 BITMASK = "give INPUT.MASK_FORMAT bitmask"
 
 
@@ -83,6 +89,40 @@ def look_at_records(records: Sequence[dict], metadata: Metadata, use: Use, findi
             findings.add(level, "nothing to train on", f"no object in {len(records)} images")
 
 
+def map_records(records: Sequence[dict], use: Use, findings: Findings, seconds: float = SECONDS) -> None:
+    """Map records as detectron2's mapper does, without an image and without augmentation.
+
+    It takes what the rules above let pass, and finds what they do not know; where the seconds end before the
+    records, the rest is a random part.
+    """
+    order = list(range(len(records)))
+    random.Random(0).shuffle(order)
+    end = time.monotonic() + seconds
+    for number in order:
+        if time.monotonic() > end:
+            break
+        record = records[number]
+        size = (record.get("height", 1), record.get("width", 1))
+        try:
+            objects = [
+                utils.transform_instance_annotations(_wanted(annotation, use), T.TransformList([]), size)
+                for annotation in record.get("annotations", ())
+                if not annotation.get("iscrowd", 0)
+            ]
+            utils.annotations_to_instances(objects, size, mask_format=use.masks or "polygon")
+        except Exception as error:  # whatever malformed values lead to
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            findings.add(
+                FAULT, "record that cannot be mapped", f"{os.path.basename(record['file_name'])} ({reason})"
+            )
+
+
+def _wanted(annotation: dict, use: Use) -> dict:
+    """A copy of an annotation without what the mapper drops."""
+    dropped = [key for key, used in (("segmentation", use.masks), ("keypoints", use.keypoints)) if not used]
+    return {key: copy.copy(value) for key, value in annotation.items() if key not in dropped}
+
+
 def _warn_of_masks(masks: collections.Counter, metadata: Metadata, findings: Findings) -> None:
     """What a run that trains masks would stop at, where it is not known whether one is meant."""
     if metadata.evaluator_type == "coco" and masks["NoneType"]:
@@ -99,10 +139,11 @@ def _fault(annotation: dict, classes: int, use: Use) -> tuple[str, str] | None:
     if box is None:
         return "object without a box", "give each annotation a bbox"
     try:
-        if not all(map(math.isfinite, BoxMode.convert(list(map(float, box)), annotation["bbox_mode"], 0))):
-            return "box that is not finite", ""
-    except Exception:  # a mode that is none, three numbers, words
-        return "box that is not four numbers with a bbox_mode", ""
+        whole = len(box) in (4, 5) and all(map(math.isfinite, box))  # 5: with an angle
+    except TypeError:  # words, or no list
+        whole = False
+    if not whole or "bbox_mode" not in annotation:
+        return "box that is not four finite numbers with a bbox_mode", ""
     category = annotation.get("category_id")
     if not isinstance(category, int) or not 0 <= category < classes:
         return f"class number that is not 0 to {classes - 1}", ""

@@ -1,10 +1,10 @@
-"""What must hold before fine-tuning starts: the same checks for a run and for its dry run. Nothing here writes."""
+"""What must hold before fine-tuning starts: the same checks for a run and for its dry run.
+
+Nothing here writes, but for what the look at the data keeps (:mod:`moco_det.finetune.look`).
+"""
 
 import argparse
-import contextlib
-import logging
 import os
-from collections.abc import Iterator
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
@@ -22,7 +22,7 @@ from moco_det.finetune.evaluators import check_evaluator
 from moco_det.finetune.hooks import same_generators
 from moco_det.finetune.inits import Init, check_init
 from moco_det.finetune.labels import check_label_fraction
-from moco_det.finetune.look import look_before_run
+from moco_det.finetune.look import look_before_run, quiet
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
 from moco_det.finetune.weights_check import (
     Weights,
@@ -144,7 +144,7 @@ def _loaded_model(cfg: CfgNode, weights: Weights | None, complete: bool) -> nn.M
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
-    with same_generators(), _quiet():
+    with same_generators(), quiet():
         try:
             model = build_model(cfg)
             build_lr_scheduler(cfg, build_optimizer(cfg, model))
@@ -159,17 +159,6 @@ def _loaded_model(cfg: CfgNode, weights: Weights | None, complete: bool) -> nn.M
         else:
             check_backbone(cfg, model, weights)
     return model
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Nothing is logged: the run itself does all this again, with a log."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def check_disk_space(cfg: CfgNode, model: nn.Module) -> tuple[int, int, int]:

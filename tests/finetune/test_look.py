@@ -14,7 +14,7 @@ from pycocotools import mask as mask_utils
 
 from moco_det import own_datasets
 from moco_det.cli import user_errors
-from moco_det.finetune import look, look_images, look_semantic, trainer
+from moco_det.finetune import look, look_images, look_records, look_semantic, trainer
 from moco_det.finetune.check_datasets import main as check_main
 from moco_det.finetune.check_findings import Files, Findings
 from moco_det.finetune.coco_evaluator import Truth
@@ -103,6 +103,20 @@ def test_what_training_would_stop_at(coco, recipe, change, message):
     own_data.edit(coco[0], of_annotations(change))
     with pytest.raises(ValueError, match=f"data set 'a' cannot be trained on: .*{message}"):
         warnings(recipe)
+
+
+def test_what_no_rule_knows_is_found_by_mapping(coco):
+    def nest(annotation):
+        annotation["segmentation"] = [["x", *annotation["segmentation"][0][1:]]]
+
+    own_data.edit(coco[0], of_annotations(second_only(nest)))
+    records = DatasetCatalog.get("a")
+    findings = Findings("a")
+    look_records.map_records(records, Use(True, "polygon"), findings)
+    assert "1 x record that cannot be mapped: train0.jpg" in str(*findings.of("fault"))
+    findings = Findings("a")
+    look_records.map_records(records, Use(True, ""), findings)
+    assert not findings.of("fault")
 
 
 def test_no_object_at_all(coco):
