@@ -49,7 +49,7 @@ SMALLER = (
         "DATALOADER.NUM_WORKERS",
         "0",
     ),
-    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "8"),
+    *("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "8", "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", "(8,)"),
 )
 METRICS = {
     "my_masks": "segm/AP",
