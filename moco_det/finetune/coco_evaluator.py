@@ -81,13 +81,14 @@ def fill_in(truth: COCO) -> dict[str, int]:
     """
     filled = collections.Counter()
     for annotation in truth.dataset.get("annotations", ()):
-        if "iscrowd" not in annotation:
+        # A field may be there and hold null.
+        if annotation.get("iscrowd") is None:
             annotation["iscrowd"] = 0
             filled["iscrowd"] += 1
-        if "area" not in annotation and "bbox" in annotation:
+        if annotation.get("area") is None and "bbox" in annotation:
             annotation["area"] = _area(truth, annotation)
             filled["area"] += 1
-        if "keypoints" in annotation and "num_keypoints" not in annotation:
+        if annotation.get("keypoints") and annotation.get("num_keypoints") is None:
             annotation["num_keypoints"] = sum(seen > 0 for seen in annotation["keypoints"][2::3])
             filled["num_keypoints"] += 1
     return dict(filled)

@@ -61,8 +61,11 @@ def look_at_records(records: Sequence[dict], metadata: Metadata, use: Use, findi
         annotations = record.get("annotations", ())
         objects += len(annotations)
         for number, annotation in enumerate(annotations, start=1):
-            if annotation.get("iscrowd", 0):
-                continue  # which the mapper leaves out
+            if annotation.get("iscrowd", 0) != 0:  # which the mapper leaves out
+                if annotation["iscrowd"] != 1:
+                    example = f"{annotation['iscrowd']!r} in {os.path.basename(record['file_name'])}"
+                    findings.add(FAULT, "iscrowd that is neither 0 nor 1", example)
+                continue
             usable += 1
             masks[type(annotation.get("segmentation")).__name__] += 1
             fault = _fault(annotation, classes, use)
@@ -107,7 +110,7 @@ def map_records(records: Sequence[dict], use: Use, findings: Findings, seconds: 
             objects = [
                 utils.transform_instance_annotations(_wanted(annotation, use), T.TransformList([]), size)
                 for annotation in record.get("annotations", ())
-                if not annotation.get("iscrowd", 0)
+                if annotation.get("iscrowd", 0) == 0
             ]
             utils.annotations_to_instances(objects, size, mask_format=use.masks or "polygon")
         except Exception as error:  # whatever malformed values lead to

@@ -183,6 +183,15 @@ def test_images_that_a_run_would_stop_at_are_named(coco, tmp_path, change, messa
         warnings(BOXES)
 
 
+def test_null_is_filled_in_for_the_metric_and_refused_where_training_would_drop_it(coco):
+    before = [(a["area"], a["iscrowd"]) for a in Truth(coco[1]).dataset["annotations"]]
+    for file in coco:
+        own_data.edit(file, of_annotations(lambda a: a.update(area=None, iscrowd=None)))
+    assert [(a["area"], a["iscrowd"]) for a in Truth(coco[1]).dataset["annotations"]] == before
+    with pytest.raises(ValueError, match="'a' .*8 x iscrowd that is neither 0 nor 1: None in train0.jpg"):
+        warnings(BOXES)
+
+
 def test_few_unreadable_training_images_are_accepted_and_no_test_image_is(coco, tmp_path):
     truncate(tmp_path / "images/train2.jpg")
     (shown,) = warnings(BOXES, "DATASETS.MAX_UNREADABLE", 0.25)
