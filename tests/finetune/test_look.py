@@ -381,6 +381,9 @@ def test_what_was_found_is_kept_until_a_file_changes(coco, tmp_path, monkeypatch
         warnings(BOXES)
     with pytest.raises(ValueError, match="train2.jpg"):  # and from the cache
         warnings(BOXES)
+    own_data.edit(coco[0], of_annotations(crowd))
+    with pytest.raises(ValueError, match="all 8 objects are iscrowd"):
+        warnings(BOXES)
 
 
 def test_a_broken_cache_is_none(coco, tmp_path):
