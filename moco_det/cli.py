@@ -35,6 +35,8 @@ def user_errors(function: Callable) -> Callable:
             return function(*args, **kwargs)
         except (ValueError, OSError, FloatingPointError) as error:
             message = str(error)
+            if message.startswith("Caught ") and "DataLoader worker process" in message:
+                message = _message_of_child(message) or message
         except ProcessRaisedException as error:
             message = _message_of_child(str(error))
             if message is None:
@@ -59,7 +61,10 @@ def user_errors(function: Callable) -> Callable:
 def _message_of_child(traceback: str) -> str | None:
     """What the last error of a child's traceback says; None when it is not one that a user can mend."""
     found = list(re.finditer(r"^(?:\w+\.)*(\w+): ", traceback, flags=re.MULTILINE))
-    mendable = ("ValueError", "OSError", "FileNotFoundError", "PermissionError", "FloatingPointError")
+    mendable = (
+        *("ValueError", "OSError", "FileNotFoundError", "PermissionError", "FloatingPointError"),
+        "UnreadableImage",
+    )
     return traceback[found[-1].end() :].strip() if found and found[-1][1] in mendable else None
 
 

@@ -41,12 +41,13 @@ _UPRIGHT = {
 class UnreadableImage(ValueError):
     """A file that cannot be decoded; ``reason`` is one line."""
 
-    def __init__(self, path: str, reason: str):
+    def __init__(self, path: str, reason: str = ""):
         super().__init__(path, reason)
         self.path, self.reason = path, reason
 
     def __str__(self):
-        return f"cannot read image {self.path!r}: {self.reason}"
+        # Without a reason it comes from a worker of a loader, which hands on the message alone.
+        return f"cannot read image {self.path!r}: {self.reason}" if self.reason else self.path
 
 
 # ---- where images come from --------------------------------------------------------------------------
@@ -164,6 +165,28 @@ def _read_list(list_file: str) -> list[str]:
     return paths
 
 
+def without(paths: Sequence[str], list_file: str) -> list[str]:
+    """The paths that are not in a list of images; members of shards stand in it as :func:`shown` shows them.
+
+    Raises:
+        ValueError: the list is not there, or names none of the images (it is of other paths).
+    """
+    if not os.path.isfile(list_file):
+        raise ValueError(f"--exclude {list_file!r} does not exist (looked in {os.getcwd()!r})")
+    folder = os.path.dirname(list_file)
+    with open(list_file, encoding="utf-8-sig", errors="surrogateescape") as lines:
+        entries = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    listed = {os.path.realpath(os.path.join(folder, entry)) for entry in entries}
+    kept = [path for path in paths if os.path.realpath(shown(path)) not in listed]
+    if entries and len(kept) == len(paths):
+        raise ValueError(
+            f"--exclude {list_file!r} names {len(entries)} images, e.g. {entries[0]!r}, none of which is among "
+            f"the {len(paths)} images, e.g. {shown(paths[0])!r}; expected paths of these, relative to the list's "
+            "folder or absolute"
+        )
+    return kept
+
+
 def registered_images(names: Sequence[str]) -> list[str]:
     """File names of data sets registered in detectron2 (``DATASETS.TRAIN``), in order, each once; no labels.
 
@@ -209,8 +232,8 @@ def _imagenet_train() -> list[dict]:
 # ---- how one file becomes RGB ------------------------------------------------------------------------
 
 
-def decode_rgb(path: str) -> Image.Image:
-    """Decode a file, or a place in a shard, to 8-bit RGB, upright.
+def decode_rgb(path: str, upright: bool = True) -> Image.Image:
+    """Decode a file, or a place in a shard, to 8-bit RGB, upright (unless that is not wanted).
 
     The content decides the format, not the name. The first frame is taken. EXIF orientation is applied;
     transparent pixels are laid over ``BACKGROUND``; 16-bit and 32-bit integers are scaled from 0..65535 to
@@ -223,7 +246,7 @@ def decode_rgb(path: str) -> Image.Image:
     try:
         with open_image(path) as image:
             image.load()
-            return _to_rgb(_upright(image))
+            return to_rgb(upright_image(image) if upright else image)
     except Exception as error:  # decoders raise a dozen types on broken files: struct.error, SyntaxError, …
         raise UnreadableImage(shown(path), _reason(error)) from error
 
@@ -239,11 +262,11 @@ def decode_pixels(path: str) -> Tensor:
     """
     try:
         with open_image(path) as image:
-            if image.format == "JPEG" and image.mode == "RGB" and _orientation(image) == 1:
+            if image.format == "JPEG" and image.mode == "RGB" and orientation(image) == 1:
                 with contextlib.suppress(RuntimeError):
                     return _decode_jpeg(image.fp)
             image.load()
-            return to_pixels(_to_rgb(_upright(image)))
+            return to_pixels(to_rgb(upright_image(image)))
     except Exception as error:  # as in decode_rgb
         raise UnreadableImage(shown(path), _reason(error)) from error
 
@@ -288,20 +311,23 @@ def _reason(error: Exception) -> str:
     return " ".join(f"{kind}{error}".split())
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 is upright, or not said."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # broken metadata around good pixels
         return 1
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright_image(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says."""
     # Not ImageOps.exif_transpose: it also rewrites the metadata, and fails where only these are broken.
-    orientation = _orientation(image)
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+    turned = orientation(image)
+    return image.transpose(_UPRIGHT[turned]) if turned in _UPRIGHT else image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image as 8-bit RGB, as :func:`decode_rgb` says; raises ValueError for floating-point pixels."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I"):  # I, I;16 and its byte orders; Pillow's own convert would clip at 255

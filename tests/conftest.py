@@ -1,9 +1,13 @@
 import logging
+import os
+import tempfile
 
 import pytest
 import torch
 from checkpoint_examples import official_moco, random_states
 
+# What is found of the tests' data sets is kept here, not among the user's.
+os.environ["MOCO_DET_CACHE"] = tempfile.mkdtemp(prefix="moco_det_cache_")
 LOGGERS = [logging.getLogger(name) for name in ("moco_det", "detectron2", "fvcore")]
 AT_FIRST = [(logger.handlers[:], logger.propagate, logger.level) for logger in LOGGERS]
 

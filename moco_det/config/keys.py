@@ -326,10 +326,41 @@ DATA = (
         shown=True,
     ),
     Key(
+        "DATASETS.EXCLUDE",
+        "",
+        "A text file with one path per line: images that are left out, such as those of a test set "
+        "(tools/check_datasets.py --leaks-list writes one); --exclude sets it.",
+        (PRETRAIN,),
+    ),
+    *(
+        Key(
+            f"DATASETS.{name}",
+            (),
+            f"Data sets of your own, {layout}: rows of {row}, registered before the run; --{name.lower()} adds to "
+            "them.",
+            (PRETRAIN, FINETUNE),
+            kind=PLACE,
+        )
+        for name, layout, row in (
+            ("COCO", "in COCO's format", "(NAME, JSON, IMAGES)"),
+            ("VOC", "in VOC's layout", "(NAME, FOLDER, SPLIT)"),
+            ("SEMANTIC", "with label images", "(NAME, IMAGES, LABELS, CLASSES)"),
+        )
+    ),
+    Key(
+        "DATASETS.REGISTER",
+        (),
+        "Python files or modules that are run before the run and register data sets as detectron2 documents; "
+        "--register adds to them.",
+        (PRETRAIN, FINETUNE),
+        kind=PLACE,
+    ),
+    Key(
         "DATASETS.MAX_UNREADABLE",
         0.01,
-        "Stop when more than this fraction of the images met so far cannot be read.",
-        (PRETRAIN,),
+        "Stop when more than this fraction of the images cannot be read: in pre-training of those met so far, "
+        "in fine-tuning of the training set.",
+        (PRETRAIN, FINETUNE),
         within("[0, 1]"),
         kind=WATCHING,
     ),

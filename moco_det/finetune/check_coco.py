@@ -96,6 +96,8 @@ def _check_categories(categories: list[dict], metadata: Metadata, findings: Find
         try:
             if category["id"] in names:
                 findings.add(FAULT, "category id that appears twice", f"category {category['id']}")
+            if category["name"] in names.values():
+                findings.add(WARNING, "class name that appears twice", repr(category["name"]))
             names[category["id"]] = category["name"]
         except _MALFORMED as error:
             findings.add(FAULT, "malformed category record", f"number {number} ({_reason(error)})")

@@ -5,98 +5,45 @@ something is missing or faulty, or could not be checked. 2: the command itself i
 """
 
 import argparse
-import difflib
 import json
 import os
 import sys
 from collections.abc import Sequence
 
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from moco_det.cli import user_errors
+from moco_det.config import get_cfg, merge_config
 from moco_det.files import appears_whole, datasets_root
-from moco_det.finetune.check_coco import check_coco
 from moco_det.finetune.check_findings import FAULT, MISSING, PATH, WARNING, Files, Findings
-from moco_det.finetune.check_voc import check_cityscapes, check_voc, check_voc_sem_seg
-from moco_det.finetune.dataset_sources import OFFICIAL_COUNTS, how_to_get
-from moco_det.finetune.datasets import needed_files
-from moco_det.finetune.lvis import check_reader
+from moco_det.finetune.classes import check_classes, settle_classes
+from moco_det.finetune.leaks import report_leaks
+from moco_det.finetune.look import DENSEPOSE, look_at_set
+from moco_det.finetune.look_records import Use, use_of
+from moco_det.model_zoo import get_config_file
+from moco_det.own_datasets import OPTIONS, add_dataset_options, settle_datasets
 from moco_det.tasks import TASKS, get_task
 
 ALL = "all"
-DENSEPOSE = "moco_densepose_"
-# Of each kind of data set (metadata evaluator_type), what is looked at when its files and folders are there.
-_CHECKS = {
-    "pascal_voc": check_voc,
-    "coco": check_coco,
-    "lvis": check_coco,
-    "sem_seg": check_voc_sem_seg,
-    "cityscapes_sem_seg": check_cityscapes,
-    "cityscapes_instance": check_cityscapes,
-}
 
 
-def check_all(names: Sequence[str]) -> list[Findings]:
-    """Check data sets by name; a name that appears again is left out."""
+def check_all(names: Sequence[str], cfg: CfgNode | None = None) -> list[Findings]:
+    """Check data sets by name; a name that appears again is left out.
+
+    Args:
+        cfg: of the run that they are for; without one, for any use.
+    """
     names, files, found = list(dict.fromkeys(names)), Files(), {}
     # Those that share a label file follow one another, so that it is read once.
     for name in sorted(names, key=lambda name: (_json_file(name), name)):
-        found[name] = Findings(name)
-        _check(found[name], files)
+        train = cfg is None or name in cfg.DATASETS.TRAIN
+        found[name] = look_at_set(name, use_of(cfg, train) if cfg else Use(), files)
     return [found[name] for name in names]
 
 
 def _json_file(name: str) -> str:
     return MetadataCatalog.get(name).get("json_file", "") if name in DatasetCatalog else ""
-
-
-def _check(findings: Findings, files: Files) -> None:
-    name = findings.name
-    findings.unknown = _why_unknown(name)
-    if findings.unknown:
-        return
-    metadata = MetadataCatalog.get(name)
-    kind = metadata.evaluator_type
-    # What Cityscapes needs of each image is checked below.
-    needed = [metadata.image_dir, metadata.gt_dir] if kind.startswith("cityscapes") else needed_files(name)
-    absent = [path for path in needed if not os.path.exists(path)]
-    for path in absent:
-        findings.add(MISSING, PATH, os.path.relpath(path, datasets_root()), how_to_get(name, path))
-    if absent:
-        findings.absent = len(absent) == len(needed)
-        return
-    try:
-        _CHECKS[kind](metadata, files, findings)
-    except (
-        OSError,
-        UnicodeDecodeError,
-    ) as error:  # a list that cannot be read, a folder that may not be listed
-        findings.add(FAULT, "file or folder that cannot be read", str(error))
-    official, source = OFFICIAL_COUNTS.get(name, (findings.images, ""))
-    if findings.images not in (None, official):
-        findings.add(
-            WARNING,
-            "number of images unlike the official one",
-            f"{findings.images:,}, not {official:,} ({source})",
-        )
-
-
-def _why_unknown(name: str) -> str:
-    """Why a data set cannot be checked; empty where it can."""
-    if name.startswith(DENSEPOSE):
-        return "comes with projects/DensePose, whose train_net.py checks it"
-    if name not in DatasetCatalog:
-        near = difflib.get_close_matches(name, DatasetCatalog.list(), n=1, cutoff=0)
-        return f"not registered; the nearest registered one is {near[0]!r}"
-    try:
-        check_reader(name)
-    except ValueError as error:
-        return str(error)
-    metadata = MetadataCatalog.get(name)
-    kind = metadata.get("evaluator_type")
-    if kind not in _CHECKS or (kind == "sem_seg" and metadata.get("dirname") is None):
-        return f"its layout is none of VOC, COCO, LVIS and Cityscapes (evaluator_type {kind!r})"
-    return ""
 
 
 def table(found: Sequence[Findings]) -> str:
@@ -160,10 +107,15 @@ def _as_json(found: Sequence[Findings]) -> dict:
 
 def run(args: argparse.Namespace) -> int:
     """Check, print, and write ``--json``; returns the exit code."""
+    cfg = _settle(args)
+    if args.leaks_in and not args.datasets:
+        raise ValueError(
+            "--leaks-in compares with the images of --datasets NAME; name those that are tested on"
+        )
     tasks = args.tasks or ([] if args.datasets else [ALL])
     chosen = TASKS if ALL in tasks else [get_task(name) for name in tasks]
     names = [name for task in chosen for name in (*task.train, *task.test)] + args.datasets
-    found = check_all(names)
+    found = check_all(names, cfg)
     root = os.environ.get("DETECTRON2_DATASETS")
     print(f"Data sets below {os.path.abspath(datasets_root())} (DETECTRON2_DATASETS={root})\n")
     print(table(found))
@@ -173,18 +125,40 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         with appears_whole(args.json) as path:
             path.write_text(json.dumps(_as_json(found), indent=2))
+    leaks = report_leaks(args.datasets, args.leaks_in, args.leaks_list) if args.leaks_in else 0
     # A project's data sets are none of the core's: with "all" they are shown and do not count.
     passed_over = (
         set() if ALL not in tasks else {f.name for f in found if f.unknown and f.name.startswith(DENSEPOSE)}
     )
     counted = [f for f in found if f.name not in passed_over - set(args.datasets)]
-    return 0 if all(findings.status == "complete" for findings in counted) else 1
+    return 0 if not leaks and all(findings.status == "complete" for findings in counted) else 1
+
+
+def _settle(args: argparse.Namespace) -> CfgNode | None:
+    """Register the user's own data sets and add them to ``args.datasets``; gives a run's config."""
+    cfg = get_cfg()
+    own = [row[0] for option in OPTIONS for row in getattr(args, option)]
+    if not args.config_file:
+        args.datasets = list(dict.fromkeys([*args.datasets, *own]))
+        cfg.DATASETS.TEST = tuple(args.datasets)
+        settle_datasets(cfg, args)
+        return None
+    file = get_config_file(args.config_file)
+    merge_config(cfg, file, args.opts)
+    settle_datasets(cfg, args)
+    names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+    args.datasets = list(dict.fromkeys([*args.datasets, *names]))
+    settle_classes(cfg, names, file, args.opts)
+    if all(name in DatasetCatalog for name in names):
+        check_classes(cfg, names)
+    return cfg
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Says which data sets below $DETECTRON2_DATASETS are complete, and where to get what is not.",
-        epilog="exit code: 0 all are complete (with or without warnings), 1 one is not, 2 the command is wrong",
+        epilog="exit code: 0 all are complete (with or without warnings), 1 one is not, or --leaks-in found some, "
+        "2 the command is wrong",
     )
     names = ", ".join(task.name for task in TASKS)
     parser.add_argument(
@@ -193,7 +167,21 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--datasets", nargs="+", default=[], metavar="NAME", help="registered names, e.g. toy_coco_val"
     )
+    parser.add_argument(
+        "--config-file", metavar="RECIPE", help="check the data sets of a run, for what it does with them"
+    )
+    add_dataset_options(parser)
+    parser.add_argument(
+        "--leaks-in",
+        nargs="+",
+        default=[],
+        metavar="IMAGES|NAME",
+        help="which images there (as --images of pre-training takes them, or of a data set) show what those of "
+        "--datasets show, by their content",
+    )
+    parser.add_argument("--leaks-list", default="", metavar="FILE", help="write them there, for --exclude")
     parser.add_argument("--json", metavar="FILE", help="also write what was found there, for scripts")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="as for the run, after --")
     return parser
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 # How bad a finding is. MISSING: a file is not there. FAULT: the reader, or the metric, would stop or be wrong.
 # WARNING: they pass over it, and official data sets hold some (COCO's train2017 has boxes without height:
@@ -70,6 +71,21 @@ class Findings:
             self.add(WARNING, "box of zero size", example)
         elif min(x0, y0) < -TOLERANCE or x1 > size[0] + TOLERANCE or y1 > size[1] + TOLERANCE:
             self.add(WARNING, "box outside its image", example)
+
+    def stored(self) -> dict:
+        """The findings as plain values."""
+        return {"images": self.images, "found": [vars(finding) for finding in self._found.values()]}
+
+    def restore(self, path: Path) -> bool:
+        """Take the findings that were stored as JSON in a file; False where there is none, or a broken one."""
+        try:
+            content = json.loads(path.read_text())
+            found = [Finding(**finding) for finding in content["found"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        self.images = content["images"]
+        self._found = {(finding.level, finding.kind, finding.mend): finding for finding in found}
+        return True
 
     def of(self, *levels: str) -> list[Finding]:
         """The findings of some levels."""

@@ -4,7 +4,6 @@ Of images and label images only the existence is checked.
 """
 
 import os
-import xml.etree.ElementTree as ET
 from collections import Counter
 
 from detectron2.data import Metadata
@@ -12,25 +11,22 @@ from detectron2.data import Metadata
 from moco_det.finetune.check_findings import FAULT, MISSING, WARNING, Files, Findings
 from moco_det.finetune.dataset_sources import how_to_get
 from moco_det.finetune.segmentation_datasets import CITYSCAPES_LABELS, load_voc_sem_seg
+from moco_det.voc_files import find_images, read_split, read_xml, xml_file
 
 IMAGE_SUFFIX = "_leftImg8bit.png"
-# The fields that detectron2's reader and evaluator open, and as what.
-_SIZE = {"size/width": int, "size/height": int}
-_BOX = {f"bndbox/{side}": float for side in ("xmin", "ymin", "xmax", "ymax")}
-_FLAGS = {"truncated": int, "difficult": int}
 
 
 def check_voc(metadata: Metadata, files: Files, findings: Findings) -> None:
     """Images, XML files and their content of a split for detection."""
-    with open(os.path.join(metadata.dirname, "ImageSets", "Main", f"{metadata.split}.txt")) as file:
-        names = [line.strip() for line in file if line.strip()]
+    names = read_split(metadata.dirname, metadata.split)
     _note_repeated(names, findings)
     findings.images = len(names)
+    images = find_images(metadata.dirname)
     instances = Counter()
     for name in names:
-        image = os.path.join(metadata.dirname, "JPEGImages", f"{name}.jpg")
+        image = images.get(name, os.path.join(metadata.dirname, "JPEGImages", f"{name}.jpg"))
         _need(image, "image", files, findings)
-        labels = os.path.join(metadata.dirname, "Annotations", f"{name}.xml")
+        labels = xml_file(metadata.dirname, name)
         if _need(labels, "XML file", files, findings):
             instances.update(_check_xml(labels, metadata.thing_classes, findings))
     for name in metadata.thing_classes:
@@ -52,48 +48,24 @@ def _note_repeated(names: list[str], findings: Findings) -> None:
 
 
 def _check_xml(path: str, classes: list[str], findings: Findings) -> list[str]:
-    """The classes of the objects in an XML file."""
+    """The classes of the objects in an XML file, read as the evaluator reads it."""
     example = os.path.basename(path)
     try:
-        root = ET.parse(path).getroot()
-    except (ET.ParseError, ValueError, LookupError, OSError) as error:  # LookupError: of an unknown encoding
-        findings.add(FAULT, "XML file that cannot be read", f"{example} ({error})")
+        size, objects = read_xml(path)
+    except ValueError as error:
+        findings.add(FAULT, "XML file that cannot be read", f"{example} ({error.__cause__ or error})")
         return []
-    size = _numbers(root, _SIZE, example, findings)
-    objects = root.findall("object")
     if not objects:
         findings.add(WARNING, "image without annotation", example)
-    found = []
     for number, entry in enumerate(objects, start=1):
         place = f"object {number} of {example}"
-        for tag in ("name", "pose"):
-            if entry.find(tag) is None:
-                findings.add(FAULT, f"XML without the field {tag}", place)
-        name = entry.findtext("name")
-        if name is not None and name not in classes:
-            findings.add(FAULT, "class name that is not in the class list", f"{name!r} ({place})")
-        found.append(name)
-        _numbers(entry, _FLAGS, place, findings)
-        box = _numbers(entry, _BOX, place, findings)
-        if size and box:
-            x0, y0, x1, y1 = box
-            findings.add_box((x0 - 1, y0 - 1, x1, y1), size, place)  # VOC counts pixels from 1
-    return found
-
-
-def _numbers(entry: ET.Element, fields: dict[str, type], place: str, findings: Findings) -> list:
-    """The values of fields; empty when one is not there or no number."""
-    values = []
-    for tag, kind in fields.items():
-        text = entry.findtext(tag)
-        if text is None:
-            findings.add(FAULT, f"XML without the field {tag}", place)
-            continue
-        try:
-            values.append(kind(text))
-        except ValueError:
-            findings.add(FAULT, f"XML field {tag} that is not a number", f"{text!r} ({place})")
-    return values if len(values) == len(fields) else []
+        if entry["name"] not in classes:
+            findings.add(FAULT, "class name that is not in the class list", f"{entry['name']!r} ({place})")
+        x0, y0, x1, y1 = entry["box"]
+        findings.add_box((x0 - 1, y0 - 1, x1, y1), size, place)  # VOC counts pixels from 1
+        if any(value % 1 for value in entry["box"]):
+            findings.add(WARNING, "coordinates with a fraction, which the metric rounds", place)
+    return [entry["name"] for entry in objects]
 
 
 def check_voc_sem_seg(metadata: Metadata, files: Files, findings: Findings) -> None:

@@ -4,6 +4,9 @@
 that both give the same numbers.
 """
 
+import collections
+import contextlib
+import io
 import itertools
 import json
 import os
@@ -12,6 +15,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.evaluation import COCOEvaluator, DatasetEvaluator
+from pycocotools import mask
+from pycocotools.coco import COCO
 
 from moco_det.config.key import FINETUNE
 from moco_det.config.rules import check_value
@@ -46,7 +51,7 @@ def build_coco_evaluator(cfg: CfgNode, name: str) -> DatasetEvaluator:
         ValueError: see :func:`check_coco_evaluator`.
     """
     check_coco_evaluator(cfg)
-    evaluator = FasterCocoEvaluator if cfg.TEST.COCO_EVALUATOR == FASTER else COCOEvaluator
+    evaluator = FasterCocoEvaluator if cfg.TEST.COCO_EVALUATOR == FASTER else FillingCocoEvaluator
     return evaluator(
         name,
         output_dir=os.path.join(cfg.OUTPUT_DIR, "inference"),
@@ -56,7 +61,55 @@ def build_coco_evaluator(cfg: CfgNode, name: str) -> DatasetEvaluator:
     )
 
 
-class FasterCocoEvaluator(COCOEvaluator):
+class Truth(COCO):
+    """pycocotools' reader, with the fields filled in that it needs and labeling tools leave out.
+
+    Attributes:
+        filled: how many annotations got a field, by its name.
+    """
+
+    def __init__(self, json_file: str):
+        with contextlib.redirect_stdout(io.StringIO()):
+            super().__init__(json_file)
+        self.filled = fill_in(self)
+
+
+def fill_in(truth: COCO) -> dict[str, int]:
+    """Add ``iscrowd`` (0), ``area`` (of the mask, else of the box) and ``num_keypoints`` where they are missing.
+
+    Returns:
+        how many annotations got a field, by its name.
+    """
+    filled = collections.Counter()
+    for annotation in truth.dataset.get("annotations", ()):
+        # A field may be there and hold null.
+        if annotation.get("iscrowd") is None:
+            annotation["iscrowd"] = 0
+            filled["iscrowd"] += 1
+        if annotation.get("area") is None and "bbox" in annotation:
+            annotation["area"] = _area(truth, annotation)
+            filled["area"] += 1
+        if annotation.get("keypoints") and annotation.get("num_keypoints") is None:
+            annotation["num_keypoints"] = sum(seen > 0 for seen in annotation["keypoints"][2::3])
+            filled["num_keypoints"] += 1
+    return dict(filled)
+
+
+def _area(truth: COCO, annotation: dict) -> float:
+    if annotation.get("segmentation"):
+        return float(mask.area(truth.annToRLE(annotation)))
+    return float(annotation["bbox"][2] * annotation["bbox"][3])
+
+
+class FillingCocoEvaluator(COCOEvaluator):
+    """detectron2's evaluator, for label files that leave out what :func:`fill_in` adds."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        fill_in(self._coco_api)
+
+
+class FasterCocoEvaluator(FillingCocoEvaluator):
     """detectron2's evaluator in all (gathering, files, names of the metrics) but the matching and counting."""
 
     def _eval_predictions(self, predictions: Sequence[dict], img_ids: Sequence[int] | None = None) -> None:

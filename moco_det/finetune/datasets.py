@@ -12,6 +12,7 @@ from detectron2.data.datasets import register_coco_instances, register_pascal_vo
 
 from moco_det.files import datasets_root
 from moco_det.finetune import segmentation_datasets as segmentation
+from moco_det.finetune.classes import check_classes, complete_metadata
 from moco_det.finetune.dataset_sources import how_to_get
 from moco_det.finetune.lvis import check_reader, register_lvis
 from moco_det.toy_classes import TOY_CLASSES, TOY_KEYPOINT_FLIPS, TOY_KEYPOINTS
@@ -30,7 +31,8 @@ _NEEDED = {
         os.path.join(meta.dirname, "Annotations"),
         os.path.join(meta.dirname, "JPEGImages"),
     ],
-    "coco": lambda meta: [meta.json_file, meta.image_root],
+    # A set that a function of the user's makes has neither.
+    "coco": lambda meta: [meta.get(part) for part in ("json_file", "image_root") if meta.get(part)],
     "lvis": lambda meta: [meta.json_file, *meta.image_folders],
     **segmentation.NEEDED,
 }
@@ -95,7 +97,7 @@ def _toy_classes(root: str) -> list[str]:
 
 
 def check_datasets(cfg: CfgNode, names: tuple[str, ...]) -> None:
-    """Refuse data sets that are unknown, not where they are looked for, or of another number of classes.
+    """Refuse data sets that are unknown, not where they are looked for, or of other classes than the config's.
 
     Raises:
         ValueError: names the data set, what is missing and where it was looked for, and the mend.
@@ -110,11 +112,12 @@ def check_datasets(cfg: CfgNode, names: tuple[str, ...]) -> None:
             raise ValueError(
                 f"data set {name!r} is not registered; the nearest registered one is {near[0]!r}"
             )
+        complete_metadata(name)
         check_reader(name)
         segmentation.check_packages(name)
         _check_files(name)
-        _check_classes(cfg, name)
-        _check_keypoints(cfg, name)
+    check_classes(cfg, names)
+    _check_sigmas(cfg)
 
 
 @contextlib.contextmanager
@@ -153,45 +156,17 @@ def _check_files(name: str) -> None:
             )
 
 
-# Of each architecture, the key that counts the classes and the metadata that list them.
-_CLASSES = {
-    "GeneralizedRCNN": ("ROI_HEADS", "thing_classes"),
-    "SemanticSegmentor": ("SEM_SEG_HEAD", "stuff_classes"),
-}
-
-
-def _check_classes(cfg: CfgNode, name: str) -> None:
-    if cfg.MODEL.META_ARCHITECTURE not in _CLASSES:
-        return
-    head, listed = _CLASSES[cfg.MODEL.META_ARCHITECTURE]
-    classes, found = MetadataCatalog.get(name).get(listed), cfg.MODEL[head].NUM_CLASSES
-    if classes is not None and len(classes) != found:
-        raise ValueError(
-            f"MODEL.{head}.NUM_CLASSES is {found}, but data set {name!r} has {len(classes)} classes "
-            f"({', '.join(classes[:3])}, …); give MODEL.{head}.NUM_CLASSES {len(classes)}"
-        )
-
-
-def _check_keypoints(cfg: CfgNode, name: str) -> None:
-    """detectron2 finds the same out at the first flip, or at the first evaluation: after the training."""
+def _check_sigmas(cfg: CfgNode) -> None:
+    """detectron2 finds the same out at the first evaluation: after the training."""
     if not cfg.MODEL.KEYPOINT_ON:
         return
-    points, found = MetadataCatalog.get(name).get("keypoint_names"), cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
-    if points is None:
-        raise ValueError(
-            f"MODEL.KEYPOINT_ON is True, but data set {name!r} has no keypoints (its metadata no keypoint_names "
-            "and keypoint_flip_map); take another data set or give MODEL.KEYPOINT_ON False"
-        )
-    if len(points) != found:
-        raise ValueError(
-            f"MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS is {found}, but data set {name!r} has {len(points)} "
-            f"keypoints; give MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS {len(points)}"
-        )
+    found = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
     sigmas = len(cfg.TEST.KEYPOINT_OKS_SIGMAS) or COCO_KEYPOINTS
     if sigmas != found:
         raise ValueError(
             f"TEST.KEYPOINT_OKS_SIGMAS stands for {sigmas} keypoints ({COCO_KEYPOINTS} of COCO when empty), but "
-            f"data set {name!r} has {found}; give one sigma a keypoint"
+            f"the data have {found}; give one sigma a keypoint, such as TEST.KEYPOINT_OKS_SIGMAS "
+            f'"({", ".join(["0.05"] * found)})"'
         )
 
 

@@ -8,10 +8,11 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from moco_det.cli import num_processes
 from moco_det.files import gib
+from moco_det.finetune.classes import classes_rows
 from moco_det.finetune.datasets import names_faulty_labels
 from moco_det.finetune.inits import Init
 from moco_det.finetune.loaded_weights import LoadedWeights
-from moco_det.finetune.preflight import check_disk_space, check_run
+from moco_det.finetune.preflight import check_disk_space, check_run, used_datasets
 from moco_det.plan_text import Row, changed_settings, count, show, show_start
 
 
@@ -31,6 +32,7 @@ def dry_run(
     train = [] if args.eval_only else [training_row(cfg, training_records(cfg))]
     print(f"Dry run of {args.config_file}" + (f" from --init {init.name}" if init else ""))
     rows = [changed_settings(cfg, args.config_file, add_configs), *train, *map(test_row, cfg.DATASETS.TEST)]
+    rows += [("classes", f"{key} {text}") for key, text in classes_rows(cfg, used_datasets(cfg, args)[0])]
     if model is None:
         rows.append(("weights", f"the newest checkpoint in {cfg.OUTPUT_DIR}, from which the run goes on"))
     else:

@@ -8,19 +8,20 @@ from detectron2.data import Metadata, MetadataCatalog
 from detectron2.evaluation import (
     CityscapesSemSegEvaluator,
     DatasetEvaluator,
-    PascalVOCDetectionEvaluator,
     SemSegEvaluator,
 )
 
 from moco_det.finetune.cityscapes_evaluator import TidyCityscapesInstanceEvaluator
+from moco_det.finetune.classes import complete_metadata
 from moco_det.finetune.coco_evaluator import build_coco_evaluator
 from moco_det.finetune.datasets import register_needed_files
+from moco_det.finetune.label_images import read_labels
 from moco_det.finetune.lvis_evaluator import LvisEvaluator, check_lvis_package
-from moco_det.finetune.segmentation_mapper import read_labels
+from moco_det.finetune.voc_evaluator import VocEvaluator
 
 
 def _pascal_voc(cfg: CfgNode, name: str) -> DatasetEvaluator:
-    return PascalVOCDetectionEvaluator(name)
+    return VocEvaluator(name)
 
 
 def _lvis(cfg: CfgNode, name: str) -> DatasetEvaluator:
@@ -72,6 +73,7 @@ def check_evaluator(name: str, machines: int = 1) -> None:
         ValueError: its metadata names no ``evaluator_type``, one that is not known here, or one that works on a
             single machine only; or the evaluator needs a package that is not there.
     """
+    complete_metadata(name)
     kind = MetadataCatalog.get(name).get("evaluator_type")
     if kind not in _EVALUATORS:
         raise ValueError(

@@ -1,9 +1,10 @@
-"""Which mapper turns a record into what the model takes: detectron2's own, unless a registered one fits."""
+"""Which mapper turns a record into what the model takes: that of detectors, unless a registered one fits."""
 
 from collections.abc import Callable
 
 from detectron2.config import CfgNode
 
+from moco_det.finetune.record_mapper import RecordMapper
 from moco_det.finetune.segmentation_mapper import build_mapper as build_segmentation_mapper
 
 # A builder takes the config and whether it is for training, and gives a mapper, or None where it does not fit.
@@ -17,10 +18,10 @@ def register_mapper(builder: Builder) -> None:
         _BUILDERS.append(builder)
 
 
-def build_mapper(cfg: CfgNode, is_train: bool) -> Callable[[dict], dict] | None:
-    """The mapper of the first builder that fits; None where detectron2's default one serves."""
+def build_mapper(cfg: CfgNode, is_train: bool) -> Callable[[dict], dict]:
+    """The mapper of the first builder that fits, else :class:`RecordMapper`."""
     for builder in _BUILDERS:
         mapper = builder(cfg, is_train)
         if mapper is not None:
             return mapper
-    return None
+    return RecordMapper(cfg, is_train)

@@ -1,11 +1,11 @@
-"""What must hold before fine-tuning starts: the same checks for a run and for its dry run. Nothing here writes."""
+"""What must hold before fine-tuning starts: the same checks for a run and for its dry run.
+
+Nothing here writes, but for what the look at the data keeps (:mod:`moco_det.finetune.look`).
+"""
 
 import argparse
-import contextlib
 import difflib
-import logging
 import os
-from collections.abc import Iterator
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
@@ -22,6 +22,7 @@ from moco_det.finetune.evaluators import check_evaluator
 from moco_det.finetune.hooks import same_generators
 from moco_det.finetune.inits import Init, check_init
 from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
+from moco_det.finetune.look import look_before_run, quiet
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
 from moco_det.finetune.weights_check import check_backbone, check_detector, check_preprocessing
 from moco_det.run_folder import check_writable
@@ -34,6 +35,11 @@ CHECKPOINT = "last_checkpoint"
 def resumes(cfg: CfgNode, args: argparse.Namespace) -> bool:
     """Whether a run goes on from a checkpoint."""
     return args.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, CHECKPOINT))
+
+
+def used_datasets(cfg: CfgNode, args: argparse.Namespace) -> tuple[str, ...]:
+    """The names of the data sets that a run opens."""
+    return tuple(cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
 
 
 def refuse_other_stages(cfg: CfgNode, config_file: str) -> None:
@@ -67,10 +73,11 @@ def check_run(
         ValueError: a setting that cannot work; says what was found, what was expected, and the mend.
     """
     check_coco_evaluator(cfg)
-    check_datasets(cfg, cfg.DATASETS.TEST if args.eval_only else (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
-    if not cfg.DATASETS.TRAIN and not args.eval_only:
-        near = [name for name in DatasetCatalog.list() if name.endswith("train")][:3]
-        raise ValueError(f"DATASETS.TRAIN is empty; give data sets to train on, such as {near}")
+    check_datasets(cfg, used_datasets(cfg, args))
+    part, use = ("TEST", "evaluate") if args.eval_only else ("TRAIN", "train")
+    if not cfg.DATASETS[part]:
+        near = [name for name in DatasetCatalog.list() if name.endswith(part.lower())][:3]
+        raise ValueError(f"DATASETS.{part} is empty; give data sets to {use} on, such as {near}")
     for name in cfg.DATASETS.TEST:
         check_evaluator(name, num_machines(args))
     if not (args.resume or args.eval_only) and any(
@@ -80,6 +87,9 @@ def check_run(
             f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} already holds a run; continue it with --resume, or choose another"
         )
     check_writable(cfg.OUTPUT_DIR)
+    if int(os.environ.get("RANK", 0)) == 0:  # of torchrun's processes the first looks for all
+        for name, finding in look_before_run(cfg, args.eval_only):
+            print(f"warning: {name}: {finding}", flush=True)
     if resumes(cfg, args):
         return None, None
     if not args.eval_only:
@@ -110,7 +120,7 @@ def _loaded_model(cfg: CfgNode, weights: LoadedWeights | None, complete: bool) -
     cfg = cfg.clone()
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
-    with same_generators(), _quiet():
+    with same_generators(), quiet():
         try:
             model = build_model(cfg)
             build_lr_scheduler(cfg, build_optimizer(cfg, model))
@@ -125,17 +135,6 @@ def _loaded_model(cfg: CfgNode, weights: LoadedWeights | None, complete: bool) -
         else:
             check_backbone(cfg, model, weights)
     return model
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Nothing is logged: the run itself does all this again, with a log."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def check_disk_space(cfg: CfgNode, model: nn.Module) -> tuple[int, int, int]:

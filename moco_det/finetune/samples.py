@@ -6,9 +6,11 @@ import os
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode, Instances
 from torch import nn
+
+from moco_det.finetune.mappers import build_mapper
 
 NUM_IMAGES = 8
 MIN_SCORE = 0.3
@@ -23,7 +25,7 @@ def write_sample_detections(cfg: CfgNode, model: nn.Module) -> str:
     """
     name = cfg.DATASETS.TEST[0]
     classes = MetadataCatalog.get(name).thing_classes
-    mapper = DatasetMapper(cfg, is_train=False)
+    mapper = build_mapper(cfg, is_train=False)
     samples = []
     model.eval()
     for record in DatasetCatalog.get(name)[:NUM_IMAGES]:

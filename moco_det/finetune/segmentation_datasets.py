@@ -67,6 +67,8 @@ def _voc_labels(dirname: str, split: str) -> str:
 
 
 def _voc_needs(metadata: Metadata) -> list[str]:
+    if metadata.get("dirname") is None:  # as detectron2's builtin sets but VOC's
+        return [metadata.get(part) for part in ("image_root", "sem_seg_root") if metadata.get(part)]
     dirname, split = metadata.dirname, metadata.split
     return [
         _voc_list(dirname, split),

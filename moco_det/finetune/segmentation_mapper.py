@@ -7,31 +7,12 @@ import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
-from detectron2.utils.file_io import PathManager
 from PIL import Image
 
+from moco_det.finetune.label_images import read_labels
+from moco_det.finetune.record_mapper import add_size, read_image
+
 logger = logging.getLogger(__name__)
-
-
-def read_labels(path: str, dtype: type = np.uint8) -> np.ndarray:
-    """A label image as the indices that are stored in it.
-
-    detectron2's own readers turn the palette of VOC's files into grey values, or fail on numpy 2.
-
-    Returns:
-        H x W, writable.
-
-    Raises:
-        ValueError: the file holds colours, not indices.
-    """
-    with PathManager.open(path, "rb") as file:
-        image = Image.open(file)
-        if image.mode not in ("L", "P"):
-            raise ValueError(
-                f"label image {path!r} has the mode {image.mode}; expected indices (mode P or L), with 255 where "
-                "there is no class"
-            )
-        return np.array(image, dtype=dtype)
 
 
 class RandomScale(T.Augmentation):
@@ -86,8 +67,8 @@ class SegmentationMapper:
     def __call__(self, record: dict) -> dict:
         record = dict(record)
         labels_file = record.pop("sem_seg_file_name")
-        image = utils.read_image(record["file_name"], format=self.image_format)
-        utils.check_image_size(record, image)
+        image = read_image(record, self.image_format)
+        add_size(record, image)
         labels = self._read(labels_file, image.shape[:2]) if self.is_train else None
         inputs = T.AugInput(image, sem_seg=labels)
         self.augmentations(inputs)
@@ -137,7 +118,7 @@ def _training_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
 
 
 def build_mapper(cfg: CfgNode, is_train: bool) -> SegmentationMapper | None:
-    """The mapper that a config's model needs; None for those that detectron2's default one serves."""
+    """The mapper that a config's model needs; None for detectors."""
     if cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor":
         return None
     return SegmentationMapper(cfg, is_train=is_train)

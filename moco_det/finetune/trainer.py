@@ -32,6 +32,7 @@ from moco_det.cli import (
 from moco_det.config import get_cfg, merge_config
 from moco_det.config.key import FINETUNE
 from moco_det.config.rules import check_values, refuse_keys
+from moco_det.finetune.classes import classes_rows, complete_metadata, settle_classes
 from moco_det.finetune.datasets import names_faulty_labels, register_toy_datasets
 from moco_det.finetune.dry_run import dry_run
 from moco_det.finetune.evaluators import build_evaluator
@@ -46,13 +47,15 @@ from moco_det.finetune.inits import Init, read_init
 from moco_det.finetune.labels import take_labels
 from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
 from moco_det.finetune.mappers import build_mapper
-from moco_det.finetune.preflight import CHECKPOINT, check_run, refuse_other_stages, resumes
+from moco_det.finetune.preflight import CHECKPOINT, check_run, refuse_other_stages, resumes, used_datasets
+from moco_det.finetune.record_mapper import SkipUnreadable
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
 from moco_det.finetune.sampler import ResumableSampler, repeat_factors
 from moco_det.finetune.samples import write_sample_detections
 from moco_det.finetune.weights_check import check_backbone, check_detector, check_preprocessing
 from moco_det.interruption import StopOnSignal
 from moco_det.model_zoo import get_config_file, recipe_name
+from moco_det.own_datasets import add_dataset_options, register_datasets, settle_datasets
 from moco_det.progress import ProgressBar
 from moco_det.run_folder import log_to
 from moco_det.run_record import FILE_NAME as RECORD
@@ -116,7 +119,7 @@ class Trainer(DefaultTrainer):
         )
         # A seed of its own keeps the loader from drawing the workers' seed from the training's generator.
         seed = keyed_seed(cfg.SEED, "loader", start_iter, comm.get_rank())
-        mapper = build_mapper(cfg, is_train=True)
+        mapper = SkipUnreadable(build_mapper(cfg, is_train=True), cfg, len(dataset))
         return build_detection_train_loader(cfg, dataset=dataset, sampler=sampler, seed=seed, mapper=mapper)
 
     @classmethod
@@ -217,6 +220,7 @@ def make_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="check everything, print what the run will be, write nothing",
     )
+    add_dataset_options(parser)
     parser.set_defaults(num_gpus=None)
     return parser
 
@@ -245,6 +249,8 @@ def run(args: argparse.Namespace, add_configs: Sequence[Callable[[CfgNode], None
     refuse_keys(cfg, set_keys, args.opts[0::2], FINETUNE)
     if init and "MODEL.WEIGHTS" not in args.opts[0::2]:
         cfg.MODEL.WEIGHTS = init.weights
+    settle_datasets(cfg, args)
+    settle_classes(cfg, used_datasets(cfg, args), args.config_file, args.opts)
     _settle_device(cfg, args)
     _settle_seed(cfg, args)
     cfg.freeze()
@@ -288,10 +294,15 @@ def _settle_seed(cfg: CfgNode, args: argparse.Namespace) -> None:
 def _work(cfg: CfgNode, args: argparse.Namespace, weights: LoadedWeights | None, init: Init | None) -> None:
     """What each process does."""
     check_agreement(settings_and_code(cfg))
+    register_datasets(cfg)
     log_to(cfg.OUTPUT_DIR, "moco_det")
     default_setup(cfg, args)
     if weights is not None:
         check_preprocessing(cfg, weights, init)  # again, for the log
+    for name in used_datasets(cfg, args):
+        complete_metadata(name)
+    for key, text in classes_rows(cfg, used_datasets(cfg, args)[0]):
+        logger.info(f"{key} is {text}")
     if cfg.MODEL.DEVICE == "cpu":
         logger.info("On the CPU, as --num-gpus 0 asks or because there is no GPU")
         settle_threads(cfg)

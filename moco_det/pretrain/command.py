@@ -11,6 +11,7 @@ from detectron2.utils import comm
 from moco_det.cli import run_in_processes, settle_processes, user_errors
 from moco_det.disk_space import check_disk_space
 from moco_det.model_zoo import recipe_name
+from moco_det.own_datasets import add_dataset_options
 from moco_det.precision import precision_name
 from moco_det.pretrain import plan
 from moco_det.pretrain.preflight import check_run, unlabelled_images
@@ -39,6 +40,12 @@ def argument_parser() -> argparse.ArgumentParser:
         "train-{000000..000147}.tar, or a text file of paths",
     )
     parser.add_argument(
+        "--exclude",
+        default="",
+        metavar="FILE",
+        help="a text file of paths that are left out (tools/check_datasets.py --leaks-list writes one)",
+    )
+    parser.add_argument(
         "--overlay",
         default="",
         metavar="FILE",
@@ -54,6 +61,7 @@ def argument_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the plan without its trial: check everything, print what the run will be, write nothing",
     )
+    add_dataset_options(parser)
     parser.set_defaults(num_gpus=None)
     return parser
 

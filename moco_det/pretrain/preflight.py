@@ -1,7 +1,7 @@
 """What must hold before a run starts: the same checks for a run, its plan and its dry run. Nothing here writes."""
 
 from moco_det.epochs import steps_per_epoch
-from moco_det.images import find_images, registered_images
+from moco_det.images import find_images, registered_images, without
 from moco_det.pretrain.method import method_class
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.run_folder import check_output
@@ -14,7 +14,8 @@ def unlabelled_images(cfg) -> list[str]:
     Raises:
         ValueError: there are none.
     """
-    return find_images(cfg.DATASETS.IMAGES) if cfg.DATASETS.IMAGES else registered_images(cfg.DATASETS.TRAIN)
+    paths = find_images(cfg.DATASETS.IMAGES) if cfg.DATASETS.IMAGES else registered_images(cfg.DATASETS.TRAIN)
+    return without(paths, cfg.DATASETS.EXCLUDE) if cfg.DATASETS.EXCLUDE else paths
 
 
 def check_run(cfg, num_images: int, ranks: int, resume: bool) -> None:

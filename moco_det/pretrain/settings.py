@@ -9,6 +9,7 @@ from moco_det.config import get_cfg, merge_config
 from moco_det.config.key import PRETRAIN
 from moco_det.config.rules import check_values, refuse_keys
 from moco_det.model_zoo import get_config_file
+from moco_det.own_datasets import settle_datasets
 from moco_det.pretrain.method import method_class
 from moco_det.run_folder import settle_seed
 
@@ -37,6 +38,9 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
     refuse_keys(cfg, set_keys, args.opts[0::2], PRETRAIN, method.uses)
     if args.images:
         cfg.DATASETS.IMAGES = args.images
+    if args.exclude:
+        cfg.DATASETS.EXCLUDE = args.exclude
+    settle_datasets(cfg, args)
     if bool(cfg.DATASETS.IMAGES) == bool(cfg.DATASETS.TRAIN):
         raise ValueError(
             f"DATASETS.IMAGES is {cfg.DATASETS.IMAGES!r} and DATASETS.TRAIN {tuple(cfg.DATASETS.TRAIN)}; "

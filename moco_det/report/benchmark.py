@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from moco_det.cli import user_errors
+from moco_det.config import get_cfg
 from moco_det.files import datasets_root
 from moco_det.machine import num_cores
+from moco_det.own_datasets import add_dataset_options, dataset_words
 from moco_det.report.benchmark_inits import INITS, read_starts, write_overlays
 from moco_det.report.benchmark_plan import Planned, make_plan, settle_plan
 from moco_det.report.benchmark_suites import SUITES, Entry, choose
@@ -42,13 +44,14 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
         check_options(args.options)
     gpus, jobs = _places(args)
     flags = ("--num-gpus", str(args.num_gpus), *(("--dist-url", "auto") if args.num_gpus > 1 else ()))
+    flags += tuple(dataset_words(args))
     world = datasets / "toyworld/toyworld.json" if suite.world else None
 
     if not args.dry_run and suite.world:
         for step in _renderings(args, world, entries):
             run_step(step, "scenes:", output / "logs")
     elif not args.dry_run:
-        _check_data(entries, datasets)
+        _check_data(entries, datasets, args)
     planned = make_plan(entries, starts, args.seeds, args.label_fraction, output, flags, args.options, world)
     steps = [_step(one, output, datasets) for one in planned]
     print(describe_plan(planned, output, args.results, jobs), flush=True)
@@ -113,10 +116,16 @@ def _renderings(args: argparse.Namespace, world: Path, entries: Sequence[Entry])
     return steps
 
 
-def _check_data(entries: Sequence[Entry], datasets: Path) -> None:
+def _check_data(entries: Sequence[Entry], datasets: Path, args: argparse.Namespace) -> None:
     """Refuse to start on data sets that are not complete: the last task's would be missed after days."""
-    names = dict.fromkeys(name for entry in entries for name in entry.tasks)
-    command = [sys.executable, "-W", "ignore", str(REPOSITORY / "tools/check_datasets.py"), "--tasks", *names]
+    names = list(dict.fromkeys(name for entry in entries for name in entry.tasks))
+    asked = ["--tasks", *names]
+    if "DATASETS.TRAIN" in args.options[0::2]:  # instead of the tasks' own
+        cfg = get_cfg()
+        cfg.merge_from_list(args.options)
+        asked = ["--datasets", *cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    words = [*dataset_words(args), *asked]
+    command = [sys.executable, "-W", "ignore", str(REPOSITORY / "tools/check_datasets.py"), *words]
     if subprocess.call(command, env={**os.environ, "DETECTRON2_DATASETS": str(datasets)}):
         raise ValueError(
             "data sets are not complete, see above; complete them, or give --tasks that have theirs"
@@ -203,6 +212,7 @@ def parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="print the plan, its hours as far as known, and its commands")
     add("--slurm", metavar="DIR", help="write a job array for SLURM into DIR instead of running")
     add("--results", default=str(REPOSITORY / "results"), help="kept records, for the estimate of the hours")
+    add_dataset_options(parser)
     add("options", nargs="*", metavar="KEY VALUE", help="for every run, after --, over the suite's own")
     return parser
 

@@ -4,6 +4,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from moco_det.finetune import datasets, evaluators, mappers
+from moco_det.finetune.record_mapper import RecordMapper
 from moco_det.model_zoo import get_config, get_config_file, list_configs, recipe_name
 
 
@@ -37,7 +38,7 @@ def test_an_evaluator_from_outside(own_data, tmp_path):
 def test_a_mapper_from_outside(monkeypatch):
     monkeypatch.setattr(mappers, "_BUILDERS", list(mappers._BUILDERS))
     cfg = get_config("toy/faster_rcnn_R_18_FPN")
-    assert mappers.build_mapper(cfg, True) is None
+    assert isinstance(mappers.build_mapper(cfg, True), RecordMapper)
 
     def builder(cfg, is_train):
         return dict if is_train and not cfg.MODEL.MASK_ON else None
@@ -45,7 +46,8 @@ def test_a_mapper_from_outside(monkeypatch):
     for _ in range(2):
         mappers.register_mapper(builder)
     assert mappers._BUILDERS.count(builder) == 1
-    assert mappers.build_mapper(cfg, True) is dict and mappers.build_mapper(cfg, False) is None
+    assert mappers.build_mapper(cfg, True) is dict
+    assert isinstance(mappers.build_mapper(cfg, False), RecordMapper)
 
 
 def test_recipes_of_projects_are_found_but_not_listed():

@@ -282,6 +282,23 @@ def test_what_cannot_be_asked(words, message, tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_own_data_sets_reach_every_run_and_the_check(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image = {"id": 1, "file_name": "none.jpg", "width": 8, "height": 8}
+    labels = {"categories": [{"id": 1, "name": "a"}], "images": [image], "annotations": []}
+    (tmp_path / "x.json").write_text(json.dumps(labels))
+    words = ["--suite", "paper", "--tasks", "voc-c4", "--inits", "random", "--seeds", "1"]
+    words += ["--output", "out", "--coco", "mine", "x.json", "."]
+    options = ("--", "DATASETS.TRAIN", "('mine',)", "DATASETS.TEST", "('mine',)")
+    benchmark.main([*words, "--dry-run", *options])
+    assert f"--coco mine {tmp_path}/x.json {tmp_path}" in capfd.readouterr().out
+    with pytest.raises(SystemExit):
+        benchmark.main([*words, *options])
+    printed = capfd.readouterr()
+    assert "data sets are not complete" in printed.err and "none.jpg" in printed.out
+    assert "voc_2012" not in printed.out
+
+
 def test_nothing_starts_on_data_that_is_not_there(tmp_path, capfd):
     words = ["--suite", "paper", "--tasks", "voc-c4", "--inits", "random", "--output", str(tmp_path / "out")]
     with pytest.raises(SystemExit):

@@ -1,0 +1,87 @@
+"""The images of a data set: headers of all that a budget of seconds allows, and some of them decoded."""
+
+import os
+import random
+import time
+from collections.abc import Sequence
+
+from moco_det.finetune.check_findings import FAULT, WARNING, Findings
+from moco_det.images import UnreadableImage, decode_rgb, open_image, orientation
+
+# Seconds for the headers of a data set's images. Beyond it stand the images that a shuffle puts last.
+SECONDS = 20.0
+# Images that are decoded whole, besides those whose end is missing.
+DECODED = 32
+UNREADABLE = "image that cannot be read"
+# What a whole file ends with, in its last bytes (some programs add a few), by Pillow's name of the format.
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+_TAIL = 4096
+
+
+def look_at_images(records: Sequence[dict], findings: Findings, seconds: float = SECONDS) -> None:
+    """Note images that cannot be read, are of another size than their labels say, or are read in a special way."""
+    order = list(range(len(records)))
+    random.Random(0).shuffle(order)
+    end, looked = time.monotonic() + seconds, 0
+    for place, number in enumerate(order):
+        if time.monotonic() > end:
+            break
+        looked += 1
+        _look(records[number], findings, decode=place < DECODED)
+    if looked < len(order):
+        findings.add(
+            WARNING,
+            "part of the images only was looked at",
+            f"{looked:,} of {len(order):,} in {seconds:g} s",
+        )
+
+
+def _look(record: dict, findings: Findings, decode: bool) -> None:
+    path = record["file_name"]
+    if not os.path.exists(path):
+        return  # noted as missing where the set's files are listed
+    name = os.path.basename(path)
+    try:
+        with open_image(path) as image:
+            size, mode, kind, turned = image.size, image.mode, image.format, orientation(image)
+            decode = decode or not _ends_whole(path, kind)
+        if decode:
+            decode_rgb(path)
+        if mode == "F":
+            raise UnreadableImage(path, "floating-point pixels have no stated range")
+    except Exception as error:  # as in decode_rgb
+        reason = error.reason if isinstance(error, UnreadableImage) else " ".join(str(error).split())
+        findings.add(FAULT, UNREADABLE, f"{name} ({reason})", "fix or remove it")
+        return
+    _compare_sizes(record, name, size, turned, findings)
+    if mode.startswith("I"):
+        findings.add(WARNING, "image of 16 bits, read as in pre-training (0 to 65535 becomes 0 to 255)", name)
+
+
+def _compare_sizes(record: dict, name: str, size: tuple[int, int], turned: int, findings: Findings) -> None:
+    upright = size[::-1] if turned in (5, 6, 7, 8) else size
+    expected = (record.get("width", upright[0]), record.get("height", upright[1]))
+    if expected not in (upright, size):
+        findings.add(
+            FAULT,
+            "image of another size than its labels say",
+            f"{name} has {upright[0]} x {upright[1]} pixels, its labels say {expected[0]} x {expected[1]}",
+            "give the images that were labeled",
+        )
+    elif turned != 1 and expected != upright:
+        findings.add(
+            WARNING,
+            "image that EXIF turns and whose labels do not: read as stored, unlike in pre-training",
+            name,
+        )
+    elif turned != 1:
+        findings.add(WARNING, "image that EXIF turns: labels are taken to be of the upright one", name)
+
+
+def _ends_whole(path: str, kind: str) -> bool:
+    """Whether a file has the end of its format, looked for in its last bytes; True for other formats."""
+    if kind not in _ENDS or not os.path.isfile(path):
+        return True
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - _TAIL))
+        return _ENDS[kind] in file.read()

@@ -1,0 +1,94 @@
+"""Test images among those of pre-training, found by their content, and left out there."""
+
+import numpy as np
+import own_data
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image, ImageEnhance
+
+from moco_det import own_datasets
+from moco_det.finetune.check_datasets import main
+from moco_det.images import find_images, without
+from moco_det.near_duplicates import find_pairs, fingerprint
+
+
+@pytest.fixture(autouse=True)
+def catalogs(monkeypatch):
+    for catalog in (DatasetCatalog, MetadataCatalog):
+        monkeypatch.setattr(catalog, "data", dict(catalog.data))
+    monkeypatch.setattr(own_datasets, "_registered", {})
+
+
+def picture(path, seed):
+    """Smooth noise of 240 x 180 pixels."""
+    small = np.random.default_rng(seed).integers(0, 255, (18, 24, 3), dtype=np.uint8)
+    image = Image.fromarray(small).resize((240, 180), Image.BICUBIC)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+    return image
+
+
+CHANGES = {
+    "the same file": lambda image, path: image.save(path.with_suffix(".jpg")),
+    "a low quality": lambda image, path: image.save(path.with_suffix(".jpg"), quality=25),
+    "another format": lambda image, path: image.save(path.with_suffix(".png")),
+    "a third of the size": lambda image, path: image.resize((80, 60)).save(
+        path.with_suffix(".jpg"), quality=80
+    ),
+    "another aspect": lambda image, path: image.resize((96, 96)).save(path.with_suffix(".jpg")),
+    "brighter": lambda image, path: ImageEnhance.Brightness(image)
+    .enhance(1.1)
+    .save(path.with_suffix(".jpg")),
+    "gray": lambda image, path: image.convert("L").save(path.with_suffix(".jpg")),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_changed_copy_is_found_and_nothing_else(tmp_path, change):
+    for seed in range(60):
+        image = picture(tmp_path / "test" / f"{seed}.png", seed)
+        picture(tmp_path / "seen" / f"{seed}.png", 1000 + seed)
+        if seed == 7:
+            change(image, tmp_path / "seen" / "copy")
+    pairs = find_pairs(find_images(str(tmp_path / "seen")), find_images(str(tmp_path / "test")))
+    assert [(one.split("/")[-1].split(".")[0], other.split("/")[-1]) for one, other in pairs] == [
+        ("copy", "7.png")
+    ]
+
+
+def test_images_without_content_or_that_cannot_be_read_match_nothing(tmp_path):
+    for name, color in (("a", (10, 10, 10)), ("b", (200, 0, 0))):
+        Image.new("RGB", (50, 50), color).save(tmp_path / f"{name}.png")
+        assert fingerprint(str(tmp_path / f"{name}.png")) is None
+    (tmp_path / "c.png").write_bytes(b"x")
+    assert find_pairs([str(tmp_path / "c.png")], [str(tmp_path / "a.png")]) == []
+
+
+def test_the_tool_lists_leaks_and_pretraining_leaves_them_out(tmp_path, capsys):
+    labels, images = own_data.coco(tmp_path, "val")
+    for seed in range(5):
+        picture(tmp_path / "unlabelled" / f"{seed}.jpg", 100 + seed)
+    for number in (1, 3):
+        with Image.open(tmp_path / f"images/val{number}.jpg") as image:
+            image.resize((128, 96)).save(tmp_path / f"unlabelled/copy{number}.jpg", quality=70)
+    words = ["--coco", "mine", labels, images, "--leaks-in", str(tmp_path / "unlabelled")]
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--leaks-list", str(tmp_path / "leaks.txt")])
+    text = capsys.readouterr().out
+    assert end.value.code == 1 and "2 of 7 images in " in text and "copy1.jpg  shows  " in text
+    kept = without(find_images(str(tmp_path / "unlabelled")), str(tmp_path / "leaks.txt"))
+    assert [path.rsplit("/", 1)[1] for path in kept] == [f"{seed}.jpg" for seed in range(5)]
+    with pytest.raises(SystemExit) as end:
+        main([*words[:4], "--leaks-in", str(tmp_path / "unlabelled/0.jpg")])
+    assert end.value.code == 2
+
+
+def test_a_list_of_other_images_is_refused(tmp_path):
+    path = str(tmp_path / "a.jpg")
+    (tmp_path / "list.txt").write_text("b.jpg\n")
+    with pytest.raises(ValueError, match="names 1 images, e.g. 'b.jpg', none of which is among the 1 images"):
+        without([path], str(tmp_path / "list.txt"))
+    (tmp_path / "list.txt").write_text("# none\na.jpg\n")
+    assert without([path, path + "2"], str(tmp_path / "list.txt")) == [path + "2"]
+    with pytest.raises(ValueError, match="does not exist"):
+        without([path], "no.txt")
