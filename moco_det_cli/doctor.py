@@ -16,7 +16,9 @@ from collections.abc import Sequence
 from moco_det_cli import machine_checks, package_checks
 from moco_det_cli.findings import STOP, Finding
 
-SECONDS = 120  # for the imports: 3 to 8 s, more at first and on a busy machine; longer means that something hangs
+SECONDS = (
+    120  # for the imports: 3 to 8 s, more at first and on a busy machine; longer means that something hangs
+)
 
 
 def examine(seconds: float = SECONDS) -> list[Finding]:
