@@ -104,7 +104,8 @@ def test_voc_miou_is_the_mean_over_classes_of_intersection_over_union(written, t
             (((a == label) | (b == label)) & (a != 255)).sum() for a, b in zip(written, shifted, strict=True)
         )
         ious.append(both / either)
-    found = score("toy_voc_sem_seg_val", [as_scores(labels, VOC_CLASSES) for labels in shifted], tmp_path)["sem_seg"]
+    outputs = [as_scores(labels, VOC_CLASSES) for labels in shifted]
+    found = score("toy_voc_sem_seg_val", outputs, tmp_path)["sem_seg"]
     assert found["mIoU"] == pytest.approx(100 * np.mean(ious))
     assert found["IoU-bird"] == pytest.approx(100 * ious[1])
 
