@@ -53,7 +53,7 @@ PHOTO_WORLD = (
     *("--num-train", "300", "--num-test", "150"),
 )
 # The toy demonstration on two quiet cores (AMD EPYC with AVX512): its minutes, and a step of step_seconds().
-USUAL_MINUTES, USUAL_STEP = 11, 0.19
+USUAL_MINUTES, USUAL_STEP = 11, 0.11
 SCALES = {
     # Many images without labels, few with: the case in which people pre-train.
     "toy": Scale(
@@ -63,7 +63,7 @@ SCALES = {
         ),
         pretrain="configs/toy/pretrain_moco_v2_R_18.yaml",
         finetune="configs/toy/faster_rcnn_R_18_FPN.yaml",
-        schedules=(270,),
+        schedules=(340,),
         options=(),
         seeds=(1, 2, 3, 4, 5),
     ),
