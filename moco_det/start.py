@@ -7,7 +7,7 @@ import os
 from torch import Tensor, nn
 
 from moco_det.backbone_file import HOW_TO_TRUST, Preprocessing, UnsafePickleError, file_sha256
-from moco_det.backbone_tensors import STEP_COUNTER, check_backbone
+from moco_det.backbone_tensors import STEP_COUNTER, check_backbone, in_channels
 from moco_det.sources import (
     agreed_arch,
     agreed_preprocessing,
@@ -57,18 +57,21 @@ def read_start(path: str, arch_key: str, wanted_arch: str = "") -> Start:
     try:
         found = locate_backbone(_read_safely(path))
         arch = agreed_arch(found)
-        tensors, _ = check_backbone(found.backbone, arch)
-        preprocessing = agreed_preprocessing(found)
+        channels = in_channels(found.backbone)
+        tensors, _ = check_backbone(found.backbone, arch, channels)
     except ValueError as error:
         raise ValueError(f"MODEL.WEIGHTS {path!r}: {error}") from error
     if wanted_arch and arch != wanted_arch:
         raise ValueError(f"MODEL.WEIGHTS {path!r} is a {arch}; {arch_key} is {wanted_arch}: make them agree")
-    channels = tensors["conv1.weight"].shape[1]
     if channels != 3:
         raise ValueError(
             f"MODEL.WEIGHTS {path!r} are for images of {channels} channel{'s' * (channels > 1)}, and this stage "
             "has color images of 3: take other weights"
         )
+    try:
+        preprocessing = agreed_preprocessing(found)
+    except ValueError as error:
+        raise ValueError(f"MODEL.WEIGHTS {path!r}: {error}") from error
     for note in (*found.notes, *preprocessing_notes(found)):
         logger.warning(f"MODEL.WEIGHTS {path!r}: {note}")
     which = f", {found.encoder} encoder" if found.encoder else ""

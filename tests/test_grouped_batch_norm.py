@@ -209,7 +209,10 @@ def test_leak_through_batch_norm(shuffled):
     seen = set()
     for iteration in range(12):
         with torch.no_grad():
-            keys = [model.embed_keys({"key": images, "iteration": iteration}) for images in (x, perturbed)]
+            keys = [
+                model.embed_keys(model.encoder_k, {"key": images, "iteration": iteration})[0]
+                for images in (x, perturbed)
+            ]
             change = (keys[0] - keys[1])[0].abs().max()
         together = True
         if shuffled:

@@ -44,7 +44,21 @@ def folder(tmp_path_factory):
     for name in ("tools", "configs"):
         (folder / name).symlink_to(REPOSITORY / name)
     write_random_images(folder / "DIR/deeper", 8)
-    voc = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat")
+    voc = (
+        "aeroplane",
+        "bicycle",
+        "bird",
+        "boat",
+        "bottle",
+        "bus",
+        "car",
+        "cat",
+        "chair",
+        "cow",
+        "dog",
+        "horse",
+    )
+    names = {f"<name>{toy}<": f"<name>{real}<" for toy, real in zip(TOY_CLASSES, voc, strict=True)}
     world = folder / "datasets/toyworld"
     make_toyworld(
         world, num_unlabelled=1, num_per_class_train=1, num_per_class_test=1, num_train=12, num_test=12
@@ -53,9 +67,7 @@ def folder(tmp_path_factory):
         (folder / f"datasets/VOC{year}").symlink_to(world / "VOC2007")
     for annotation in (world / "VOC2007/Annotations").iterdir():
         text = annotation.read_text()
-        for toy, real in zip(TOY_CLASSES, voc, strict=True):
-            text = text.replace(f"<name>{toy}</name>", f"<name>{real}</name>")
-        annotation.write_text(text)
+        annotation.write_text(re.sub("<name>.*?<", lambda found: names[found.group()], text))
     return folder
 
 

@@ -73,11 +73,11 @@ def check_run(
         ValueError: a setting that cannot work; says what was found, what was expected, and the mend.
     """
     check_coco_evaluator(cfg)
-    check_datasets(cfg, used_datasets(cfg, args))
     part, use = ("TEST", "evaluate") if args.eval_only else ("TRAIN", "train")
     if not cfg.DATASETS[part]:
         near = [name for name in DatasetCatalog.list() if name.endswith(part.lower())][:3]
         raise ValueError(f"DATASETS.{part} is empty; give data sets to {use} on, such as {near}")
+    check_datasets(cfg, used_datasets(cfg, args))
     for name in cfg.DATASETS.TEST:
         check_evaluator(name, num_machines(args))
     if not (args.resume or args.eval_only) and any(
@@ -87,11 +87,16 @@ def check_run(
             f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} already holds a run; continue it with --resume, or choose another"
         )
     check_writable(cfg.OUTPUT_DIR)
+    model, weights = (None, None) if resumes(cfg, args) else _check_weights(cfg, args, init)
     if int(os.environ.get("RANK", 0)) == 0:  # of torchrun's processes the first looks for all
         for name, finding in look_before_run(cfg, args.eval_only):
             print(f"warning: {name}: {finding}", flush=True)
-    if resumes(cfg, args):
-        return None, None
+    return model, weights
+
+
+def _check_weights(
+    cfg: CfgNode, args: argparse.Namespace, init: Init | None
+) -> tuple[nn.Module, LoadedWeights | None]:
     if not args.eval_only:
         check_init(cfg, init)
     elif not cfg.MODEL.WEIGHTS:

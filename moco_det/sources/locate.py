@@ -158,6 +158,11 @@ def agreed_preprocessing(found: Source, given: Preprocessing | None = None) -> P
             f"mean and std are given for {len(given.pixel_mean)} channels, and the network's images have "
             f"{channels}; give one value per channel"
         )
+    if given is None and found.family == "moco_det" and len(wanted.pixel_mean) != channels:
+        raise ValueError(
+            f"this encoder sees images of {channels} channel{'s' * (channels > 1)} that pre-training made of "
+            f"{len(wanted.pixel_mean)}, which no detector does; convert another encoder"
+        )
     if found.record.stride_in_1x1 is not None:
         wanted = dataclasses.replace(wanted, stride_in_1x1=found.record.stride_in_1x1)
     return wanted.for_channels(channels)

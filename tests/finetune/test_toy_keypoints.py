@@ -74,6 +74,6 @@ def test_numbers_that_do_not_fit_the_data_are_refused(change, match):
 
 def test_data_without_keypoints_are_refused():
     cfg = get_config("toy/keypoint_rcnn_R_18_FPN")
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 8
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 12
     with pytest.raises(ValueError, match="data set 'toy_coco_val' has no keypoints"):
         check_datasets(cfg, ("toy_coco_val",))
