@@ -56,8 +56,10 @@ def test_another_seed_changes_the_world_pretraining_and_every_fine_tuning(tmp_pa
         tools = [(Path(command[0]).name, command) for command in words]
         return [command[command.index(flag[name]) + 1] for name, command in tools if name in flag]
 
-    assert seeds(0) == ["0", "0", "1", "1", "2", "2", "3", "3"]
-    assert seeds(2) == ["2", "2", "7", "7", "8", "8", "9", "9"]
+    runs = len(SCALES["toy"].seeds)
+    for seed in (0, 2):
+        expected = [str(number + seed * runs) for number in SCALES["toy"].seeds for _ in range(2)]
+        assert seeds(seed) == [str(seed), str(seed), *expected]
 
 
 @pytest.mark.parametrize("busy, warned", [(None, False), (0.1, False), (1.4, True)])

@@ -85,7 +85,7 @@ def test_a_dry_run_says_what_the_run_will_be(train, backbone, tmp_path, capsys):
     before, state = sorted(tmp_path.rglob("*")), torch.get_rng_state()
     train("--dry-run", "--init", "moco", "MODEL.WEIGHTS", backbone, "SOLVER.BASE_LR", "1")
     said = " ".join(capsys.readouterr().out.split())
-    assert "SOLVER.BASE_LR 1.0 (recipe:" in said and "_train" in said and ": 9 images" in said
+    assert "SOLVER.BASE_LR 1.0 (recipe:" in said and "_train" in said and ": 13 images" in said
     assert ": 12 images, measured by " in said
     assert f"weights {backbone}: a backbone; all of its tensors are in the model" in said
     assert "2 iterations of 2 images on 1 process; learning rate 1" in said and "1 checkpoint take" in said

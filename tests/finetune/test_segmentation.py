@@ -27,6 +27,7 @@ RECIPES = {
     "toy_cityscapes_sem_seg_val": "toy/fcn_R_50_dilated_cityscapes",
     "toy_cityscapes_instance_val": "toy/mask_rcnn_R_18_FPN_cityscapes",
 }
+VOC_CLASSES = 1 + len(TOY_CLASSES)  # the background is number 0
 SMALL_FCN = ("INPUT.CROP.SIZE", "[33,33]", "INPUT.MIN_SIZE_TEST", "0")
 
 
@@ -84,7 +85,7 @@ def as_scores(labels, num_classes):
 
 def test_voc_perfect_shifted_and_wrong_predictions(written, tmp_path):
     def miou(predictions):
-        outputs = [as_scores(labels, 9) for labels in predictions]
+        outputs = [as_scores(labels, VOC_CLASSES) for labels in predictions]
         return score("toy_voc_sem_seg_val", outputs, tmp_path)["sem_seg"]["mIoU"]
 
     assert miou(written) == pytest.approx(100)
@@ -97,13 +98,14 @@ def test_voc_miou_is_the_mean_over_classes_of_intersection_over_union(written, t
     shifted = [np.roll(labels, 2, axis=0) for labels in written]
     shifted = [np.where(labels == 255, 0, labels) for labels in shifted]
     ious = []
-    for label in range(9):
+    for label in range(VOC_CLASSES):
         both = sum(((a == label) & (b == label)).sum() for a, b in zip(written, shifted, strict=True))
         either = sum(
             (((a == label) | (b == label)) & (a != 255)).sum() for a, b in zip(written, shifted, strict=True)
         )
         ious.append(both / either)
-    found = score("toy_voc_sem_seg_val", [as_scores(labels, 9) for labels in shifted], tmp_path)["sem_seg"]
+    outputs = [as_scores(labels, VOC_CLASSES) for labels in shifted]
+    found = score("toy_voc_sem_seg_val", outputs, tmp_path)["sem_seg"]
     assert found["mIoU"] == pytest.approx(100 * np.mean(ious))
     assert found["IoU-bird"] == pytest.approx(100 * ious[1])
 

@@ -15,13 +15,22 @@ from moco_densepose.toy_tables import write_tables
 from moco_det.cli import user_errors
 from moco_det.seeding import numpy_generator
 from moco_det.toyworld.procedural import ProceduralArt
-from moco_det.toyworld.textures import random_colour
+from moco_det.toyworld.textures import random_color
 
 # Annotated points of a body, about as many as in COCO; and the fewest pixels of a body that is annotated.
 POINTS = 120
 MIN_PIXELS = 150
 # The body's height in metres, from crown to sole.
 HEIGHT = 1.75
+# Hue, saturation and value in [0, 1].
+CLOTHES = (
+    (0.0, 0.8, 0.8),
+    (0.1, 0.85, 0.95),
+    (0.36, 0.6, 0.6),
+    (0.58, 0.7, 0.8),
+    (0.0, 0.0, 0.95),
+    (0.0, 0.0, 0.2),
+)
 SKIN = ((0.07, 0.35, 0.9), (0.06, 0.5, 0.6), (0.05, 0.6, 0.35))
 
 
@@ -41,7 +50,8 @@ def random_pose(rng: np.random.Generator, size: int, slot: tuple[float, float]) 
 
 def paint(rng: np.random.Generator, seen: Rendered, back: bool, canvas: np.ndarray) -> None:
     """Draw a body onto a picture (H x W x 3, float in [0, 255]): a dressed doll with a face and a tie in front."""
-    shirt, trousers, shoes, skin = *(random_colour(rng) for _ in range(3)), random_colour(rng, SKIN)
+    shirt, trousers, shoes = (random_color(rng, CLOTHES) for _ in range(3))
+    skin = random_color(rng, SKIN)
     cloth = {"torso": shirt, "upper arm": shirt * 0.85, "upper leg": trousers, "lower leg": trousers * 0.85}
     cloth |= {"foot": shoes}
     for index, part in enumerate(PARTS):
