@@ -178,12 +178,20 @@ def parse_backbone(content: Any, path: str | os.PathLike) -> BackboneFile:
     strange = [name for name, value in tensors.items() if not isinstance(value, np.ndarray)]
     if strange:
         raise ValueError(f"{path}: {strange[0]!r} is no array ({len(strange)} such entries)")
-    record = content.get(_AUTHOR)
+    return with_record(dict(tensors), content.get(_AUTHOR), path)
+
+
+def with_record(tensors: dict[str, Any], record: Any, path: str | os.PathLike) -> BackboneFile:
+    """Tensors, and what the record beside them in the file ``path`` says; None where there is no record.
+
+    Raises:
+        ValueError: the record is damaged.
+    """
     if record is None:
-        return BackboneFile(dict(tensors), None, {})
+        return BackboneFile(tensors, None, {})
     try:
         return BackboneFile(
-            dict(tensors), Preprocessing.from_dict(record["preprocessing"]), dict(record["provenance"])
+            tensors, Preprocessing.from_dict(record["preprocessing"]), dict(record["provenance"])
         )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(

@@ -30,6 +30,7 @@ DOCUMENTS = (
     "docs/RELIABILITY.md",
     "docs/CONVERTING.md",
     "docs/CONFIG.md",
+    "docs/DEMO.md",
 )
 
 

@@ -21,6 +21,7 @@ from moco_det.backbone_file import (
     parse_backbone,
     refused_by_torch,
     restricted_load,
+    with_record,
 )
 
 logger = logging.getLogger(__name__)
@@ -116,12 +117,10 @@ def _read_torch(path: str, key: str) -> tuple[dict[str, Any], BackboneFile]:
     tensors = {name: value for name, value in states.items() if isinstance(value, torch.Tensor)}
     if not tensors:
         raise ValueError(f"{key} {path!r} holds no tensors; expected backbone.pkl or a detector's .pth")
-    record = content.get("moco_det", {})
-    if "provenance" not in record:  # which backbone.pth has, and a checkpoint of pre-training has not
-        return content, BackboneFile(tensors, None, {})
-    return content, BackboneFile(
-        tensors, Preprocessing.from_dict(record["preprocessing"]), record["provenance"]
-    )
+    record = content.get("moco_det")
+    if isinstance(record, dict) and "provenance" not in record:  # of a checkpoint of pre-training
+        record = None
+    return content, with_record(tensors, record, path)
 
 
 def _from_caffe2(location: str, key: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

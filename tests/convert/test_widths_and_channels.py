@@ -95,7 +95,8 @@ def test_other_widths_are_built_by_the_overlay(tmp_path, arch):
             **{"STRIDE_IN_1X1": False, "DEPTH": 50, "NUM_GROUPS": 1, "WIDTH_PER_GROUP": 32},
             **{"STEM_OUT_CHANNELS": 32, "RES2_OUT_CHANNELS": 128},
         }
-    for init in ("b.yaml", "b.pkl"):
+    convert(tmp_path / "a.pth", tmp_path / "c.pth")
+    for init in ("b.yaml", "b.pkl", "c.pth"):
         assert_the_overlay_builds_it(str(tmp_path / init), str(tmp_path / "b.pkl"))
 
 

@@ -128,6 +128,10 @@ def test_weight_files_that_cannot_be_their_own_overlay(tmp_path):
         ValueError, match="detectron2 does not load; make a .pkl of it: tools/convert_to_d2.py b"
     ):
         read_init("b.safetensors")
+    for record in (3, {"provenance": {}}, {"preprocessing": {}, "provenance": {}}):
+        torch.save({"model": {"stem.conv1.weight": torch.ones(1)}, "moco_det": record}, tmp_path / "x.pth")
+        with pytest.raises(ValueError, match="x.pth: the 'moco_det' record is damaged"):
+            read_init(str(tmp_path / "x.pth"))
     (tmp_path / "cut.pth").write_bytes(b"PK" + bytes(50))
     with pytest.raises(ValueError, match="cut.pth' is no torch file of plain tensors"):
         read_init(str(tmp_path / "cut.pth"))
