@@ -11,6 +11,7 @@ from pathlib import Path
 
 from moco_det.cli import user_errors
 from moco_det.files import datasets_root
+from moco_det.machine import num_cores
 from moco_det.toyworld.cutouts import list_pictures, load_art
 from moco_det.toyworld.procedural import ProceduralArt
 from moco_det.toyworld.world import Counts, World
@@ -33,6 +34,7 @@ def make_toyworld(
     image_size: int = 128,
     cutouts: str | Path | None = None,
     backgrounds: str | Path | None = None,
+    processes: int = 1,
 ) -> dict:
     """Render a toy world, unless the same one is already there.
 
@@ -50,6 +52,7 @@ def make_toyworld(
         image_size: side of every image, in pixels.
         cutouts: folder with ``{train,test}/<class>/*.png``; needs ``backgrounds``. None: procedural art.
         backgrounds: folder with ``{train,test}/*.jpg``.
+        processes: that draw procedural art at a time; pictures are pasted in this one.
 
     Returns:
         the manifest, as written to ``root/toyworld.json``.
@@ -85,7 +88,7 @@ def make_toyworld(
         if pictures is None
         else load_art(pictures, image_size)
     )
-    return _build(root, identity, World(seed, image_size, counts, art))
+    return _build(root, identity, World(seed, image_size, counts, art), processes if pictures is None else 1)
 
 
 def _check_counts(counts: Counts, num_classes: int) -> None:
@@ -115,13 +118,13 @@ def _find(root: Path, identity: dict) -> dict | None:
     return manifest
 
 
-def _build(root: Path, identity: dict, world: World) -> dict:
+def _build(root: Path, identity: dict, world: World, processes: int) -> dict:
     """Render beside ``root`` and move there when complete, so that a cut run leaves nothing that looks so."""
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as beside:
         folder = Path(beside, root.name)
         folder.mkdir()
-        world.write(folder)
+        world.write(folder, processes)
         manifest = identity | {"pictures_used": world.sources}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         os.replace(folder, root)
@@ -158,6 +161,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
     arguments = vars(_parser().parse_args(argv))
     root = arguments.pop("output")
-    manifest = make_toyworld(root, **arguments)
+    manifest = make_toyworld(root, **arguments, processes=num_cores())
     counts = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in manifest["counts"].items())
     print(f"{root}: {len(manifest['classes'])} classes; images: {counts}")

@@ -1,6 +1,10 @@
 """Which scenes a toy world holds, and in which layouts they are written."""
 
-from collections.abc import Iterator, Mapping
+import contextlib
+import functools
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -72,54 +76,61 @@ class World:
         """The pictures that went into the scenes of each split so far; none when the art is procedural."""
         return {split: sorted(used) for split, used in self._sources.items()}
 
-    def write(self, folder: Path) -> None:
-        """Render all scenes and write them below ``folder``."""
-        counts = self._counts
-        with tqdm(
-            total=counts.total(len(self._classes)), desc="toy world", unit="image", disable=None
-        ) as bar:
+    def write(self, folder: Path, processes: int = 1) -> None:
+        """Render all scenes and write them below ``folder``.
 
-            def shown(scenes: Iterator[Scene]) -> Iterator[Scene]:
-                for scene in scenes:
+        Args:
+            processes: that render, which changes no scene. More than one copy this object, the art included, many
+                times; start them from a script that guards its main part as :mod:`multiprocessing` asks.
+        """
+        counts = self._counts
+        with contextlib.ExitStack() as stack:
+            in_order = map
+            if processes > 1:  # spawned, since a fork would inherit the threads of torch
+                pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
+                in_order = functools.partial(stack.enter_context(pool).map, chunksize=16)
+            bar = stack.enter_context(
+                tqdm(total=counts.total(len(self._classes)), desc="toy world", unit="image", disable=None)
+            )
+
+            def scenes(split: str, count: int, render: Callable[[int], Scene]) -> Iterator[Scene]:
+                for scene in in_order(render, range(count)):
+                    self._note_sources(split, scene)
                     yield scene
                     bar.update()
 
-            write_folder(folder / "unlabelled", shown(self.unlabelled(counts.unlabelled)))
+            write_folder(folder / "unlabelled", scenes("train", counts.unlabelled, self.unlabelled))
             for split, count in (("train", counts.per_class_train), ("test", counts.per_class_test)):
                 for name in self._classes:
-                    scenes = self.one_class(split, name, count)
-                    write_folder(folder / "classes" / split / name, shown(scenes))
+                    render = functools.partial(self.one_class, split, name)
+                    write_folder(folder / "classes" / split / name, scenes(split, count, render))
             for split, count in (("train", counts.train), ("test", counts.test)):
-                names = SPLITS[split]
-                scenes = list(shown(self.detection(split, count)))  # some 0.2 MB each
-                write_voc(folder / "VOC2007", names.voc, scenes)
-                write_coco(folder / "coco", names.coco, self._classes, scenes)
-                write_voc_segmentation(folder / "VOC2012", names.voc_segmentation, self._classes, scenes)
-                write_cityscapes(folder / "cityscapes", names.cityscapes, self._classes, scenes)
+                names, render = SPLITS[split], functools.partial(self.detection, split)
+                several = list(scenes(split, count, render))  # some 0.2 MB each
+                write_voc(folder / "VOC2007", names.voc, several)
+                write_coco(folder / "coco", names.coco, self._classes, several)
+                write_voc_segmentation(folder / "VOC2012", names.voc_segmentation, self._classes, several)
+                write_cityscapes(folder / "cityscapes", names.cityscapes, self._classes, several)
             write_lvis(folder, self._classes)
 
-    def unlabelled(self, count: int) -> Iterator[Scene]:
-        """Scenes for pre-training: one large object each, which teaches more than a crowd."""
-        for index in range(count):
-            rng = numpy_generator(self._seed, "toyworld unlabelled", index)
-            yield self._noted("train", compose(rng, self._art["train"], self._size, ONE_LARGE))
+    def unlabelled(self, index: int) -> Scene:
+        """A scene for pre-training: one large object, which teaches more than a crowd."""
+        rng = numpy_generator(self._seed, "toyworld unlabelled", index)
+        return compose(rng, self._art["train"], self._size, ONE_LARGE)
 
-    def one_class(self, split: str, name: str, count: int) -> Iterator[Scene]:
-        """Scenes with one large object of a class."""
-        for index in range(count):
-            rng = numpy_generator(self._seed, f"toyworld classes {split} {name}", index)
-            yield self._noted(split, compose(rng, self._art[split], self._size, ONE_LARGE, first=name))
+    def one_class(self, split: str, name: str, index: int) -> Scene:
+        """A scene with one large object of a class."""
+        rng = numpy_generator(self._seed, f"toyworld classes {split} {name}", index)
+        return compose(rng, self._art[split], self._size, ONE_LARGE, first=name)
 
-    def detection(self, split: str, count: int) -> Iterator[Scene]:
-        """Scenes with several objects; the classes take turns at being in front, so that each occurs."""
-        for index in range(count):
-            rng = numpy_generator(self._seed, f"toyworld detection {split}", index)
-            first = self._classes[index % len(self._classes)]
-            yield self._noted(split, compose(rng, self._art[split], self._size, SEVERAL, first=first))
+    def detection(self, split: str, index: int) -> Scene:
+        """A scene with several objects; the classes take turns at being in front, so that each occurs."""
+        rng = numpy_generator(self._seed, f"toyworld detection {split}", index)
+        first = self._classes[index % len(self._classes)]
+        return compose(rng, self._art[split], self._size, SEVERAL, first=first)
 
-    def _noted(self, split: str, scene: Scene) -> Scene:
+    def _note_sources(self, split: str, scene: Scene) -> None:
         used = {scene.background_source, *(placed.sprite.source for placed in scene.objects)} - {""}
         strangers = [source for source in used if not source.startswith(f"{split}/")]
         assert not strangers, f"a scene of {split} shows {strangers}"
         self._sources[split] |= used
-        return scene

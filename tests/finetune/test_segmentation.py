@@ -42,7 +42,7 @@ def default_again():
 def written():
     """The label arrays of the toy VOC test split, made anew from the scenes."""
     world = World(0, 64, Counts(1, 1, 1, 13, 12), dict.fromkeys(("train", "test"), ProceduralArt()))
-    return [label_image(scene, TOY_CLASSES).astype(int) for scene in world.detection("test", 12)]
+    return [label_image(world.detection("test", index), TOY_CLASSES).astype(int) for index in range(12)]
 
 
 # ---- training and evaluation --------------------------------------------------------------------------------

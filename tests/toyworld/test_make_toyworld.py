@@ -73,7 +73,7 @@ def test_classes_take_turns_in_front_and_are_scored_there():
     counts = world_module.Counts(1, 1, 1, 12, 12)
     for seed in range(3):
         world = world_module.World(seed, 32, counts, {"train": ProceduralArt(), "test": ProceduralArt()})
-        front = [scene.objects[0] for scene in world.detection("test", 24)]
+        front = [world.detection("test", index).objects[0] for index in range(24)]
         assert [placed.category for placed in front] == list(TOY_CLASSES) * 2
         assert min(placed.visible_share for placed in front) > DIFFICULT_BELOW
 
@@ -176,3 +176,10 @@ def test_the_command_says_in_one_line_what_is_wrong(world, small, capsys):
     message = capsys.readouterr().err
     assert message.startswith(f"error: {world} holds another toy world (seed: found 0, asked for 1)")
     assert message.count("\n") == 1
+
+
+def test_more_processes_render_the_same_world(world, small, tmp_path):
+    make_toyworld(tmp_path / "two", **small, processes=2)
+    files = {path.relative_to(world): path.read_bytes() for path in world.rglob("*") if path.is_file()}
+    assert files == {name: (tmp_path / "two" / name).read_bytes() for name in files}
+    assert len(list((tmp_path / "two").rglob("*"))) == len(list(world.rglob("*")))

@@ -23,7 +23,10 @@ def scenes():
     """The scenes of the small world's splits, rendered anew."""
     art = {"train": ProceduralArt(), "test": ProceduralArt()}
     world = World(0, 48, Counts(1, 1, 1, 14, 12), art)
-    return {split: list(world.detection(split, count)) for split, count in (("train", 14), ("test", 12))}
+    return {
+        split: [world.detection(split, index) for index in range(count)]
+        for split, count in (("train", 14), ("test", 12))
+    }
 
 
 @pytest.fixture(scope="module")
