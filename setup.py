@@ -80,7 +80,7 @@ setup(
             "moco-det-toyworld=moco_det.toyworld.make:main",
             "moco-det-stats=moco_det.pretrain.stats:main",
             "moco-det-speed=moco_det.speed.command:main",
-            "moco-det-pack=moco_det.pack:main",
+            "moco-det-pack=moco_det.data.pack:main",
         ]
     },
 )

@@ -14,16 +14,16 @@ COMMANDS = {
     "inspect": ("moco_det.convert.inspect_weights", "say what a weight file is"),
     "classify": ("moco_det.classify.command", "judge features by a linear classifier and kNN"),
     "train": ("moco_det.finetune.trainer", "fine-tune a detector or segmenter"),
-    "benchmark": ("moco_det.report.benchmark", "fine-tune tasks x inits x seeds, and report"),
-    "ablation": ("moco_det.report.ablation", "re-run the paper's ablations"),
+    "benchmark": ("moco_det.benchmark.command", "fine-tune tasks x inits x seeds, and report"),
+    "ablation": ("moco_det.benchmark.ablation", "re-run the paper's ablations"),
     "report": ("moco_det.report.report", "tables, curves and pictures of runs on one page"),
     "check-datasets": ("moco_det.finetune.check_datasets", "say which data sets are complete"),
     "stats": ("moco_det.pretrain.stats", "mean and std of images unlike ImageNet's"),
-    "pack": ("moco_det.pack", "make a packed copy of images, small JPEGs in tar shards"),
+    "pack": ("moco_det.data.pack", "make a packed copy of images, small JPEGs in tar shards"),
     "toyworld": ("moco_det.toyworld.make", "render the toy world's data sets"),
     "speed": ("moco_det.speed.command", "measure each part next to the published recipe"),
-    "slurm": ("moco_det.slurm", "a run as a SLURM job that is queued again when it is cut"),
-    "demo": ("moco_det.demo", "the whole way on the toy world"),
+    "slurm": ("moco_det.engine.slurm", "a run as a SLURM job that is queued again when it is cut"),
+    "demo": ("moco_det.benchmark.demo", "the whole way on the toy world"),
 }
 # These start the scripts of tools/, which a checkout has and a wheel has not.
 OF_CHECKOUT = ("benchmark", "ablation", "demo", "slurm")

@@ -125,7 +125,7 @@ def detectron2(facts: dict[str, dict]) -> list[Finding]:
         text = (
             "detectron2.model_zoo imports pkg_resources, which setuptools has no more; moco_det does without"
         )
-        fix = "in your own script, before it: from moco_det.detectron2_zoo import model_zoo"
+        fix = "in your own script, before it: from moco_det.model_zoo.detectron2_zoo import model_zoo"
         found.append(Finding("detectron2.model_zoo", WARNING, text, fix))
     return found
 

@@ -128,7 +128,7 @@ def moco_det() -> dict:
     import torch
 
     import moco_det
-    from moco_det.precision import gains_by_bfloat16
+    from moco_det.modeling.precision import gains_by_bfloat16
 
     return {
         "version": moco_det.__version__,
@@ -142,9 +142,9 @@ def datasets() -> dict:
     """The paper's data sets whose files and folders are there; what is in them is not looked at."""
     from detectron2.data import DatasetCatalog
 
-    from moco_det.files import datasets_root
     from moco_det.finetune.datasets import needed_files
-    from moco_det.tasks import TASKS
+    from moco_det.model_zoo.tasks import TASKS
+    from moco_det.utils.files import datasets_root
 
     names = {name for task in TASKS for name in (*task.train, *task.test)}
     needed = {name: needed_files(name) for name in sorted(names) if name in DatasetCatalog}

@@ -2,8 +2,8 @@
 
 import torch
 
-from moco_det.backbone_file import TORCHVISION_PREPROCESSING
-from moco_det.encoder import build_resnet
+from moco_det.modeling.encoder import build_resnet
+from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING
 
 
 def random_states(arch: str, seed: int = 0) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""A checkpoint of each family in ``moco_det/sources/table.py``, laid out as the source named there saves it.
+"""A checkpoint of each family in ``moco_det/weights/sources/table.py``, laid out as its source there saves it.
 
 Each takes two backbones under torchvision's names (with ``fc`` and step counters): the one that is trained and its
 moving average, of which families with one network use the first.
@@ -9,8 +9,8 @@ import argparse
 import torch
 from checkpoint_examples import official_moco, own_checkpoint
 
-from moco_det.backbone_file import TORCHVISION_PREPROCESSING
-from moco_det.tensor_names import to_detectron2
+from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING
+from moco_det.weights.resnet_names import to_detectron2
 
 
 def backbone(states: dict, prefix: str = "") -> dict:

@@ -5,11 +5,11 @@ from unittest import mock
 import torch
 from torch import nn
 
-from moco_det import grouped_batch_norm
-from moco_det.pretrain import moco
+from moco_det.modeling import grouped_batch_norm
 from moco_det.pretrain.method import StepState
-from moco_det.pretrain.moco import MoCo
-from moco_det.testing import set_keys, tiny_pretrain_config
+from moco_det.pretrain.moco import model as moco
+from moco_det.pretrain.moco.model import MoCo
+from moco_det.testing.core import set_keys, tiny_pretrain_config
 
 IMAGES, TAU, T = 20, 0.2, 0.3
 SETTINGS = {

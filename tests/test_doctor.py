@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from moco_det.run_record import command_line
-from moco_det.testing import REPOSITORY
+from moco_det.engine.record import command_line
+from moco_det.testing.core import REPOSITORY
 from moco_det_cli import command, doctor, machine_checks, package_checks
 from moco_det_cli.findings import OK, STOP, WARNING
 
@@ -231,7 +231,7 @@ def test_a_command_that_needs_a_checkout_says_so(monkeypatch, tmp_path, capsys):
 
 
 def test_a_broken_installation_leads_to_the_doctor(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "moco_det.pack", None)
+    monkeypatch.setitem(sys.modules, "moco_det.data.pack", None)
     with pytest.raises(SystemExit) as ended:
         command.main(["pack"])
     assert ended.value.code == 2 and "`moco-det doctor` says what is wrong" in capsys.readouterr().err

@@ -14,12 +14,12 @@ from fuzzing import mutated_bytes, mutated_json, mutated_xml
 from PIL import Image
 
 from moco_det.config import get_cfg, merge_config
+from moco_det.data.datasets.lvis import register_lvis
+from moco_det.data.images import UnreadableImage, decode_rgb
 from moco_det.finetune.check_datasets import check_all
 from moco_det.finetune.datasets import names_faulty_labels
-from moco_det.finetune.lvis import register_lvis
-from moco_det.images import UnreadableImage, decode_rgb
 from moco_det.model_zoo import get_config_file
-from moco_det.testing import write_random_images
+from moco_det.testing.core import write_random_images
 
 # ---- images -----------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from moco_det.config import get_cfg, known_keys, merge_config
 from moco_det.config.key import PRETRAIN
 from moco_det.config.rules import ROWS, check_values, refuse_keys
 from moco_det.pretrain.method import method_class
-from moco_det.testing import REPOSITORY
+from moco_det.testing.core import REPOSITORY
 
 STAGES = ("pretrain", "convert", "finetune", "classify", "report", "toyworld")
 DOCUMENTS = (

@@ -11,7 +11,7 @@ import zipfile
 import pytest
 
 from moco_det import model_zoo
-from moco_det.testing import REPOSITORY
+from moco_det.testing.core import REPOSITORY
 from moco_det_cli.command import COMMANDS
 
 
@@ -106,7 +106,7 @@ def test_the_host_s_model_zoo_without_pkg_resources(tmp_path):
     """As with setuptools 82: the zoo works, and the stand-in is gone after its import."""
     code = (
         "import sys; sys.modules['pkg_resources'] = None\n"
-        "from moco_det.detectron2_zoo import model_zoo\n"
+        "from moco_det.model_zoo.detectron2_zoo import model_zoo\n"
         "assert 'pkg_resources' not in sys.modules\n"
         "cfg = model_zoo.get_config('COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml')\n"
         "print(cfg.MODEL.MASK_ON, cfg.MODEL.FPN.OUT_CHANNELS)"

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from moco_det.testing import REPOSITORY, write_random_images
-from moco_det.toy_classes import TOY_CLASSES
+from moco_det.data.datasets.toy_classes import TOY_CLASSES
+from moco_det.testing.core import REPOSITORY, write_random_images
 from moco_det.toyworld.make import make_toyworld
 
 README = (REPOSITORY / "README.md").read_text()
@@ -117,7 +117,7 @@ def test_the_lines_for_plain_detectron2(folder, monkeypatch):
 
     (block,) = blocks("python", "Weights without this package")
     if importlib.util.find_spec("pkg_resources") is None:  # as the README says
-        block = block.replace("from detectron2 import", "from moco_det.detectron2_zoo import")
+        block = block.replace("from detectron2 import", "from moco_det.model_zoo.detectron2_zoo import")
     monkeypatch.chdir(folder)
     names = {}
     exec(block, names)

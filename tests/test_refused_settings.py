@@ -7,11 +7,11 @@ import pytest
 import torch
 from checkpoint_examples import random_states
 
+from moco_det.benchmark.options import check_options
 from moco_det.classify.command import main as classify
 from moco_det.config import get_cfg, merge_config
 from moco_det.pretrain.command import main as pretrain
-from moco_det.report.run_options import check_options
-from moco_det.testing import write_random_images
+from moco_det.testing.core import write_random_images
 
 PRETRAIN = (
     *("--config-file", "configs/Pretrain/moco_v2_R_50_200ep.yaml", "--images", "images", "--num-gpus", "0"),

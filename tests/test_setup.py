@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from moco_det.testing import REPOSITORY
+from moco_det.testing.core import REPOSITORY
 
 # An interpreter that writes down what it is called with; `-m venv` makes such an environment. What matches
 # WITHOUT fails.

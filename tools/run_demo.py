@@ -5,7 +5,7 @@ tools/run_demo.py --output output/demo
 tools/run_demo.py --scale photos --cutouts DIR --backgrounds DIR --output output/photos
 """
 
-from moco_det.demo import main
+from moco_det.benchmark.demo import main
 
 if __name__ == "__main__":
     main()

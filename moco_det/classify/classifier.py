@@ -11,10 +11,10 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moco_det.encoder import build_resnet, pooled_features
-from moco_det.grouped_batch_norm import GroupedBatchNorm2d, update_running_statistics
-from moco_det.precision import encoder_precision
-from moco_det.seeding import torch_generator
+from moco_det.modeling.encoder import build_resnet, pooled_features
+from moco_det.modeling.grouped_batch_norm import GroupedBatchNorm2d, update_running_statistics
+from moco_det.modeling.precision import encoder_precision
+from moco_det.utils.seeding import torch_generator
 
 
 def learning_rates(cfg) -> tuple[float, ...]:
@@ -58,7 +58,7 @@ class Classifier(nn.Module):
             pixel_mean, pixel_std: per channel of ``image_format``, on the scale 0 to 255.
             image_format: the order of channels that the encoder wants, ``"RGB"`` or ``"BGR"``.
             precision: of the encoder's arithmetic; classifiers and losses are float32.
-            channels_last: as in :class:`moco_det.pretrain.moco.MoCo`.
+            channels_last: as in :class:`moco_det.pretrain.moco.model.MoCo`.
         """
         super().__init__()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format

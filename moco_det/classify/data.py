@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from moco_det.epochs import Slot
-from moco_det.images import to_pixels
-from moco_det.interruption import ignore_stop_signals
-from moco_det.labelled_folder import LabelledFolder
-from moco_det.seeding import numpy_generator, torch_generator
-from moco_det.views import ViewSettings, apply_view, center_view, draw_view
+from moco_det.data.images import to_pixels
+from moco_det.data.labelled_folder import LabelledFolder
+from moco_det.data.order import Slot
+from moco_det.data.views import ViewSettings, apply_view, center_view, draw_view
+from moco_det.engine.interruption import ignore_stop_signals
+from moco_det.utils.seeding import numpy_generator, torch_generator
 
 
 class CentreViews(Dataset):

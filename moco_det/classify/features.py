@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from moco_det.classify.classifier import Classifier
 from moco_det.classify.data import CentreViews, view_batches
-from moco_det.images import file_of
-from moco_det.labelled_folder import LabelledFolder
+from moco_det.data.images import file_of
+from moco_det.data.labelled_folder import LabelledFolder
 
 logger = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from moco_det.classify.accuracy import accuracy_on_features, accuracy_on_images
 from moco_det.classify.classifier import Classifier
 from moco_det.classify.data import CentreViews, view_batches
-from moco_det.grouped_batch_norm import average_running_statistics
-from moco_det.hooks import is_due
-from moco_det.knn import knn_accuracy
-from moco_det.labelled_folder import LabelledFolder
+from moco_det.data.labelled_folder import LabelledFolder
+from moco_det.engine.hooks import is_due
+from moco_det.modeling.grouped_batch_norm import average_running_statistics
+from moco_det.modeling.knn import knn_accuracy
 
 logger = logging.getLogger(__name__)
 

@@ -5,15 +5,15 @@ import argparse
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from moco_det.agreement import check_agreement, settings_and_code
 from moco_det.config import get_cfg, merge_config
 from moco_det.config.key import CLASSIFY
+from moco_det.config.overlays import PREPROCESSING_KEYS
 from moco_det.config.rules import check_values, refuse_keys
+from moco_det.engine.agreement import check_agreement, settings_and_code
+from moco_det.engine.run_folder import settle_seed
+from moco_det.engine.schedule import check_schedule
 from moco_det.model_zoo import get_config_file
-from moco_det.overlay_file import PREPROCESSING_KEYS
-from moco_det.run_folder import settle_seed
-from moco_det.schedule import check_schedule
-from moco_det.start import Start, read_start
+from moco_det.weights.loading import Start, read_start
 
 
 def build_config(args: argparse.Namespace, add_configs=()) -> tuple[CfgNode, Start | None]:

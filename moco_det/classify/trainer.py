@@ -12,20 +12,20 @@ from detectron2.utils import comm
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from torch.nn.parallel import DistributedDataParallel
 
-from moco_det.checkpoint import RunCheckpointer, RunHistory
 from moco_det.classify.data import RandomViews, feature_batches, view_batches
 from moco_det.classify.features import cached_features
 from moco_det.classify.judge import JudgeClassifier, JudgeFeatures
-from moco_det.epochs import rank_batches, steps_per_epoch
-from moco_det.hooks import LearningRate, LogWriter, StepStatistics, is_due
-from moco_det.interruption import StopOnSignal
-from moco_det.labelled_folder import open_labelled_set
-from moco_det.precision import describe_precision
-from moco_det.progress import ProgressBar
-from moco_det.run_logs import cut_metrics
-from moco_det.seeding import keyed_seed
-from moco_det.start import Start, start_from
-from moco_det.threads import SlowStepWatch
+from moco_det.data.labelled_folder import open_labelled_set
+from moco_det.data.order import rank_batches, steps_per_epoch
+from moco_det.engine.checkpoint import RunCheckpointer, RunHistory
+from moco_det.engine.hooks import LearningRate, LogWriter, StepStatistics, is_due
+from moco_det.engine.interruption import StopOnSignal
+from moco_det.engine.progress import ProgressBar
+from moco_det.engine.run_logs import cut_metrics
+from moco_det.engine.threads import SlowStepWatch
+from moco_det.modeling.precision import describe_precision
+from moco_det.utils.seeding import keyed_seed
+from moco_det.weights.loading import Start, start_from
 
 logger = logging.getLogger(__name__)
 

@@ -35,7 +35,7 @@ from moco_det.config.key import (
     when,
     within,
 )
-from moco_det.encoder import ARCHS, parse_arch
+from moco_det.modeling.encoder import ARCHS, parse_arch
 
 
 def _is_arch(name: str) -> bool:
@@ -227,7 +227,7 @@ VIEWS = (
         "Random views. v1: crop, grayscale, color jitter, flip. v2 (--aug-plus): crop, jitter, grayscale, "
         "blur, flip. cifar: v2 without blur. crop_flip: these two alone (classifiers). simclr: v2 with "
         "jitter twice as strong (also SwAV's). byol: the two views differ in blur and solarization (also "
-        "MoCo v3's and DINO's). The numbers are RECIPES in moco_det/views.py; INPUT.VIEWS.CROP_SCALE is "
+        "MoCo v3's and DINO's). The numbers are RECIPES in moco_det/data/views.py; INPUT.VIEWS.CROP_SCALE is "
         "not part of it.",
         BY_EPOCHS,
         one_of("v1", "v2", "cifar", "crop_flip", "simclr", "byol"),

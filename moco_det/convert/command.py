@@ -5,14 +5,14 @@ import json
 import math
 from pathlib import Path
 
-from moco_det.backbone_file import TORCHVISION_PREPROCESSING, Preprocessing
-from moco_det.cli import user_errors
 from moco_det.convert.convert import convert
 from moco_det.convert.official import OFFICIAL
 from moco_det.convert.targets import TARGETS
-from moco_det.files import appears_whole
-from moco_det.sources import FAMILIES
-from moco_det.sources.families import PREPROCESSINGS
+from moco_det.engine.launch import user_errors
+from moco_det.utils.files import appears_whole
+from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, Preprocessing
+from moco_det.weights.sources import FAMILIES
+from moco_det.weights.sources.families import PREPROCESSINGS
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -6,14 +6,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from moco_det.backbone_file import TORCHVISION_PREPROCESSING, Preprocessing, file_sha256
-from moco_det.backbone_tensors import check_backbone, in_channels
+from moco_det.config.overlays import check_replaceable, init_values, overlay_text
 from moco_det.convert.official import OFFICIAL, fetch
 from moco_det.convert.targets import TARGETS, check_target, records_preprocessing, write_target
 from moco_det.convert.verify import TOLERANCE, prove_equal_features
-from moco_det.files import appears_whole
-from moco_det.overlay_file import check_replaceable, init_values, overlay_text
-from moco_det.sources import (
+from moco_det.utils.files import appears_whole
+from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, Preprocessing, file_sha256
+from moco_det.weights.backbone_tensors import check_backbone, in_channels
+from moco_det.weights.resnet_names import to_detectron2
+from moco_det.weights.sources import (
     agreed_arch,
     agreed_preprocessing,
     locate_backbone,
@@ -21,7 +22,6 @@ from moco_det.sources import (
     read_checkpoint,
     weight_file,
 )
-from moco_det.tensor_names import to_detectron2
 
 TITLE = "Init overlay written by tools/convert_to_d2.py"
 
@@ -103,7 +103,7 @@ def convert(
     Neither appears unless every check passed.
 
     Args:
-        source: a checkpoint of a family in ``moco_det/sources/table.py``, a folder with one, or a name of
+        source: a checkpoint of a family in ``moco_det/weights/sources/table.py``, a folder with one, or a name of
             official weights.
         output: where to, in a folder that exists; its ending says the format.
         encoder: ``"query"`` or ``"key"``, where the source has both; None takes the family's own choice.

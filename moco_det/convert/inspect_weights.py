@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from moco_det.backbone_file import Preprocessing, file_sha256
-from moco_det.backbone_tensors import check_backbone, in_channels
-from moco_det.cli import user_errors
-from moco_det.files import appears_whole
-from moco_det.sources import (
+from moco_det.engine.launch import user_errors
+from moco_det.utils.files import appears_whole
+from moco_det.weights.backbone_file import Preprocessing, file_sha256
+from moco_det.weights.backbone_tensors import check_backbone, in_channels
+from moco_det.weights.sources import (
     FAMILIES,
     agreed_arch,
     agreed_preprocessing,
@@ -21,7 +21,7 @@ from moco_det.sources import (
     read_checkpoint,
     weight_file,
 )
-from moco_det.sources.families import PREPROCESSINGS
+from moco_det.weights.sources.families import PREPROCESSINGS
 
 
 def inspect_weights(

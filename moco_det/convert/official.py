@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from moco_det.files import appears_whole
+from moco_det.utils.files import appears_whole
 
 
 class Official(NamedTuple):

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from moco_det.backbone_file import Preprocessing, write_backbone
-from moco_det.backbone_tensors import STEP_COUNTER
-from moco_det.files import appears_whole
+from moco_det.utils.files import appears_whole
+from moco_det.weights.backbone_file import Preprocessing, write_backbone
+from moco_det.weights.backbone_tensors import STEP_COUNTER
 
 
 @dataclasses.dataclass(frozen=True)

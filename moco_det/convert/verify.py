@@ -13,11 +13,11 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.backbone.resnet import ResNet, build_resnet_backbone
 from torch import nn
 
-from moco_det.backbone_tensors import STEP_COUNTER, in_channels, listed
-from moco_det.encoder import build_resnet, difference, stage_features
-from moco_det.overlay_file import architecture_keys
-from moco_det.sources import read_checkpoint
-from moco_det.tensor_names import to_detectron2
+from moco_det.config.overlays import architecture_keys
+from moco_det.modeling.encoder import build_resnet, difference, stage_features
+from moco_det.weights.backbone_tensors import STEP_COUNTER, in_channels, listed
+from moco_det.weights.resnet_names import to_detectron2
+from moco_det.weights.sources import read_checkpoint
 
 # Largest difference of features, relative to the largest feature, that rounding in float64 can explain.
 TOLERANCE = 1e-10

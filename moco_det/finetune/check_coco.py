@@ -5,9 +5,9 @@ import os
 
 from detectron2.data import Metadata
 
+from moco_det.data.datasets.downloads import how_to_get
+from moco_det.data.datasets.lvis import image_place
 from moco_det.finetune.check_findings import FAULT, MISSING, WARNING, Files, Findings
-from moco_det.finetune.dataset_sources import how_to_get
-from moco_det.finetune.lvis import image_place
 
 # What a record that is not as it should be raises when it is read.
 _LVIS_FIELDS = ("neg_category_ids", "not_exhaustive_category_ids")

@@ -8,10 +8,10 @@ from collections import Counter
 
 from detectron2.data import Metadata
 
+from moco_det.data.datasets.downloads import how_to_get
+from moco_det.data.datasets.segmentation import CITYSCAPES_LABELS, load_voc_sem_seg
+from moco_det.data.datasets.voc_files import find_images, read_split, read_xml, xml_file
 from moco_det.finetune.check_findings import FAULT, MISSING, WARNING, Files, Findings
-from moco_det.finetune.dataset_sources import how_to_get
-from moco_det.finetune.segmentation_datasets import CITYSCAPES_LABELS, load_voc_sem_seg
-from moco_det.voc_files import find_images, read_split, read_xml, xml_file
 
 IMAGE_SUFFIX = "_leftImg8bit.png"
 

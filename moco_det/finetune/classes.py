@@ -7,9 +7,9 @@ import yaml
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from moco_det.coco_file import keypoint_names, read_categories
 from moco_det.config import known_keys, value_of
-from moco_det.own_datasets import IGNORE_LABEL, flip_map
+from moco_det.data.datasets.coco_file import keypoint_names, read_categories
+from moco_det.data.datasets.own import IGNORE_LABEL, flip_map
 
 BOXES = ("MODEL.ROI_HEADS.NUM_CLASSES", "thing_classes")
 SEMANTIC = ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "stuff_classes")

@@ -20,7 +20,7 @@ from pycocotools.coco import COCO
 
 from moco_det.config.key import FINETUNE
 from moco_det.config.rules import check_value
-from moco_det.files import appears_whole
+from moco_det.utils.files import appears_whole
 
 PYCOCOTOOLS, FASTER = "pycocotools", "faster_coco_eval"
 RESULTS = "coco_instances_results.json"

@@ -10,13 +10,13 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances, register_pascal_voc
 
-from moco_det.files import datasets_root
-from moco_det.finetune import segmentation_datasets as segmentation
+from moco_det.data.datasets import segmentation
+from moco_det.data.datasets.downloads import how_to_get
+from moco_det.data.datasets.lvis import check_reader, register_lvis
+from moco_det.data.datasets.toy_classes import TOY_CLASSES, TOY_KEYPOINT_FLIPS, TOY_KEYPOINTS
+from moco_det.data.datasets.toy_lvis import lvis_categories
 from moco_det.finetune.classes import check_classes, complete_metadata
-from moco_det.finetune.dataset_sources import how_to_get
-from moco_det.finetune.lvis import check_reader, register_lvis
-from moco_det.toy_classes import TOY_CLASSES, TOY_KEYPOINT_FLIPS, TOY_KEYPOINTS
-from moco_det.toy_lvis import lvis_categories
+from moco_det.utils.files import datasets_root
 
 TOY_NAMES = (
     *("toy_voc_2007_trainval", "toy_voc_2007_test", "toy_coco_train", "toy_coco_val"),
@@ -53,7 +53,7 @@ def register_toy_datasets(root: str | None = None) -> None:
     """Register the toy world in each of its layouts; again does no harm.
 
     Args:
-        root: folder of a toy world; default ``toyworld`` in :func:`moco_det.files.datasets_root`. Its
+        root: folder of a toy world; default ``toyworld`` in :func:`moco_det.utils.files.datasets_root`. Its
             ``toyworld.json`` names the classes; where there is none (yet), they are the procedural ones.
     """
     root = root or os.path.join(datasets_root(), "toyworld")

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from moco_det.cli import num_processes
-from moco_det.files import gib
+from moco_det.engine.launch import num_processes
+from moco_det.engine.plan_text import Row, changed_settings, count, show, show_start
 from moco_det.finetune.classes import classes_rows
 from moco_det.finetune.datasets import names_faulty_labels
 from moco_det.finetune.inits import Init
 from moco_det.finetune.loaded_weights import LoadedWeights
 from moco_det.finetune.preflight import check_disk_space, check_run, used_datasets
-from moco_det.plan_text import Row, changed_settings, count, show, show_start
+from moco_det.utils.files import gib
 
 
 def dry_run(

@@ -11,11 +11,11 @@ from detectron2.evaluation import (
     SemSegEvaluator,
 )
 
+from moco_det.data.label_images import read_labels
 from moco_det.finetune.cityscapes_evaluator import TidyCityscapesInstanceEvaluator
 from moco_det.finetune.classes import complete_metadata
 from moco_det.finetune.coco_evaluator import build_coco_evaluator
 from moco_det.finetune.datasets import register_needed_files
-from moco_det.finetune.label_images import read_labels
 from moco_det.finetune.lvis_evaluator import LvisEvaluator, check_lvis_package
 from moco_det.finetune.voc_evaluator import VocEvaluator
 

@@ -6,11 +6,8 @@ import os
 import yaml
 from detectron2.config import CfgNode
 
-from moco_det.backbone_file import Preprocessing
 from moco_det.config import known_keys, load_yaml
-from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
-from moco_det.model_zoo import get_init_file
-from moco_det.overlay_file import (
+from moco_det.config.overlays import (
     ARCHITECTURE_KEYS,
     NOT_GIVEN,
     PREPROCESSING_KEYS,
@@ -18,6 +15,9 @@ from moco_det.overlay_file import (
     overlay_text,
     resolve_weights,
 )
+from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
+from moco_det.model_zoo import get_init_file
+from moco_det.weights.backbone_file import Preprocessing
 
 OVERLAY_KEYS = ("MODEL.WEIGHTS", *PREPROCESSING_KEYS.values())
 

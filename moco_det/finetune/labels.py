@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from moco_det.seeding import numpy_generator
+from moco_det.utils.seeding import numpy_generator
 
 
 def take_labels(records: Sequence[dict], fraction: float, seed: int) -> list[dict]:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from detectron2.data import DatasetCatalog
 
-from moco_det.files import appears_whole
-from moco_det.images import find_images, registered_images, shown
-from moco_det.near_duplicates import find_pairs
+from moco_det.data.images import find_images, registered_images, shown
+from moco_det.data.near_duplicates import find_pairs
+from moco_det.utils.files import appears_whole
 
 NUM_EXAMPLES = 10
 

@@ -12,7 +12,7 @@ import torch
 from detectron2.checkpoint.c2_model_loading import convert_c2_detectron_names
 from detectron2.utils.file_io import PathManager
 
-from moco_det.backbone_file import (
+from moco_det.weights.backbone_file import (
     HOW_TO_TRUST,
     BackboneFile,
     Preprocessing,

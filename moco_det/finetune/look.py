@@ -16,18 +16,18 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
-from moco_det.agreement import code_digest
-from moco_det.files import appears_whole, datasets_root
+from moco_det.data.datasets.downloads import OFFICIAL_COUNTS, how_to_get
+from moco_det.data.datasets.lvis import check_reader
+from moco_det.engine.agreement import code_digest
 from moco_det.finetune.check_coco import check_coco
 from moco_det.finetune.check_findings import FAULT, MISSING, PATH, WARNING, Files, Finding, Findings
 from moco_det.finetune.check_voc import check_cityscapes, check_voc, check_voc_sem_seg
 from moco_det.finetune.classes import complete_metadata
-from moco_det.finetune.dataset_sources import OFFICIAL_COUNTS, how_to_get
 from moco_det.finetune.datasets import needed_files
 from moco_det.finetune.look_images import UNREADABLE, look_at_images
 from moco_det.finetune.look_records import Use, as_key, look_at_records, look_at_truth, map_records, use_of
 from moco_det.finetune.look_semantic import look_at_labels
-from moco_det.finetune.lvis import check_reader
+from moco_det.utils.files import appears_whole, datasets_root
 
 logger = logging.getLogger(__name__)
 DENSEPOSE = "moco_densepose_"

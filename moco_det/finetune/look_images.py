@@ -5,8 +5,8 @@ import random
 import time
 from collections.abc import Sequence
 
+from moco_det.data.images import UnreadableImage, decode_rgb, open_image, orientation
 from moco_det.finetune.check_findings import FAULT, WARNING, Findings
-from moco_det.images import UnreadableImage, decode_rgb, open_image, orientation
 
 # Seconds for the headers of a data set's images. Beyond it stand the images that a shuffle puts last.
 SECONDS = 20.0

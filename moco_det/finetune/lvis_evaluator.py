@@ -20,7 +20,7 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 
-from moco_det.files import appears_whole
+from moco_det.utils.files import appears_whole
 
 logger = logging.getLogger(__name__)
 

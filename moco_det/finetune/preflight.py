@@ -13,9 +13,9 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from torch import nn
 
-from moco_det.cli import num_machines
-from moco_det.disk_space import check_space, state_bytes
-from moco_det.files import gib
+from moco_det.engine.launch import num_machines
+from moco_det.engine.record import FILE_NAME as RECORD
+from moco_det.engine.run_folder import check_writable
 from moco_det.finetune.coco_evaluator import check_coco_evaluator
 from moco_det.finetune.datasets import check_datasets
 from moco_det.finetune.evaluators import check_evaluator
@@ -25,8 +25,8 @@ from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
 from moco_det.finetune.look import look_before_run, quiet
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
 from moco_det.finetune.weights_check import check_backbone, check_detector, check_preprocessing
-from moco_det.run_folder import check_writable
-from moco_det.run_record import FILE_NAME as RECORD
+from moco_det.utils.disk_space import check_space, state_bytes
+from moco_det.utils.files import gib
 
 # In OUTPUT_DIR, the file in which detectron2 names the checkpoint to resume from.
 CHECKPOINT = "last_checkpoint"

@@ -12,15 +12,15 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.utils.file_io import PathManager
 
-from moco_det.finetune.label_images import read_labels
-from moco_det.images import UnreadableImage, decode_rgb
+from moco_det.data.images import UnreadableImage, decode_rgb
+from moco_det.data.label_images import read_labels
 
 logger = logging.getLogger(__name__)
 UNREADABLE_LIST = "unreadable_images.txt"
 
 
 def read_image(record: dict, image_format: str) -> np.ndarray:
-    """The image of a record, H x W x 3, uint8: as :func:`moco_det.images.decode_rgb` gives it.
+    """The image of a record, H x W x 3, uint8: as :func:`moco_det.data.images.decode_rgb` gives it.
 
     Where the labels were drawn on the pixels as they are stored, which their ``width`` and ``height`` show, an
     EXIF orientation is left alone: the boxes would be elsewhere.

@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
-from moco_det.backbone_file import restricted_load
-from moco_det.checkpoint_files import newest_whole
-from moco_det.files import appears_whole
+from moco_det.engine.checkpoint_files import newest_whole
 from moco_det.finetune.loaded_weights import LoadedWeights
+from moco_det.utils.files import appears_whole
+from moco_det.weights.backbone_file import restricted_load
 
 logger = logging.getLogger(__name__)
 
 
 class SafeCheckpointer(DetectionCheckpointer):
-    """Reads ``.pkl`` through the allow-list of :mod:`moco_det.backbone_file` and all else with ``weights_only``.
+    """Reads ``.pkl`` through the allow-list of :mod:`moco_det.weights.backbone_file`, others with ``weights_only``.
 
     detectron2's own unpickles every ``.pkl`` in full, and torch before 2.6 every other file. A resume takes the
     newest checkpoint that is as it was written.

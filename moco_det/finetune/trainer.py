@@ -21,17 +21,24 @@ from detectron2.engine import DefaultTrainer, default_argument_parser, default_s
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
-from moco_det.agreement import check_agreement, settings_and_code
-from moco_det.cli import (
+from moco_det.config import get_cfg, merge_config
+from moco_det.config.key import FINETUNE
+from moco_det.config.rules import check_values, refuse_keys
+from moco_det.data.datasets.own import add_dataset_options, register_datasets, settle_datasets
+from moco_det.engine.agreement import check_agreement, settings_and_code
+from moco_det.engine.interruption import StopOnSignal
+from moco_det.engine.launch import (
     num_processes,
     processes_of_torchrun,
     run_in_processes,
     settle_processes,
     user_errors,
 )
-from moco_det.config import get_cfg, merge_config
-from moco_det.config.key import FINETUNE
-from moco_det.config.rules import check_values, refuse_keys
+from moco_det.engine.progress import ProgressBar
+from moco_det.engine.record import FILE_NAME as RECORD
+from moco_det.engine.record import write_run_record
+from moco_det.engine.run_folder import log_to
+from moco_det.engine.threads import SlowStepWatch, settle_threads
 from moco_det.finetune.classes import classes_rows, complete_metadata, settle_classes
 from moco_det.finetune.datasets import names_faulty_labels, register_toy_datasets
 from moco_det.finetune.dry_run import dry_run
@@ -53,16 +60,9 @@ from moco_det.finetune.safe_checkpointer import SafeCheckpointer
 from moco_det.finetune.sampler import ResumableSampler, repeat_factors
 from moco_det.finetune.samples import write_sample_detections
 from moco_det.finetune.weights_check import check_backbone, check_detector, check_preprocessing
-from moco_det.interruption import StopOnSignal
 from moco_det.model_zoo import get_config_file, recipe_name
-from moco_det.own_datasets import add_dataset_options, register_datasets, settle_datasets
-from moco_det.progress import ProgressBar
-from moco_det.run_folder import log_to
-from moco_det.run_record import FILE_NAME as RECORD
-from moco_det.run_record import write_run_record
-from moco_det.seeding import keyed_seed
-from moco_det.tasks import task_name
-from moco_det.threads import SlowStepWatch, settle_threads
+from moco_det.model_zoo.tasks import task_name
+from moco_det.utils.seeding import keyed_seed
 
 logger = logging.getLogger(__name__)
 

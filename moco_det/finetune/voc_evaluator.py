@@ -18,7 +18,7 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import PascalVOCDetectionEvaluator
 
-from moco_det.voc_files import SIDES, list_file, read_split, read_xml, xml_file
+from moco_det.data.datasets.voc_files import SIDES, list_file, read_split, read_xml, xml_file
 
 
 class VocEvaluator(PascalVOCDetectionEvaluator):

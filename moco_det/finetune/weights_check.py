@@ -19,11 +19,11 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from moco_det.backbone_file import Preprocessing
 from moco_det.finetune.inits import PREPROCESSING_KEYS, Init, preprocessing_of, read_init
 from moco_det.finetune.loaded_weights import IN_FILE, LoadedWeights, some
 from moco_det.model_zoo import list_inits
-from moco_det.sources.layouts import IDENTITY_VAR
+from moco_det.weights.backbone_file import Preprocessing
+from moco_det.weights.sources.layouts import IDENTITY_VAR
 
 logger = logging.getLogger(__name__)
 

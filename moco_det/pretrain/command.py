@@ -8,20 +8,20 @@ import os
 from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
-from moco_det.cli import run_in_processes, settle_processes, user_errors
-from moco_det.disk_space import check_disk_space
+from moco_det.data.datasets.own import add_dataset_options
+from moco_det.engine.launch import run_in_processes, settle_processes, user_errors
+from moco_det.engine.record import FILE_NAME as RECORD
+from moco_det.engine.record import write_run_record
+from moco_det.engine.run_folder import prepare_run_folder
+from moco_det.engine.run_logs import held_back_logs
+from moco_det.engine.threads import settle_threads
 from moco_det.model_zoo import recipe_name
-from moco_det.own_datasets import add_dataset_options
-from moco_det.precision import precision_name
-from moco_det.pretrain import plan
+from moco_det.modeling.precision import precision_name
+from moco_det.pretrain.plan import plan
 from moco_det.pretrain.preflight import check_run, unlabelled_images
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
-from moco_det.run_folder import prepare_run_folder
-from moco_det.run_logs import held_back_logs
-from moco_det.run_record import FILE_NAME as RECORD
-from moco_det.run_record import write_run_record
-from moco_det.threads import settle_threads
+from moco_det.utils.disk_space import check_disk_space
 
 logger = logging.getLogger(__name__)
 

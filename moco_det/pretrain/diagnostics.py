@@ -11,7 +11,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import Tensor
 
-from moco_det.hooks import is_due
+from moco_det.engine.hooks import is_due
 
 logger = logging.getLogger(__name__)
 

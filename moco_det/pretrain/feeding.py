@@ -6,9 +6,9 @@ from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from moco_det.hooks import is_due
-from moco_det.machine import num_cores
+from moco_det.engine.hooks import is_due
 from moco_det.pretrain.loader import colours_on_device
+from moco_det.utils.machine import num_cores
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import itertools
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
-from moco_det.hooks import is_due
+from moco_det.engine.hooks import is_due
 from moco_det.pretrain.loader import UnreadableLog
 
 

@@ -1,6 +1,6 @@
 """Batches of view pairs without end, in an order and with draws that are a function of the seed.
 
-The order is that of :mod:`moco_det.epochs`; the draws of a slot are keyed (seed, "view", epoch, index, view).
+The order is that of :mod:`moco_det.data.order`; the draws of a slot are keyed (seed, "view", epoch, index, view).
 So the number of workers and ranks, and where a run was stopped, change no draw. Nothing here reads a global
 generator.
 """
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from moco_det.colour import finish_views
-from moco_det.epochs import PackedPaths, Slot, rank_batches, steps_per_epoch
-from moco_det.images import UnreadableImage, decode_pixels
-from moco_det.interruption import ignore_stop_signals
-from moco_det.run_logs import cut_unfinished_line
-from moco_det.seeding import numpy_generator, torch_generator
-from moco_det.views import LARGE_VIEWS, ViewSettings, crop_view, draw_view
+from moco_det.data.augment import finish_views
+from moco_det.data.images import UnreadableImage, decode_pixels
+from moco_det.data.order import PackedPaths, Slot, rank_batches, steps_per_epoch
+from moco_det.data.views import LARGE_VIEWS, ViewSettings, crop_view, draw_view
+from moco_det.engine.interruption import ignore_stop_signals
+from moco_det.engine.run_logs import cut_unfinished_line
+from moco_det.utils.seeding import numpy_generator, torch_generator
 
 MAX_REPLACEMENTS = 20  # images tried in place of one that cannot be read
 GRACE_IMAGES = 100  # images met before their unreadable share is judged (fewer in a smaller data set)

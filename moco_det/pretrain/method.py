@@ -17,10 +17,10 @@ from torchvision.models.resnet import ResNet
 
 from moco_det.config.key import PRETRAIN
 from moco_det.config.rules import check_values
-from moco_det.encoder import build_resnet, pooled_features
-from moco_det.grouped_batch_norm import GroupedBatchNorm2d
-from moco_det.plan_text import Row
-from moco_det.precision import encoder_precision
+from moco_det.engine.plan_text import Row
+from moco_det.modeling.encoder import build_resnet, pooled_features
+from moco_det.modeling.grouped_batch_norm import GroupedBatchNorm2d
+from moco_det.modeling.precision import encoder_precision
 from moco_det.pretrain.checks import check_any_method
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
 
@@ -42,7 +42,7 @@ class PretrainMethod(nn.Module):
     A subclass keeps its trained encoder as ``encoder_q``, a torchvision ResNet whose ``fc`` is the projection
     head, and if it has a second one of the same kind, that as ``encoder_k``. Checkpoints then convert, and
     MODEL.WEIGHTS starts both. All other modules and buffers may have any name. What must survive a restart is a
-    parameter or a persistent buffer; what is drawn comes from :mod:`moco_det.seeding`.
+    parameter or a persistent buffer; what is drawn comes from :mod:`moco_det.utils.seeding`.
     """
 
     # Keys of methods that this one reads, or their beginnings up to a dot: its own node, and others'.
@@ -134,7 +134,7 @@ class PretrainMethod(nn.Module):
         """What ``--plan`` says of the method's own settings.
 
         Args:
-            facts: a :class:`moco_det.pretrain.plan_facts.Facts`.
+            facts: a :class:`moco_det.pretrain.plan.facts.Facts`.
         """
         return []
 

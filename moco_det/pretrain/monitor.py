@@ -10,14 +10,14 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import Tensor
 
-from moco_det.grouped_batch_norm import average_running_statistics, update_running_statistics
-from moco_det.hooks import is_due
-from moco_det.images import shown
-from moco_det.interruption import ignore_stop_signals
-from moco_det.knn import knn_accuracy, nearest
-from moco_det.labelled_folder import LabelledFolder, open_labelled_set
+from moco_det.data.images import shown
+from moco_det.data.labelled_folder import LabelledFolder, open_labelled_set
+from moco_det.engine.hooks import is_due
+from moco_det.engine.interruption import ignore_stop_signals
+from moco_det.modeling.grouped_batch_norm import average_running_statistics, update_running_statistics
+from moco_det.modeling.knn import knn_accuracy, nearest
 from moco_det.pretrain.diagnostics import effective_rank
-from moco_det.seeding import torch_generator
+from moco_det.utils.seeding import torch_generator
 
 logger = logging.getLogger(__name__)
 

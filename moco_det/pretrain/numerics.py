@@ -8,8 +8,8 @@ from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from moco_det.checkpoint import CONTINUE_LOWER
-from moco_det.files import appears_whole
+from moco_det.engine.checkpoint import CONTINUE_LOWER
+from moco_det.utils.files import appears_whole
 
 
 class LossGuard:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from moco_det.grouped_batch_norm import recomputing
+from moco_det.modeling.grouped_batch_norm import recomputing
 
 
 class _Recomputed:

@@ -4,14 +4,14 @@ import argparse
 
 from detectron2.config import CfgNode
 
-from moco_det.agreement import check_agreement, settings_and_code
 from moco_det.config import get_cfg, merge_config
 from moco_det.config.key import PRETRAIN
 from moco_det.config.rules import check_values, refuse_keys
+from moco_det.data.datasets.own import settle_datasets
+from moco_det.engine.agreement import check_agreement, settings_and_code
+from moco_det.engine.run_folder import settle_seed
 from moco_det.model_zoo import get_config_file
-from moco_det.own_datasets import settle_datasets
 from moco_det.pretrain.method import method_class
-from moco_det.run_folder import settle_seed
 
 
 def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:

@@ -1,6 +1,6 @@
 """MODEL.WEIGHTS in pre-training: what the encoders start from, and whether that fits."""
 
-from moco_det.start import Start, read_start
+from moco_det.weights.loading import Start, read_start
 
 
 def read_pretraining_start(cfg) -> Start:

@@ -16,16 +16,16 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from moco_det.backbone_file import TORCHVISION_PREPROCESSING as IMAGENET
-from moco_det.cli import user_errors
 from moco_det.config import get_cfg
-from moco_det.epochs import PackedPaths
-from moco_det.files import appears_whole
-from moco_det.images import UnreadableImage, decode_rgb, find_images
-from moco_det.machine import num_cores
-from moco_det.overlay_file import check_replaceable, overlay_text
+from moco_det.config.overlays import check_replaceable, overlay_text
+from moco_det.data.images import UnreadableImage, decode_rgb, find_images
+from moco_det.data.order import PackedPaths
+from moco_det.engine.launch import user_errors
 from moco_det.pretrain.loader import Unreadable
-from moco_det.seeding import numpy_generator
+from moco_det.utils.files import appears_whole
+from moco_det.utils.machine import num_cores
+from moco_det.utils.seeding import numpy_generator
+from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING as IMAGENET
 
 TITLE = "Mean and std of images, written by tools/compute_stats.py"
 LEVELS = np.arange(256.0)

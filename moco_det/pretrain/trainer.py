@@ -14,12 +14,17 @@ from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
 
-from moco_det.agreement import check_agreement, names_digest
-from moco_det.checkpoint import RunCheckpointer, RunHistory
-from moco_det.epochs import steps_per_epoch
-from moco_det.hooks import LearningRate, LogWriter, StepStatistics
-from moco_det.interruption import StopOnSignal
-from moco_det.precision import describe_precision
+from moco_det.data.order import steps_per_epoch
+from moco_det.data.views import ViewSettings
+from moco_det.engine.agreement import check_agreement, names_digest
+from moco_det.engine.checkpoint import RunCheckpointer, RunHistory
+from moco_det.engine.hooks import LearningRate, LogWriter, StepStatistics
+from moco_det.engine.interruption import StopOnSignal
+from moco_det.engine.progress import ProgressBar
+from moco_det.engine.run_logs import cut_metrics
+from moco_det.engine.schedule import check_schedule
+from moco_det.engine.threads import SlowStepWatch
+from moco_det.modeling.precision import describe_precision
 from moco_det.pretrain.diagnostics import CollapseWatch
 from moco_det.pretrain.feeding import DataWaitWatch
 from moco_det.pretrain.hooks import UnreadableImages, describe_step
@@ -30,13 +35,8 @@ from moco_det.pretrain.numerics import LossGuard, stop_at_loss, with_clipped_gra
 from moco_det.pretrain.optimizers import build_optimizer
 from moco_det.pretrain.preflight import unlabelled_images
 from moco_det.pretrain.start import read_pretraining_start
-from moco_det.progress import ProgressBar
-from moco_det.run_logs import cut_metrics
-from moco_det.schedule import check_schedule
-from moco_det.seeding import keyed_seed
-from moco_det.start import start_from
-from moco_det.threads import SlowStepWatch
-from moco_det.views import ViewSettings
+from moco_det.utils.seeding import keyed_seed
+from moco_det.weights.loading import start_from
 
 logger = logging.getLogger(__name__)
 

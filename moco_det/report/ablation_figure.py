@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.figure import Figure
 
-from moco_det.report.ablation_points import ABLATIONS
+from moco_det.model_zoo.ablations import ABLATIONS
 from moco_det.report.ablation_results import LINEAR, UNTRAINED, Line
 from moco_det.report.figures import DPI, INK, STYLE, mean_and_band, to_png
 from moco_det.report.runs import Run

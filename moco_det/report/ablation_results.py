@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moco_det.report.ablation_plan import AblationRun, point_name, untrained_name
-from moco_det.report.ablation_points import ABLATIONS, FAILS, SCALES, X
+from moco_det.benchmark.ablation_plan import AblationRun, point_name, untrained_name
+from moco_det.engine.record import read_run_record
+from moco_det.model_zoo.ablations import ABLATIONS, FAILS, SCALES, X
 from moco_det.report.document import Table
 from moco_det.report.rows import Row, build_rows
 from moco_det.report.runs import Curve, Incomplete, Run, read_curves, run_from_record
 from moco_det.report.statistics import Summary
 from moco_det.report.tables import cell
-from moco_det.run_record import read_run_record
 
 STAGE = "ablation"
 LINEAR, KNN = "linear/top1", "knn/top1"

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.figure import Figure
 
+from moco_det.model_zoo.tasks import METRICS
 from moco_det.report.rows import Row
 from moco_det.report.runs import Curve
 from moco_det.report.statistics import summarise
-from moco_det.tasks import METRICS
 
 WIDTH = 5.2  # inches
 DPI = 170

@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from moco_det.images import UnreadableImage, decode_rgb, entry_of
+from moco_det.data.images import UnreadableImage, decode_rgb, entry_of
 from moco_det.report.figures import STYLE, WIDTH, new_figure, to_png
 from moco_det.report.rows import Row
 from moco_det.report.runs import Run

@@ -10,8 +10,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from moco_det.run_record import FILE_NAME, read_run_record
-from moco_det.tasks import main_metric
+from moco_det.engine.record import FILE_NAME, read_run_record
+from moco_det.model_zoo.tasks import main_metric
 
 # In the folder of a benchmark: what it runs, and where each run's folder is.
 PLAN = "benchmark.json"
@@ -120,7 +120,7 @@ def read_run(folder: Path) -> Run:
 
 
 def run_from_record(record: dict, curves: dict[str, Curve], folder: Path, notes: tuple[str, ...] = ()) -> Run:
-    """A Run from the content of run.json (moco_det/run_record.py) and its curves."""
+    """A Run from the content of run.json (moco_det/engine/record.py) and its curves."""
     extra = record["extra"]
     init = str(extra.get("init", "none"))
     last = max((curve[-1][0] for curve in curves.values()), default=-1)

@@ -4,13 +4,13 @@ import csv
 import io
 from collections.abc import Sequence
 
-from moco_det.paper_results import PAPER_RESULTS, PaperResult
+from moco_det.model_zoo.paper_results import PAPER_RESULTS, PaperResult
+from moco_det.model_zoo.tasks import METRICS
 from moco_det.report import captions
 from moco_det.report.document import Table, terminal_table
 from moco_det.report.rows import Row, build_rows, difference, pairs, reference_of
 from moco_det.report.runs import Incomplete, Run
 from moco_det.report.statistics import Interval, Summary
-from moco_det.tasks import METRICS
 
 NOT_TESTED = "not tested"
 

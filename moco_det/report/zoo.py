@@ -14,8 +14,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from moco_det.paper_results import PAPER_RESULTS
-from moco_det.report.ablation_points import ABLATIONS, SCALES
+from moco_det.engine.record import check_record
+from moco_det.model_zoo.ablations import ABLATIONS, SCALES
+from moco_det.model_zoo.paper_results import PAPER_RESULTS
+from moco_det.model_zoo.tasks import METRICS
 from moco_det.report.ablation_results import UNTRAINED, ablation_table, lines_of
 from moco_det.report.document import Table, markdown_table
 from moco_det.report.rows import Row, build_rows
@@ -29,8 +31,6 @@ from moco_det.report.tables import (
     pretrain_rows,
     printed_cell,
 )
-from moco_det.run_record import check_record
-from moco_det.tasks import METRICS
 
 # The curves worth keeping: one value an evaluation, not one a log line.
 KEPT_CURVES = (*(name for name in METRICS if not name.endswith("75")), "knn_accuracy", "pretext_accuracy")

@@ -14,12 +14,12 @@ from multiprocessing.connection import Connection
 
 import torch
 
-from moco_det.machine import num_cores
+from moco_det.engine.threads import VARIABLE
 from moco_det.speed.clock import Pair, Sample, seconds_a_unit
 from moco_det.speed.measurement import Measurement, rates
 from moco_det.speed.model import our_step
 from moco_det.speed.options import Options
-from moco_det.threads import VARIABLE
+from moco_det.utils.machine import num_cores
 
 # A small network has many short operations, and each is a wait.
 SIZES = {"batch": 32, "size": 64, "queue": 4096}

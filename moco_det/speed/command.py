@@ -11,13 +11,11 @@ from pathlib import Path
 
 import torch
 
-from moco_det.cli import user_errors
-from moco_det.files import appears_whole
-from moco_det.images import find_images
-from moco_det.machine import describe_machine
+from moco_det.data.images import find_images
+from moco_det.engine.launch import user_errors
+from moco_det.engine.record import COMMIT, command_line
 from moco_det.report.document import terminal_table
 from moco_det.report.speed_tables import TABLES, kept_speed
-from moco_det.run_record import COMMIT, command_line
 from moco_det.speed.busy import measure_busy
 from moco_det.speed.exchange import measure_shuffle
 from moco_det.speed.growth import Cost, measure_growth
@@ -25,6 +23,8 @@ from moco_det.speed.images import measure_augment, measure_loader, write_photogr
 from moco_det.speed.model import measure_loss, measure_momentum, measure_step
 from moco_det.speed.options import Options, cpu_options, smoke_options
 from moco_det.speed.transfer import measure_eval, measure_finetune
+from moco_det.utils.files import appears_whole
+from moco_det.utils.machine import describe_machine
 
 PARTS = {
     "loader": measure_loader,

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import torch
 
-from moco_det.seeding import torch_generator
 from moco_det.speed.measurement import Measurement, amounts
 from moco_det.speed.options import Options
 from moco_det.speed.references import all_gather_bytes, bytes_of_shuffle
+from moco_det.utils.seeding import torch_generator
 
 RANKS = (2, 4, 8, 16, 32, 64)
 TARGET_RANKS = 8  # as in the paper

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import resized_crop, to_pil_image
 
-from moco_det.colour import finish_views
-from moco_det.images import UnreadableImage, decode_pixels, decode_rgb
-from moco_det.machine import num_cores
+from moco_det.data.augment import finish_views
+from moco_det.data.images import UnreadableImage, decode_pixels, decode_rgb
+from moco_det.data.views import ViewSettings, crop_view, draw_view
 from moco_det.pretrain.loader import TwoViews, build_loader, collate, finish_batch
 from moco_det.speed.clock import Pair, Sample, alternate, seconds_a_unit
 from moco_det.speed.measurement import Measurement, rates, times
@@ -24,7 +24,7 @@ from moco_det.speed.references import (
     published_item,
     published_views,
 )
-from moco_det.views import ViewSettings, crop_view, draw_view
+from moco_det.utils.machine import num_cores
 
 MADE_UP, MADE_UP_SIZE = 64, (500, 375)
 PROFILED = 32

@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from moco_det.config import get_cfg, merge_config
 from moco_det.model_zoo import get_config_file
-from moco_det.pretrain.dictionaries import Queue
-from moco_det.pretrain.losses import info_nce
 from moco_det.pretrain.method import momentum_update
-from moco_det.pretrain.moco import build_encoder
+from moco_det.pretrain.moco.dictionaries import Queue
+from moco_det.pretrain.moco.losses import info_nce
+from moco_det.pretrain.moco.model import build_encoder
 from moco_det.speed.clock import alternate, peak_bytes
 from moco_det.speed.measurement import Measurement, amounts, times
 from moco_det.speed.options import Options

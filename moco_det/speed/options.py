@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from moco_det.precision import gains_by_bfloat16
+from moco_det.modeling.precision import gains_by_bfloat16
 
 
 @dataclasses.dataclass(frozen=True)

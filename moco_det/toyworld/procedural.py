@@ -3,11 +3,11 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from moco_det.seeding import numpy_generator
-from moco_det.toy_classes import TOY_CLASSES
+from moco_det.data.datasets.toy_classes import TOY_CLASSES
 from moco_det.toyworld.art import Background, Sprite
 from moco_det.toyworld.kinds import DARK, KINDS, LIGHT, MAIN, SECOND, Draw, Part
 from moco_det.toyworld.textures import PATTERNS, Material, color, random_color, smooth_noise
+from moco_det.utils.seeding import numpy_generator
 
 # Masks are drawn this many times larger and averaged down.
 SUPERSAMPLE = 3

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from moco_det.seeding import numpy_generator
 from moco_det.toyworld.art import Art
 from moco_det.toyworld.layouts.cityscapes import write_cityscapes
 from moco_det.toyworld.layouts.coco import write_coco
@@ -20,6 +19,7 @@ from moco_det.toyworld.layouts.lvis import write_lvis
 from moco_det.toyworld.layouts.voc import write_voc
 from moco_det.toyworld.layouts.voc_segmentation import write_voc_segmentation
 from moco_det.toyworld.scenes import ONE_LARGE, SEVERAL, Scene, compose
+from moco_det.utils.seeding import numpy_generator
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 """Pre-train with BYOL: as tools/pretrain_moco.py, with this project's method and recipes."""
 
 from moco_byol import add_byol_config
-from moco_det.cli import user_errors
+from moco_det.engine.launch import user_errors
 from moco_det.pretrain.command import argument_parser, run
 
 

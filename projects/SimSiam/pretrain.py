@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Pre-train with SimSiam: as tools/pretrain_moco.py, with this project's method and recipes."""
 
-from moco_det.cli import user_errors
+from moco_det.engine.launch import user_errors
 from moco_det.pretrain.command import argument_parser, run
 from moco_simsiam import add_simsiam_config
 

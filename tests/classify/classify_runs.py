@@ -9,7 +9,7 @@ from PIL import Image
 from moco_det.classify.command import argument_parser, main
 from moco_det.classify.settings import build_config
 from moco_det.classify.trainer import ClassifierTrainer
-from moco_det.run_folder import prepare_run_folder
+from moco_det.engine.run_folder import prepare_run_folder
 
 SMALL = (
     *("CLASSIFY.ARCH", "resnet18", "INPUT.VIEWS.SIZE", "32", "SOLVER.IMS_PER_BATCH", "8"),

@@ -3,7 +3,7 @@ import torch
 from checkpoint_examples import random_states
 from classify_runs import write_coloured_set
 
-from moco_det.testing import write_random_images
+from moco_det.testing.core import write_random_images
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from classify_runs import LINEAR, SUPERVISED, lines, make_trainer
 from detectron2.utils import comm
 
 from moco_det.classify import judge, trainer
-from moco_det.epochs import rank_batches
-from moco_det.testing import run_processes
+from moco_det.data.order import rank_batches
+from moco_det.testing.core import run_processes
 
 # The last: a group of batch norm is the images of both ranks.
 SETTINGS = {

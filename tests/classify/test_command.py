@@ -9,8 +9,8 @@ from classify_runs import LINEAR, SUPERVISED, make_trainer, run_tool
 
 from moco_det.classify.command import main
 from moco_det.classify.data import RandomViews, view_batches
-from moco_det.labelled_folder import open_labelled_set
-from moco_det.testing import write_random_images
+from moco_det.data.labelled_folder import open_labelled_set
+from moco_det.testing.core import write_random_images
 
 
 @pytest.mark.parametrize(

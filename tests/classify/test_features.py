@@ -11,15 +11,15 @@ import torch
 from checkpoint_examples import official_moco, own_checkpoint, random_states
 from classify_runs import LINEAR, make_trainer, metrics, run_tool
 
-from moco_det.backbone_file import TORCHVISION_PREPROCESSING, write_backbone
 from moco_det.classify.accuracy import accuracy_on_features, count_hits
 from moco_det.classify.classifier import Classifier
 from moco_det.classify.features import cache_key
 from moco_det.convert.verify import detectron2_resnet
-from moco_det.encoder import pooled_features
-from moco_det.sources.families import MSRA
-from moco_det.tensor_names import to_detectron2
-from moco_det.testing import write_shard
+from moco_det.modeling.encoder import pooled_features
+from moco_det.testing.core import write_shard
+from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, write_backbone
+from moco_det.weights.resnet_names import to_detectron2
+from moco_det.weights.sources.families import MSRA
 
 CACHED = ("CLASSIFY.FEATURES", "cached")
 

@@ -9,11 +9,11 @@ from classify_runs import SUPERVISED, lines, make_trainer, metrics, run_tool
 from torch.nn import functional as F
 from torchvision.models import resnet18
 
-from moco_det.backbone_file import read_backbone
 from moco_det.config import get_cfg, merge_config
 from moco_det.convert.convert import convert
 from moco_det.model_zoo import get_config_file
-from moco_det.tensor_names import to_detectron2
+from moco_det.weights.backbone_file import read_backbone
+from moco_det.weights.resnet_names import to_detectron2
 
 
 @pytest.fixture(scope="module")

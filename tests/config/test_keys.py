@@ -12,9 +12,9 @@ from moco_det.config.key import EVERY_STAGE, HOST, METHOD, PRETRAIN, Kind, each,
 from moco_det.config.keys import KEYS
 from moco_det.config.page import PAGE, config_page
 from moco_det.config.rules import ROWS, applies
-from moco_det.encoder import STEMS, parse_arch
-from moco_det.testing import REPOSITORY
-from moco_det.views import RECIPES, ViewSettings
+from moco_det.data.views import RECIPES, ViewSettings
+from moco_det.modeling.encoder import STEMS, parse_arch
+from moco_det.testing.core import REPOSITORY
 
 USES = ("MODEL.MOCO",)
 

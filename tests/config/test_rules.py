@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from moco_det.agreement import settings_and_code
-from moco_det.checkpoint import describe_changes
 from moco_det.config import get_cfg, known_keys, merge_config, value_of
 from moco_det.config.key import ALGORITHM, BY_EPOCHS, CLASSIFY, EVERY_STAGE, FINETUNE, PRETRAIN
 from moco_det.config.keys import KEYS
@@ -19,8 +17,10 @@ from moco_det.config.rules import (
     kind_of,
     refuse_keys,
 )
-from moco_det.run_folder import check_continuation
-from moco_det.testing import tiny_pretrain_config
+from moco_det.engine.agreement import settings_and_code
+from moco_det.engine.checkpoint import describe_changes
+from moco_det.engine.run_folder import check_continuation
+from moco_det.testing.core import tiny_pretrain_config
 
 USES = ("MODEL.MOCO",)
 OLD_CONFIG = (

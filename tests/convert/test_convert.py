@@ -15,13 +15,13 @@ from checkpoint_examples import official_moco, own_checkpoint
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
-from moco_det.backbone_file import TORCHVISION_PREPROCESSING, read_backbone
 from moco_det.convert import convert as convert_module
 from moco_det.convert.command import main
 from moco_det.convert.convert import convert
 from moco_det.convert.verify import TOLERANCE
-from moco_det.detectron2_zoo import model_zoo
-from moco_det.tensor_names import to_detectron2, to_torchvision
+from moco_det.model_zoo.detectron2_zoo import model_zoo
+from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, read_backbone
+from moco_det.weights.resnet_names import to_detectron2, to_torchvision
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -89,9 +89,9 @@ def test_own_layout(tmp_path, output, resnet18, other_resnet18):
 
 def test_checkpoint_of_the_pretraining_itself(tmp_path, output):
     """Through the real checkpointer, so that neither side of the contract can move alone."""
-    from moco_det.checkpoint import RunCheckpointer
-    from moco_det.pretrain.moco import MoCo
-    from moco_det.testing import tiny_pretrain_config
+    from moco_det.engine.checkpoint import RunCheckpointer
+    from moco_det.pretrain.moco.model import MoCo
+    from moco_det.testing.core import tiny_pretrain_config
 
     cfg = tiny_pretrain_config(tmp_path)
     model = MoCo(cfg)

@@ -13,9 +13,9 @@ import pytest
 import torch
 import torchvision
 
-from moco_det.backbone_tensors import expected_shapes
 from moco_det.convert.command import main
-from moco_det.encoder import build_resnet
+from moco_det.modeling.encoder import build_resnet
+from moco_det.weights.backbone_tensors import expected_shapes
 
 HALF = torch.full((), 0.5)
 

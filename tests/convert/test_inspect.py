@@ -5,10 +5,10 @@ import pytest
 import torch
 from family_examples import EXAMPLES
 
-from moco_det.backbone_file import read_backbone
 from moco_det.convert.command import main as convert_main
 from moco_det.convert.convert import convert
 from moco_det.convert.inspect_weights import main
+from moco_det.weights.backbone_file import read_backbone
 
 
 def test_a_checkpoint(tmp_path, official, capsys):

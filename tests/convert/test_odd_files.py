@@ -8,9 +8,9 @@ import pytest
 import torch
 from family_examples import backbone, linear
 
-from moco_det.backbone_file import read_backbone
 from moco_det.convert.command import main
-from moco_det.tensor_names import to_torchvision
+from moco_det.weights.backbone_file import read_backbone
+from moco_det.weights.resnet_names import to_torchvision
 
 
 def pruned(states):

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from moco_det.backbone_file import read_backbone
-from moco_det.backbone_tensors import expected_shapes
 from moco_det.convert.command import main
 from moco_det.convert.convert import convert
-from moco_det.encoder import build_resnet
 from moco_det.finetune.loaded_weights import read_weights
 from moco_det.finetune.weights_check import check_backbone
 from moco_det.model_zoo import get_config
-from moco_det.sources import onnx_graph, read_checkpoint
-from moco_det.sources.families import MSRA
-from moco_det.sources.layouts import FUSED_NOTE
-from moco_det.sources.onnx_graph import read_onnx
+from moco_det.modeling.encoder import build_resnet
+from moco_det.weights.backbone_file import read_backbone
+from moco_det.weights.backbone_tensors import expected_shapes
+from moco_det.weights.sources import onnx_graph, read_checkpoint
+from moco_det.weights.sources.families import MSRA
+from moco_det.weights.sources.layouts import FUSED_NOTE
+from moco_det.weights.sources.onnx_graph import read_onnx
 
 onnx = pytest.importorskip("onnx")
 

@@ -14,9 +14,9 @@ from detectron2.modeling import build_model
 
 from moco_det.convert.convert import convert
 from moco_det.convert.verify import TOLERANCE, detectron2_resnet
-from moco_det.detectron2_zoo import model_zoo
-from moco_det.sources import read_checkpoint
-from moco_det.sources.families import PREPROCESSINGS
+from moco_det.model_zoo.detectron2_zoo import model_zoo
+from moco_det.weights.sources import read_checkpoint
+from moco_det.weights.sources.families import PREPROCESSINGS
 
 STAGES = ("res2", "res3", "res4", "res5")
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from family_examples import backbone, children_names, detectron2_names, huggingface_names, linear
 
-from moco_det.backbone_file import TORCHVISION_PREPROCESSING, read_backbone
 from moco_det.convert.command import main
 from moco_det.convert.convert import convert
-from moco_det.sources import locate_backbone
-from moco_det.sources.families import MSRA, UNIT
-from moco_det.sources.places import find_places, outer_prefixes
-from moco_det.tensor_names import to_torchvision
+from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, read_backbone
+from moco_det.weights.resnet_names import to_torchvision
+from moco_det.weights.sources import locate_backbone
+from moco_det.weights.sources.families import MSRA, UNIT
+from moco_det.weights.sources.places import find_places, outer_prefixes
 
 
 def assert_holds(path, states):

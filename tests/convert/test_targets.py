@@ -11,14 +11,14 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 from family_examples import EXAMPLES, caffe2_names
 
-from moco_det.backbone_file import read_backbone
 from moco_det.convert.command import main
 from moco_det.convert.convert import convert
 from moco_det.convert.verify import TOLERANCE
-from moco_det.detectron2_zoo import model_zoo
-from moco_det.sources import locate_backbone, read_checkpoint
-from moco_det.sources.families import MSRA, SWAV
-from moco_det.tensor_names import to_detectron2
+from moco_det.model_zoo.detectron2_zoo import model_zoo
+from moco_det.weights.backbone_file import read_backbone
+from moco_det.weights.resnet_names import to_detectron2
+from moco_det.weights.sources import locate_backbone, read_checkpoint
+from moco_det.weights.sources.families import MSRA, SWAV
 
 
 @pytest.fixture

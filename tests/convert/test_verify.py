@@ -1,10 +1,10 @@
 import pytest
 from checkpoint_examples import random_states
 
-from moco_det.backbone_file import TORCHVISION_PREPROCESSING, Preprocessing, write_backbone
-from moco_det.backbone_tensors import expected_shapes
 from moco_det.convert.verify import TOLERANCE, prove_equal_features
-from moco_det.tensor_names import to_detectron2
+from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, Preprocessing, write_backbone
+from moco_det.weights.backbone_tensors import expected_shapes
+from moco_det.weights.resnet_names import to_detectron2
 
 
 @pytest.fixture(scope="module")

@@ -8,16 +8,16 @@ from checkpoint_examples import random_states
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
-from moco_det.backbone_file import TORCHVISION_PREPROCESSING, read_backbone
 from moco_det.config import get_cfg, merge_config
 from moco_det.convert.command import main
 from moco_det.convert.convert import convert
 from moco_det.convert.verify import TOLERANCE
-from moco_det.encoder import build_resnet
 from moco_det.finetune.inits import read_init
 from moco_det.finetune.loaded_weights import read_weights
 from moco_det.finetune.weights_check import check_backbone, check_preprocessing
 from moco_det.model_zoo import get_config, get_config_file
+from moco_det.modeling.encoder import build_resnet
+from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, read_backbone
 
 HALF = "resnext50_1x32d_stem32_out128"
 

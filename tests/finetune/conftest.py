@@ -7,11 +7,11 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from moco_det.backbone_file import TORCHVISION_PREPROCESSING, write_backbone
 from moco_det.finetune.datasets import register_toy_datasets
 from moco_det.finetune.trainer import make_parser, run
 from moco_det.model_zoo import get_config
 from moco_det.toyworld.make import make_toyworld
+from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, write_backbone
 
 RECIPE = "toy/faster_rcnn_R_18_FPN"
 SMALL = (

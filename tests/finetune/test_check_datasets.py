@@ -10,12 +10,12 @@ from detectron2.data.datasets import builtin, register_coco_instances
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 from PIL import Image
 
+from moco_det.data.datasets.lvis import register_lvis_datasets
+from moco_det.data.datasets.segmentation import register_voc_sem_seg
 from moco_det.finetune.check_datasets import main
 from moco_det.finetune.check_findings import Files
 from moco_det.finetune.datasets import TOY_NAMES, register_toy_datasets
-from moco_det.finetune.lvis import register_lvis_datasets
-from moco_det.finetune.segmentation_datasets import register_voc_sem_seg
-from moco_det.tasks import TASKS
+from moco_det.model_zoo.tasks import TASKS
 
 SEGMENTATION = tuple(
     f"toy_{kind}_{split}"

@@ -4,11 +4,11 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.modeling import build_backbone, build_model
 
-from moco_det.backbone_file import TORCHVISION_PREPROCESSING, write_backbone
 from moco_det.finetune.dilated_c5 import FEATURE
 from moco_det.finetune.loaded_weights import read_weights
 from moco_det.finetune.weights_check import check_backbone
 from moco_det.model_zoo import get_config
+from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, write_backbone
 
 
 @pytest.fixture

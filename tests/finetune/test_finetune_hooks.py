@@ -15,7 +15,7 @@ from moco_det.finetune.hooks import (
     seed_of_checkpoint,
     set_generators,
 )
-from moco_det.testing import run_processes
+from moco_det.testing.core import run_processes
 
 
 def draws():

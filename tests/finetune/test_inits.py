@@ -5,11 +5,11 @@ import shutil
 import pytest
 import torch
 
-from moco_det.backbone_file import TORCHVISION_PREPROCESSING
+from moco_det.config.overlays import PREPROCESSING_KEYS, overlay_text
 from moco_det.finetune import trainer
 from moco_det.finetune.inits import NOT_GIVEN, OVERLAY_KEYS, check_init, read_init
 from moco_det.model_zoo import get_config, list_inits
-from moco_det.overlay_file import PREPROCESSING_KEYS, overlay_text
+from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING
 
 VOC, TOY = "PascalVOC-Detection/faster_rcnn_R_50_C4_24k", "toy/faster_rcnn_R_18_FPN"
 

@@ -6,10 +6,10 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image, ImageEnhance
 
-from moco_det import own_datasets
+from moco_det.data.datasets import own as own_datasets
+from moco_det.data.images import find_images, without
+from moco_det.data.near_duplicates import find_pairs, fingerprint
 from moco_det.finetune.check_datasets import main
-from moco_det.images import find_images, without
-from moco_det.near_duplicates import find_pairs, fingerprint
 
 
 @pytest.fixture(autouse=True)

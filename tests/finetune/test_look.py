@@ -12,8 +12,9 @@ from detectron2.data import detection_utils as utils
 from PIL import Image
 from pycocotools import mask as mask_utils
 
-from moco_det import own_datasets
-from moco_det.cli import user_errors
+from moco_det.data.datasets import own as own_datasets
+from moco_det.data.images import UnreadableImage, decode_rgb
+from moco_det.engine.launch import user_errors
 from moco_det.finetune import look, look_images, look_records, look_semantic, trainer
 from moco_det.finetune.check_datasets import main as check_main
 from moco_det.finetune.check_findings import Files, Findings
@@ -21,7 +22,6 @@ from moco_det.finetune.coco_evaluator import Truth
 from moco_det.finetune.look_records import Use
 from moco_det.finetune.mappers import build_mapper
 from moco_det.finetune.record_mapper import SkipUnreadable, read_image
-from moco_det.images import UnreadableImage, decode_rgb
 from moco_det.model_zoo import get_config
 
 BOXES, MASKS, SEMANTIC = "toy/faster_rcnn_R_18_FPN", "toy/mask_rcnn_R_18_FPN", "toy/semantic_fpn_R_18"

@@ -12,6 +12,7 @@ from detectron2.structures import Boxes, BoxMode, Instances, polygons_to_bitmask
 from lvis_oracle import lvis_ap
 from pycocotools import mask as run_lengths
 
+from moco_det.engine.record import read_run_record
 from moco_det.finetune import lvis_evaluator
 from moco_det.finetune.datasets import register_toy_datasets
 from moco_det.finetune.evaluators import build_evaluator, check_evaluator
@@ -19,8 +20,7 @@ from moco_det.finetune.lvis_evaluator import METRICS, LvisEvaluator, evaluate_lv
 from moco_det.finetune.sampler import repeat_factors
 from moco_det.finetune.trainer import Trainer
 from moco_det.model_zoo import get_config
-from moco_det.run_record import read_run_record
-from moco_det.testing import run_processes
+from moco_det.testing.core import run_processes
 
 TOY = "toy_lvis_val"
 SIDE = 300

@@ -9,10 +9,10 @@ import own_data
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from moco_det import own_datasets
+from moco_det.data.datasets import own as own_datasets
 from moco_det.finetune import check_datasets, trainer
 from moco_det.pretrain.command import argument_parser
-from moco_det.testing import REPOSITORY
+from moco_det.testing.core import REPOSITORY
 
 TEXT = (REPOSITORY / "GETTING_STARTED.md").read_text().split("\n## Your own data\n")[1].split("\n## ")[0]
 COMMANDS = [

@@ -8,11 +8,11 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import load_coco_json, register_pascal_voc
 
-from moco_det import own_datasets
-from moco_det.coco_file import read_categories
 from moco_det.config import load_yaml
+from moco_det.data.datasets import own as own_datasets
+from moco_det.data.datasets.coco_file import read_categories
+from moco_det.data.datasets.voc_files import load_voc, read_xml
 from moco_det.finetune import trainer
-from moco_det.voc_files import load_voc, read_xml
 
 SMALL = (
     *("INPUT.MIN_SIZE_TRAIN", "(48,)", "INPUT.MIN_SIZE_TEST", "48", "SOLVER.IMS_PER_BATCH", "2", "SEED", "1"),

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from detectron2.modeling import build_model
 
-from moco_det.backbone_file import TORCHVISION_PREPROCESSING, write_backbone
 from moco_det.model_zoo import get_config
-from moco_det.testing import REPOSITORY
+from moco_det.testing.core import REPOSITORY
+from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, write_backbone
 
 SCRIPT = """
 import sys

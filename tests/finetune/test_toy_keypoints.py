@@ -7,9 +7,9 @@ import pytest
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from detectron2.data import transforms as T
 
+from moco_det.data.datasets.toy_classes import TOY_KEYPOINTS
 from moco_det.finetune.datasets import check_datasets
 from moco_det.model_zoo import get_config
-from moco_det.toy_classes import TOY_KEYPOINTS
 
 TOY = ("toy_keypoints_train", "toy_keypoints_val")
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from moco_det.run_record import read_run_record
+from moco_det.engine.record import read_run_record
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
-from moco_det.backbone_file import TORCHVISION_PREPROCESSING, Preprocessing, write_backbone
 from moco_det.finetune.inits import read_init
 from moco_det.finetune.loaded_weights import read_weights
 from moco_det.finetune.weights_check import check_backbone, check_detector, check_preprocessing
+from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, Preprocessing, write_backbone
 
 MSRA = Preprocessing("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0), True)
 

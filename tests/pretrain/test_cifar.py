@@ -9,13 +9,13 @@ from PIL import Image
 from moco_det import model_zoo
 from moco_det.config import get_cfg, merge_config
 from moco_det.convert.command import main as convert
-from moco_det.encoder import build_resnet, pooled_features
-from moco_det.images import decode_rgb
-from moco_det.labelled_folder import LabelledFolder
+from moco_det.data.images import decode_rgb
+from moco_det.data.labelled_folder import LabelledFolder
+from moco_det.data.views import RECIPES
+from moco_det.modeling.encoder import build_resnet, pooled_features
 from moco_det.pretrain.command import main as pretrain
-from moco_det.pretrain.moco import MoCo
-from moco_det.testing import tiny_pretrain_config, write_random_images
-from moco_det.views import RECIPES
+from moco_det.pretrain.moco.model import MoCo
+from moco_det.testing.core import tiny_pretrain_config, write_random_images
 
 SYMMETRIC = "Pretrain/cifar10_moco_R_18_symmetric_200ep"
 

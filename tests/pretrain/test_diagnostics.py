@@ -20,7 +20,7 @@ from moco_det.pretrain.diagnostics import (
     uniformity,
 )
 from moco_det.pretrain.hooks import describe_step
-from moco_det.pretrain.losses import info_nce
+from moco_det.pretrain.moco.losses import info_nce
 
 
 def random_directions(count, dim):

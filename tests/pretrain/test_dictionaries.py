@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from moco_det.pretrain.dictionaries import Queue
-from moco_det.testing import run_processes
+from moco_det.pretrain.moco.dictionaries import Queue
+from moco_det.testing.core import run_processes
 
 
 def rows(start, count, dim=3):

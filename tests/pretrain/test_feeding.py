@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from moco_det.config import get_cfg
+from moco_det.engine.record import config_hash
+from moco_det.engine.run_folder import check_continuation
 from moco_det.pretrain import feeding
 from moco_det.pretrain.feeding import QUIET_PERIODS, DataWaitWatch, describe_waiting, mends_of_waiting
-from moco_det.run_folder import check_continuation
-from moco_det.run_record import config_hash
 
 
 def config(workers: int = 4, device: str = "cuda", where: str = "auto", prefetch: int = 2):

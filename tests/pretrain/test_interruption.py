@@ -18,12 +18,12 @@ from collections import OrderedDict
 import pytest
 import torch
 
-from moco_det.checkpoint_files import newest_first
-from moco_det.interruption import STOPPED, StopOnSignal, passes_signals_on
-from moco_det.pretrain import moco
+from moco_det.engine.checkpoint_files import newest_first
+from moco_det.engine.interruption import STOPPED, StopOnSignal, passes_signals_on
+from moco_det.engine.run_folder import prepare_run_folder
+from moco_det.pretrain.moco import model as moco
 from moco_det.pretrain.trainer import PretrainTrainer
-from moco_det.run_folder import prepare_run_folder
-from moco_det.testing import tiny_pretrain_config, write_random_images
+from moco_det.testing.core import tiny_pretrain_config, write_random_images
 
 # 24 images in batches of 8: 3 steps and a checkpoint an epoch.
 EPOCHS = 4
@@ -32,7 +32,7 @@ EPOCHS = 4
 @pytest.fixture(scope="module")
 def server():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["moco_det.pretrain.command", "moco_det.testing"])
+    context.set_forkserver_preload(["moco_det.pretrain.command", "moco_det.testing.core"])
     return context
 
 

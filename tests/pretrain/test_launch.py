@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from moco_det.testing import REPOSITORY, write_random_images
+from moco_det.testing.core import REPOSITORY, write_random_images
 
 RUN = (
     *(

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from moco_det.config import get_cfg
-from moco_det.epochs import PackedPaths, epoch_order, rank_batches, steps_per_epoch
-from moco_det.images import decode_pixels
+from moco_det.data.images import decode_pixels
+from moco_det.data.order import PackedPaths, epoch_order, rank_batches, steps_per_epoch
+from moco_det.data.views import ViewSettings, apply_view, draw_view
 from moco_det.pretrain.loader import (
     MAX_REPLACEMENTS,
     TwoViews,
@@ -21,8 +22,7 @@ from moco_det.pretrain.loader import (
     colours_on_device,
     finish_batch,
 )
-from moco_det.seeding import numpy_generator
-from moco_det.views import ViewSettings, apply_view, draw_view
+from moco_det.utils.seeding import numpy_generator
 
 VIEWS = ViewSettings("v2", 16, (0.2, 1.0))
 SETTINGS = {"seed": 3, "views": VIEWS}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from planted_bugs import planted
 
-from moco_det.pretrain import losses
-from moco_det.pretrain.losses import info_nce
+from moco_det.pretrain.moco import losses
+from moco_det.pretrain.moco.losses import info_nce
 
 
 def info_nce_by_loops(q, k, queue, temperature):

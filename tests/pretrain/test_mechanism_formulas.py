@@ -23,12 +23,13 @@ from mechanism_examples import (
 )
 from torch.nn import functional as F
 
-from moco_det import grouped_batch_norm
-from moco_det.pretrain import dictionaries, moco
-from moco_det.pretrain.dictionaries import EndToEnd, MemoryBank
-from moco_det.pretrain.losses import info_nce, nce
-from moco_det.pretrain.moco import MoCo
-from moco_det.seeding import torch_generator
+from moco_det.modeling import grouped_batch_norm
+from moco_det.pretrain.moco import dictionaries
+from moco_det.pretrain.moco import model as moco
+from moco_det.pretrain.moco.dictionaries import EndToEnd, MemoryBank
+from moco_det.pretrain.moco.losses import info_nce, nce
+from moco_det.pretrain.moco.model import MoCo
+from moco_det.utils.seeding import torch_generator
 
 # ---- The papers' formulas, in loops ----------------------------------------------------------------
 

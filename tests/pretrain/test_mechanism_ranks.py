@@ -14,11 +14,11 @@ from mechanism_examples import (
 )
 from torch.nn.parallel import DistributedDataParallel
 
-from moco_det import grouped_batch_norm
-from moco_det.pretrain import dictionaries
-from moco_det.pretrain.dictionaries import MemoryBank
-from moco_det.seeding import torch_generator
-from moco_det.testing import run_processes
+from moco_det.modeling import grouped_batch_norm
+from moco_det.pretrain.moco import dictionaries
+from moco_det.pretrain.moco.dictionaries import MemoryBank
+from moco_det.testing.core import run_processes
+from moco_det.utils.seeding import torch_generator
 
 
 def train(setting, bug=contextlib.nullcontext):

@@ -6,17 +6,17 @@ import pytest
 import torch
 from mechanism_examples import IMAGES, SETTINGS, SmallEncoder, make_batch, make_model, step
 
-from moco_det.pretrain import moco
+from moco_det.engine.run_folder import check_continuation, prepare_run_folder
 from moco_det.pretrain.command import argument_parser
 from moco_det.pretrain.hooks import describe_step
-from moco_det.pretrain.moco import MoCo
-from moco_det.pretrain.plan import method_rows
-from moco_det.pretrain.plan_advice import advise, save_memory
-from moco_det.pretrain.plan_facts import Facts
+from moco_det.pretrain.moco import model as moco
+from moco_det.pretrain.moco.model import MoCo
+from moco_det.pretrain.plan.advice import advise, save_memory
+from moco_det.pretrain.plan.facts import Facts
+from moco_det.pretrain.plan.plan import method_rows
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
-from moco_det.run_folder import check_continuation, prepare_run_folder
-from moco_det.testing import set_keys, tiny_pretrain_config, write_random_images
+from moco_det.testing.core import set_keys, tiny_pretrain_config, write_random_images
 
 # ---- Whole runs ------------------------------------------------------------------------------------
 

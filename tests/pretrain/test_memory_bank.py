@@ -5,9 +5,9 @@ import torch
 from mechanism_examples import make_batch, make_model, step
 from torch.nn import functional as F
 
-from moco_det.pretrain import moco
-from moco_det.pretrain.dictionaries import MemoryBank, random_entries
-from moco_det.sources import locate_backbone
+from moco_det.pretrain.moco import model as moco
+from moco_det.pretrain.moco.dictionaries import MemoryBank, random_entries
+from moco_det.weights.sources import locate_backbone
 
 
 @pytest.mark.parametrize("setting", ["bank", "bank with nce"])

@@ -8,9 +8,9 @@ from torch import nn
 from torch.distributed.utils import _recursive_to
 
 from moco_det.convert.convert import convert
-from moco_det.grouped_batch_norm import update_running_statistics
+from moco_det.modeling.grouped_batch_norm import update_running_statistics
+from moco_det.modeling.heads import mlp
 from moco_det.pretrain.command import argument_parser
-from moco_det.pretrain.heads import mlp
 from moco_det.pretrain.method import (
     PretrainMethod,
     StepState,
@@ -19,13 +19,13 @@ from moco_det.pretrain.method import (
     make_key_encoder,
     method_class,
 )
-from moco_det.pretrain.plan import method_rows
-from moco_det.pretrain.plan_advice import advise
-from moco_det.pretrain.plan_facts import Facts
+from moco_det.pretrain.plan.advice import advise
+from moco_det.pretrain.plan.facts import Facts
+from moco_det.pretrain.plan.plan import method_rows
 from moco_det.pretrain.settings import build_config
-from moco_det.pretrain.testing import assert_resumes, tiny_method_config, train
 from moco_det.pretrain.trainer import PretrainTrainer
-from moco_det.testing import write_random_images
+from moco_det.testing.core import write_random_images
+from moco_det.testing.methods import assert_resumes, tiny_method_config, train
 
 SECRET = 0.625
 

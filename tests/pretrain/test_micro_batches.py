@@ -8,10 +8,10 @@ import pytest
 import torch
 from mechanism_examples import SETTINGS, TAU, embed, gradients, make_batch, make_model, step
 
-from moco_det.pretrain.dictionaries import EndToEnd, Queue
 from moco_det.pretrain.method import momentum_update
-from moco_det.pretrain.moco import MoCo
-from moco_det.seeding import torch_generator
+from moco_det.pretrain.moco.dictionaries import EndToEnd, Queue
+from moco_det.pretrain.moco.model import MoCo
+from moco_det.utils.seeding import torch_generator
 
 M = 0.9
 SYMMETRIC_QUEUE = {"DICTIONARY": "queue", "SYMMETRIC": True, "QUEUE_SIZE": 24, "MOMENTUM": M}

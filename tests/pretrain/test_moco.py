@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from moco_det.pretrain.diagnostics import contrast_statistics
 from moco_det.pretrain.method import StepState, momentum_update
-from moco_det.pretrain.moco import MoCo
-from moco_det.seeding import torch_generator
-from moco_det.testing import set_keys, tiny_pretrain_config
+from moco_det.pretrain.moco.model import MoCo
+from moco_det.testing.core import set_keys, tiny_pretrain_config
+from moco_det.utils.seeding import torch_generator
 
 
 def make_batch(iteration=0, count=8, seed=0, size=32):

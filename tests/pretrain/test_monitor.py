@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from moco_det.knn import knn_accuracy
-from moco_det.labelled_folder import LabelledFolder
+from moco_det.data.labelled_folder import LabelledFolder
+from moco_det.modeling.knn import knn_accuracy
 from moco_det.pretrain.diagnostics import effective_rank
-from moco_det.pretrain.moco import MoCo
+from moco_det.pretrain.moco.model import MoCo
 from moco_det.pretrain.monitor import KNNMonitor, extract_features, with_settled_statistics
-from moco_det.testing import tiny_pretrain_config, write_random_images
+from moco_det.testing.core import tiny_pretrain_config, write_random_images
 
 
 @pytest.fixture

@@ -7,17 +7,17 @@ import torch
 from mechanism_examples import SETTINGS, make_model
 from torch.nn import functional as F
 
-from moco_det.pretrain.losses import info_nce
 from moco_det.pretrain.method import crops
-from moco_det.pretrain.moco import MoCo
-from moco_det.pretrain.testing import (
+from moco_det.pretrain.moco.losses import info_nce
+from moco_det.pretrain.moco.model import MoCo
+from moco_det.testing.core import run_processes, tiny_pretrain_config, write_random_images
+from moco_det.testing.methods import (
     assert_one_algorithm,
     by_groups,
     random_multi_crop_batch,
     take_steps,
     train,
 )
-from moco_det.testing import run_processes, tiny_pretrain_config, write_random_images
 
 SETTING = "symmetric queue"
 

@@ -9,7 +9,7 @@ from detectron2.modeling import build_model
 from moco_det.config import get_cfg
 from moco_det.pretrain.numerics import LossGuard, first_not_finite
 from moco_det.pretrain.trainer import PretrainTrainer, with_num_images
-from moco_det.testing import run_processes, tiny_pretrain_config, write_random_images
+from moco_det.testing.core import run_processes, tiny_pretrain_config, write_random_images
 
 NAN, INF = float("nan"), float("inf")
 

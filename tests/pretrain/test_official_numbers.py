@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from moco_det.grouped_batch_norm import average_running_statistics, local_block
-from moco_det.pretrain import moco, trainer
+from moco_det.modeling.grouped_batch_norm import average_running_statistics, local_block
+from moco_det.pretrain import trainer
 from moco_det.pretrain.method import PretrainMethod, momentum_update
-from moco_det.pretrain.moco import MoCo
+from moco_det.pretrain.moco import model as moco
+from moco_det.pretrain.moco.model import MoCo
 from moco_det.pretrain.trainer import PretrainTrainer
-from moco_det.testing import run_processes, tiny_pretrain_config
+from moco_det.testing.core import run_processes, tiny_pretrain_config
 
 OFFICIAL = json.loads((Path(__file__).parent / "data/official_moco.json").read_text())["runs"]
 STEPS, BATCH, DIM, QUEUE, TOLERANCE = 12, 16, 128, 64, 1e-9

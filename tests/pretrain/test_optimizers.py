@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moco_det.pretrain.optimizers import LARS, build_optimizer, trust_ratio
-from moco_det.testing import tiny_pretrain_config
+from moco_det.testing.core import tiny_pretrain_config
 
 
 def by_hand(w, b, gradients, lr, m, decay, trust):

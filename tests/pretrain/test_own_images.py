@@ -5,11 +5,11 @@ import json
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from moco_det import own_datasets
+from moco_det.data.datasets import own as own_datasets
 from moco_det.pretrain.command import argument_parser
 from moco_det.pretrain.preflight import unlabelled_images
 from moco_det.pretrain.settings import build_config
-from moco_det.testing import write_random_images
+from moco_det.testing.core import write_random_images
 
 
 @pytest.fixture

@@ -9,17 +9,18 @@ import pytest
 import torch
 from fvcore.common.checkpoint import PeriodicCheckpointer
 
-from moco_det import disk_space
 from moco_det.config import get_cfg, merge_config
-from moco_det.epochs import rank_batches
+from moco_det.data.order import rank_batches
+from moco_det.engine.run_folder import prepare_run_folder
 from moco_det.model_zoo import get_config_file
-from moco_det.pretrain import plan, plan_trial
-from moco_det.pretrain import plan_advice as rules
 from moco_det.pretrain.command import main
-from moco_det.pretrain.plan_facts import Facts, Trial, duration, typical_side
+from moco_det.pretrain.plan import advice as rules
+from moco_det.pretrain.plan import plan
+from moco_det.pretrain.plan import trial as plan_trial
+from moco_det.pretrain.plan.facts import Facts, Trial, duration, typical_side
 from moco_det.pretrain.trainer import PretrainTrainer
-from moco_det.run_folder import prepare_run_folder
-from moco_det.testing import tiny_pretrain_config, write_random_images
+from moco_det.testing.core import tiny_pretrain_config, write_random_images
+from moco_det.utils import disk_space
 
 IMAGENET = 1_281_167
 RECIPE = "configs/Pretrain/moco_v2_R_50_200ep.yaml"

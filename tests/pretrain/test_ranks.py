@@ -14,12 +14,14 @@ import pytest
 import torch
 from detectron2.utils import comm
 
-from moco_det import checkpoint, grouped_batch_norm
-from moco_det.pretrain import dictionaries, moco
+from moco_det.engine import checkpoint
+from moco_det.engine.run_folder import prepare_run_folder
+from moco_det.modeling import grouped_batch_norm
+from moco_det.pretrain.moco import dictionaries
+from moco_det.pretrain.moco import model as moco
 from moco_det.pretrain.trainer import PretrainTrainer
-from moco_det.run_folder import prepare_run_folder
-from moco_det.seeding import torch_generator
-from moco_det.testing import run_processes, tiny_pretrain_config, write_random_images
+from moco_det.testing.core import run_processes, tiny_pretrain_config, write_random_images
+from moco_det.utils.seeding import torch_generator
 
 # Batch norm of 16 images a batch, and steps: two ranks hold one group of 8 and four ranks half a one; ranks hold
 # several groups of 4; one group over all.

@@ -9,10 +9,10 @@ import math
 import pytest
 import torch
 
-from moco_det.precision import gains_by_bfloat16
+from moco_det.engine.run_folder import prepare_run_folder
+from moco_det.modeling.precision import gains_by_bfloat16
 from moco_det.pretrain.trainer import PretrainTrainer
-from moco_det.run_folder import prepare_run_folder
-from moco_det.testing import tiny_pretrain_config
+from moco_det.testing.core import tiny_pretrain_config
 from moco_det.toyworld.make import make_toyworld
 
 BAND = 0.02

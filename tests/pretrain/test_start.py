@@ -4,9 +4,9 @@ import pytest
 import torch
 from checkpoint_examples import official_moco, random_states
 
+from moco_det.engine.run_folder import prepare_run_folder
 from moco_det.pretrain.trainer import PretrainTrainer
-from moco_det.run_folder import prepare_run_folder
-from moco_det.testing import set_keys, tiny_pretrain_config, write_random_images
+from moco_det.testing.core import set_keys, tiny_pretrain_config, write_random_images
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,18 @@ import torch
 import yaml
 from PIL import Image
 
-from moco_det.checkpoint import RunCheckpointer
 from moco_det.convert.convert import convert
+from moco_det.data.images import decode_rgb, find_images
+from moco_det.engine.checkpoint import RunCheckpointer
 from moco_det.finetune.inits import read_init
 from moco_det.finetune.loaded_weights import read_weights
 from moco_det.finetune.weights_check import check_preprocessing
-from moco_det.images import decode_rgb, find_images
 from moco_det.model_zoo import get_config
 from moco_det.pretrain.command import argument_parser
-from moco_det.pretrain.moco import MoCo
+from moco_det.pretrain.moco.model import MoCo
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.stats import main, measure, sample_paths
-from moco_det.testing import write_random_images
+from moco_det.testing.core import write_random_images
 
 
 @pytest.fixture

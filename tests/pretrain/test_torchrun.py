@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from moco_det.testing import REPOSITORY, write_random_images
+from moco_det.testing.core import REPOSITORY, write_random_images
 
 pytestmark = pytest.mark.stress
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from moco_det import checkpoint
+from moco_det.engine import checkpoint
+from moco_det.engine.run_folder import prepare_run_folder
+from moco_det.engine.schedule import learning_rate
 from moco_det.pretrain import trainer as trainer_module
 from moco_det.pretrain.command import argument_parser, main
 from moco_det.pretrain.hooks import describe_step
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
-from moco_det.run_folder import prepare_run_folder
-from moco_det.schedule import learning_rate
-from moco_det.testing import tiny_pretrain_config, write_random_images
+from moco_det.testing.core import tiny_pretrain_config, write_random_images
 
 TINY = (
     *("MODEL.ENCODER.ARCH", "resnet18", "MODEL.MOCO.DIM", "16", "MODEL.MOCO.QUEUE_SIZE", "16"),
@@ -220,7 +220,7 @@ def test_a_continuation_names_what_its_rounding_depends_on(images, tmp_path, mon
 
 def test_a_continuation_keeps_its_number_of_threads(images, tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("moco_det.threads.num_cores", lambda: 8)
+    monkeypatch.setattr("moco_det.engine.threads.num_cores", lambda: 8)
     own = torch.get_num_threads()
     first = start(tiny_pretrain_config(tmp_path, CHECKPOINT_EPOCHS=1), images)
     first.max_iter = 3

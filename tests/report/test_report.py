@@ -14,7 +14,7 @@ from moco_det.report.panels import open_image
 from moco_det.report.report import main, write_report
 from moco_det.report.rows import Row
 from moco_det.report.runs import read_run
-from moco_det.testing import write_random_images, write_shard
+from moco_det.testing.core import write_random_images, write_shard
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from moco_det.grouped_batch_norm import shuffle
+from moco_det.modeling.grouped_batch_norm import shuffle
 from moco_det.pretrain.loader import TwoViews
-from moco_det.pretrain.losses import info_nce
 from moco_det.pretrain.method import momentum_update
+from moco_det.pretrain.moco.losses import info_nce
 from moco_det.speed.model import recipe, views_of
 from moco_det.speed.options import smoke_options
 from moco_det.speed.references import (
@@ -23,7 +23,7 @@ from moco_det.speed.references import (
     published_views,
 )
 from moco_det.speed.transfer import by_pycocotools, coco_case
-from moco_det.testing import run_processes
+from moco_det.testing.core import run_processes
 
 
 def unit(*shape, seed, dim=1):

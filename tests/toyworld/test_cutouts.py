@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moco_det.seeding import numpy_generator
 from moco_det.toyworld.cutouts import list_pictures, load_art
 from moco_det.toyworld.make import make_toyworld
 from moco_det.toyworld.scenes import SEVERAL, compose
+from moco_det.utils.seeding import numpy_generator
 
 COUNTS = {
     "num_unlabelled": 6,

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from moco_det.toy_classes import TOY_KEYPOINT_FLIPS, TOY_KEYPOINTS
+from moco_det.data.datasets.toy_classes import TOY_KEYPOINT_FLIPS, TOY_KEYPOINTS
 from moco_det.toyworld.art import Sprite
 from moco_det.toyworld.layouts.coco_keypoints import HIDDEN, OUTSIDE, VISIBLE, keypoints_of
 from moco_det.toyworld.scenes import SceneObject

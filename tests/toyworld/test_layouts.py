@@ -10,7 +10,7 @@ from detectron2.data.datasets.pascal_voc import load_voc_instances
 from detectron2.structures import BoxMode, polygons_to_bitmask
 from PIL import Image
 
-from moco_det.toy_classes import TOY_CLASSES
+from moco_det.data.datasets.toy_classes import TOY_CLASSES
 
 SPLITS = [("trainval", "train2017", 14), ("test", "val2017", 12)]
 

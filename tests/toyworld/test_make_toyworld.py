@@ -7,8 +7,8 @@ import sys
 import pytest
 from PIL import Image
 
-from moco_det.testing import REPOSITORY
-from moco_det.toy_classes import TOY_CLASSES
+from moco_det.data.datasets.toy_classes import TOY_CLASSES
+from moco_det.testing.core import REPOSITORY
 from moco_det.toyworld import world as world_module
 from moco_det.toyworld.layouts.voc import DIFFICULT_BELOW
 from moco_det.toyworld.make import main, make_toyworld

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moco_det.seeding import numpy_generator
-from moco_det.toy_classes import TOY_CLASSES
+from moco_det.data.datasets.toy_classes import TOY_CLASSES
 from moco_det.toyworld import procedural
 from moco_det.toyworld.art import Background, Sprite
 from moco_det.toyworld.procedural import ProceduralArt
 from moco_det.toyworld.scenes import MIN_VISIBLE, ONE_LARGE, SEVERAL, Recipe, compose
 from moco_det.toyworld.textures import PATTERNS, Material
+from moco_det.utils.seeding import numpy_generator
 
 CROWD = Recipe(count=(6, 6), side=(0.4, 0.7), overhang=0.25)
 

@@ -9,7 +9,7 @@ from cityscapesscripts.preparation.json2instanceImg import json2instanceImg
 from cityscapesscripts.preparation.json2labelImg import json2labelImg
 from PIL import Image
 
-from moco_det.toy_classes import TOY_CLASSES
+from moco_det.data.datasets.toy_classes import TOY_CLASSES
 from moco_det.toyworld.layouts.cityscapes import THINGS, label_of
 from moco_det.toyworld.layouts.voc_segmentation import label_image, palette
 from moco_det.toyworld.procedural import ProceduralArt

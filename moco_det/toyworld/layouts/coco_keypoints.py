@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moco_det.toy_classes import TOY_KEYPOINTS
+from moco_det.data.datasets.toy_classes import TOY_KEYPOINTS
 from moco_det.toyworld.scenes import SceneObject
 
 CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}

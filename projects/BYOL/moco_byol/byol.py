@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
-from moco_det.grouped_batch_norm import update_running_statistics
+from moco_det.engine.schedule import cosine_momentum
+from moco_det.modeling.grouped_batch_norm import update_running_statistics
+from moco_det.modeling.heads import mlp
 from moco_det.pretrain.checks import check_vector_norm
 from moco_det.pretrain.diagnostics import pair_statistics
-from moco_det.pretrain.heads import mlp
 from moco_det.pretrain.method import (
     PretrainMethod,
     Row,
@@ -24,7 +25,6 @@ from moco_det.pretrain.method import (
     make_key_encoder,
     momentum_update,
 )
-from moco_det.schedule import cosine_momentum
 
 
 def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:

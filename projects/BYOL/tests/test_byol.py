@@ -10,12 +10,14 @@ import torch
 from moco_byol import BYOL, add_byol_config
 from moco_byol.byol import regression_loss
 from moco_det.convert.convert import convert
+from moco_det.engine.record import read_run_record
 from moco_det.finetune.datasets import register_toy_datasets
 from moco_det.finetune.trainer import make_parser, run
-from moco_det.pretrain.heads import mlp
-from moco_det.pretrain.plan import method_rows
-from moco_det.pretrain.plan_facts import Facts
-from moco_det.pretrain.testing import (
+from moco_det.modeling.heads import mlp
+from moco_det.pretrain.plan.facts import Facts
+from moco_det.pretrain.plan.plan import method_rows
+from moco_det.testing.core import run_processes, write_random_images
+from moco_det.testing.methods import (
     PIXELS,
     SmallEncoder,
     assert_one_algorithm,
@@ -28,8 +30,6 @@ from moco_det.pretrain.testing import (
     take_steps,
     tiny_method_config,
 )
-from moco_det.run_record import read_run_record
-from moco_det.testing import run_processes, write_random_images
 from moco_det.toyworld.make import make_toyworld
 
 RECIPE = Path(__file__).resolve().parents[1] / "configs/byol_R_50_1000ep.yaml"

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
 from moco_cmc.colour import YDBDR, split_channels
-from moco_det.encoder import pooled_features
-from moco_det.grouped_batch_norm import (
+from moco_det.modeling.encoder import pooled_features
+from moco_det.modeling.grouped_batch_norm import (
     draw_permutation,
     local_block,
     shuffle,
@@ -24,8 +24,6 @@ from moco_det.grouped_batch_norm import (
     update_running_statistics,
 )
 from moco_det.pretrain.diagnostics import mutual_information_bound, spread
-from moco_det.pretrain.dictionaries import Queue
-from moco_det.pretrain.losses import info_nce
 from moco_det.pretrain.method import (
     PretrainMethod,
     Row,
@@ -35,8 +33,10 @@ from moco_det.pretrain.method import (
     make_key_encoder,
     momentum_update,
 )
-from moco_det.pretrain.moco_checks import check_moco_config, check_queue_size
-from moco_det.pretrain.moco_plan import queue_rows
+from moco_det.pretrain.moco.checks import check_moco_config, check_queue_size
+from moco_det.pretrain.moco.dictionaries import Queue
+from moco_det.pretrain.moco.losses import info_nce
+from moco_det.pretrain.moco.plan import queue_rows
 
 
 @META_ARCH_REGISTRY.register()

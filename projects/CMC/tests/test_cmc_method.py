@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from moco_cmc import add_cmc_config
 from moco_cmc.cmc import CMC
 from moco_cmc.colour import split_channels
-from moco_det.backbone_file import read_backbone
 from moco_det.config import get_cfg, merge_config
 from moco_det.convert.command import main as convert
-from moco_det.pretrain.testing import (
+from moco_det.testing.core import REPOSITORY, run_processes, write_random_images
+from moco_det.testing.methods import (
     PIXELS,
     SmallEncoder,
     assert_one_algorithm,
@@ -24,7 +24,7 @@ from moco_det.pretrain.testing import (
     tiny_method_config,
     train,
 )
-from moco_det.testing import REPOSITORY, run_processes, write_random_images
+from moco_det.weights.backbone_file import read_backbone
 
 RECIPES = REPOSITORY / "projects/CMC/configs"
 TAU = 0.2

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
-from moco_det.grouped_batch_norm import update_running_statistics
+from moco_det.engine.schedule import cosine_momentum
+from moco_det.modeling.grouped_batch_norm import update_running_statistics
 from moco_det.pretrain.diagnostics import spread
 from moco_det.pretrain.method import (
     PretrainMethod,
@@ -25,7 +26,6 @@ from moco_det.pretrain.method import (
     make_key_encoder,
     momentum_update,
 )
-from moco_det.schedule import cosine_momentum
 from moco_dino.head import DINOHead
 from moco_dino.losses import distillation, moved_center, teacher_temperature_at
 

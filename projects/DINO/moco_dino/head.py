@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moco_det.grouped_batch_norm import GroupedBatchNorm1d
+from moco_det.modeling.grouped_batch_norm import GroupedBatchNorm1d
 
 
 class DINOHead(nn.Module):

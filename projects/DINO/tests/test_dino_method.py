@@ -8,7 +8,8 @@ from test_dino_losses import T_S, T_T, loss_by_loops
 
 from moco_det.config import get_cfg, merge_config
 from moco_det.convert.command import main as convert
-from moco_det.pretrain.testing import (
+from moco_det.testing.core import REPOSITORY, run_processes, write_random_images
+from moco_det.testing.methods import (
     SmallEncoder,
     assert_one_algorithm,
     assert_resumes,
@@ -17,7 +18,6 @@ from moco_det.pretrain.testing import (
     tiny_method_config,
     train,
 )
-from moco_det.testing import REPOSITORY, run_processes, write_random_images
 from moco_dino import add_dino_config
 from moco_dino.dino import DINO
 from moco_dino.head import DINOHead

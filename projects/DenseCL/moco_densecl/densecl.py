@@ -16,18 +16,16 @@ from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
 from moco_densecl.losses import correspondence, dense_loss, dense_similarities
-from moco_det.encoder import feature_map
-from moco_det.grouped_batch_norm import (
+from moco_det.modeling.encoder import feature_map
+from moco_det.modeling.grouped_batch_norm import (
     draw_permutation,
     local_block,
     shuffle,
     unshuffle,
     update_running_statistics,
 )
+from moco_det.modeling.heads import mlp
 from moco_det.pretrain.diagnostics import contrast_statistics, mutual_information_bound
-from moco_det.pretrain.dictionaries import Queue
-from moco_det.pretrain.heads import mlp
-from moco_det.pretrain.losses import info_nce
 from moco_det.pretrain.method import (
     PretrainMethod,
     Row,
@@ -37,8 +35,10 @@ from moco_det.pretrain.method import (
     make_key_encoder,
     momentum_update,
 )
-from moco_det.pretrain.moco_checks import check_moco_config, check_queue_size
-from moco_det.pretrain.moco_plan import queue_rows
+from moco_det.pretrain.moco.checks import check_moco_config, check_queue_size
+from moco_det.pretrain.moco.dictionaries import Queue
+from moco_det.pretrain.moco.losses import info_nce
+from moco_det.pretrain.moco.plan import queue_rows
 
 
 class Embedded(NamedTuple):

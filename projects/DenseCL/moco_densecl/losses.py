@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moco_det.pretrain.losses import info_nce
+from moco_det.pretrain.moco.losses import info_nce
 
 
 @torch.no_grad()

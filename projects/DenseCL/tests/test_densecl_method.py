@@ -12,11 +12,12 @@ from moco_densecl import add_densecl_config
 from moco_densecl.densecl import DenseCL
 from moco_det.config import get_cfg, merge_config
 from moco_det.convert.command import main as convert
-from moco_det.encoder import feature_map
-from moco_det.grouped_batch_norm import GroupedBatchNorm2d
-from moco_det.pretrain.heads import mlp
-from moco_det.pretrain.losses import info_nce
-from moco_det.pretrain.testing import (
+from moco_det.modeling.encoder import feature_map
+from moco_det.modeling.grouped_batch_norm import GroupedBatchNorm2d
+from moco_det.modeling.heads import mlp
+from moco_det.pretrain.moco.losses import info_nce
+from moco_det.testing.core import REPOSITORY, run_processes, write_random_images
+from moco_det.testing.methods import (
     PIXELS,
     assert_one_algorithm,
     assert_resumes,
@@ -25,7 +26,6 @@ from moco_det.pretrain.testing import (
     tiny_method_config,
     train,
 )
-from moco_det.testing import REPOSITORY, run_processes, write_random_images
 
 RECIPES = REPOSITORY / "projects/DenseCL/configs"
 

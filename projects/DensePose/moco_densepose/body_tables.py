@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from moco_densepose.charts import COARSE_OF_CHART, GROUP_OF_CHART, NUM_CHARTS, NUM_GROUPS
-from moco_det.backbone_file import restricted_load
+from moco_det.weights.backbone_file import restricted_load
 
 
 class BodyTables:

@@ -13,7 +13,7 @@ from detectron2.data.datasets import load_coco_json
 
 from moco_densepose import toy_tables
 from moco_densepose.body_tables import check_scipy
-from moco_det.files import datasets_root
+from moco_det.utils.files import datasets_root
 
 EVALUATOR = "densepose"
 POINT_KEYS = ("dp_x", "dp_y", "dp_I", "dp_U", "dp_V")
@@ -32,7 +32,7 @@ def register_densepose_datasets(root: str | None = None) -> None:
     """Register ``moco_densepose_coco_2014_{split}`` and ``moco_densepose_toy_{train,val}``; again does no harm.
 
     Args:
-        root: the folder of all data sets; default :func:`moco_det.files.datasets_root`.
+        root: the folder of all data sets; default :func:`moco_det.utils.files.datasets_root`.
     """
     root = root or datasets_root()
     tables = os.path.join(root, TABLES)

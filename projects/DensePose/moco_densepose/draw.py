@@ -14,8 +14,8 @@ from PIL import Image
 from moco_densepose import add_densepose_config
 from moco_densepose.drawing import draw_detections, draw_points
 from moco_densepose.evaluator import detections_of
-from moco_det.cli import user_errors
 from moco_det.config import get_cfg, merge_config
+from moco_det.engine.launch import user_errors
 from moco_det.model_zoo import get_config_file, get_init_file
 
 SCALE = 3  # pictures of toys are small

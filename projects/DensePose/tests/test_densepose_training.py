@@ -12,7 +12,7 @@ from moco_det.config import get_cfg
 from moco_det.finetune.datasets import check_datasets
 from moco_det.finetune.evaluators import check_evaluator
 from moco_det.finetune.trainer import make_parser, run
-from moco_det.tasks import get_task
+from moco_det.model_zoo.tasks import get_task
 
 SMALL = (
     *(

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from moco_det.convert.convert import convert
-from moco_det.pretrain.heads import mlp
-from moco_det.pretrain.plan import method_rows
-from moco_det.pretrain.plan_facts import Facts
-from moco_det.pretrain.testing import (
+from moco_det.modeling.heads import mlp
+from moco_det.pretrain.plan.facts import Facts
+from moco_det.pretrain.plan.plan import method_rows
+from moco_det.testing.core import run_processes, write_random_images
+from moco_det.testing.methods import (
     PIXELS,
     SmallEncoder,
     assert_one_algorithm,
@@ -23,7 +24,6 @@ from moco_det.pretrain.testing import (
     take_steps,
     tiny_method_config,
 )
-from moco_det.testing import run_processes, write_random_images
 from moco_simsiam import SimSiam, add_simsiam_config
 from moco_simsiam.simsiam import negative_cosine
 

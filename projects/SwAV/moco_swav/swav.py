@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
-from moco_det.grouped_batch_norm import gather, update_running_statistics
+from moco_det.modeling.grouped_batch_norm import gather, update_running_statistics
+from moco_det.modeling.heads import mlp
 from moco_det.pretrain.diagnostics import spread
-from moco_det.pretrain.dictionaries import Queue
-from moco_det.pretrain.heads import mlp
 from moco_det.pretrain.method import (
     PretrainMethod,
     Row,
@@ -23,6 +22,7 @@ from moco_det.pretrain.method import (
     common_settings,
     crops,
 )
+from moco_det.pretrain.moco.dictionaries import Queue
 from moco_swav.losses import sinkhorn, swapped_prediction
 
 

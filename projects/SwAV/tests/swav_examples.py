@@ -4,9 +4,9 @@ import copy
 
 import torch
 
-from moco_det.pretrain.heads import mlp
-from moco_det.pretrain.testing import SmallEncoder, tiny_method_config
-from moco_det.testing import REPOSITORY
+from moco_det.modeling.heads import mlp
+from moco_det.testing.core import REPOSITORY
+from moco_det.testing.methods import SmallEncoder, tiny_method_config
 from moco_swav import add_swav_config
 from moco_swav.swav import SwAV
 

@@ -7,14 +7,14 @@ from test_swav_losses import loss_by_loops, sinkhorn_by_loops
 
 from moco_det.config import get_cfg, merge_config
 from moco_det.convert.command import main as convert
-from moco_det.pretrain.testing import (
+from moco_det.testing.core import run_processes, write_random_images
+from moco_det.testing.methods import (
     assert_one_algorithm,
     assert_resumes,
     random_multi_crop_batch,
     take_steps,
     train,
 )
-from moco_det.testing import run_processes, write_random_images
 from moco_swav import add_swav_config
 from moco_swav.swav import SwAV
 

@@ -1,0 +1,121 @@
+"""The paper's ablations in one command, ``tools/run_ablation.py``: resumable, and ending in the paper's figure."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from moco_det.benchmark.ablation_plan import PLAN, AblationRun, chain_of, plan_ablations
+from moco_det.benchmark.command import at_least_one
+from moco_det.benchmark.plan import settle_runs
+from moco_det.benchmark.steps import run_chains, settle_places
+from moco_det.engine.launch import user_errors
+from moco_det.engine.run_folder import check_writable
+from moco_det.model_zoo.ablations import ABLATIONS, SCALES
+from moco_det.report import zoo
+from moco_det.report.ablation_figure import ablation_figure
+from moco_det.report.ablation_results import ablation_table, lines_of, read_ablation_runs, summary_json
+from moco_det.report.document import markdown_table, terminal_table
+
+DESCRIPTION = (
+    "Pre-train each point of an ablation with several seeds, judge it by linear probe and kNN, and draw the "
+    "result beside the paper's. What is finished is skipped, what was cut is continued."
+)
+
+
+def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
+    """Carry out a parsed command line (``add_configs``: the same signature as every stage; unused here).
+
+    Raises:
+        ValueError: a setting that cannot work; or runs that failed, after the others ran and the table was made.
+    """
+    output, images, classes = (Path(path).resolve() for path in (args.output, args.images, args.classes))
+    check_writable(args.output, "--output")
+    planned = plan_ablations(args.ablations, args.scale, args.seeds, images, classes, args.options)
+    args.num_gpus, gpus, jobs = settle_places(args.num_gpus, args.jobs)
+    flags = ("--num-gpus", str(args.num_gpus), *(("--dist-url", "auto") if args.num_gpus > 1 else ()))
+    chains = [chain_of(one, output, images, classes, flags) for one in planned]
+    left = sum(not all(step.result.exists() for step in chain) for chain in chains)
+    print(
+        f"{len(chains)} runs, {left} left, {jobs} at a time; each is pre-trained and then judged", flush=True
+    )
+    if args.dry_run:
+        print("\n".join(step.shell for chain in chains for step in chain))
+        return
+    entries = {
+        one.folder: {"fingerprint": one.fingerprint, "commands": [step.shell for step in chain]}
+        for one, chain in zip(planned, chains, strict=True)
+    }
+    settle_runs(entries, output / PLAN)
+    failure = None
+    try:
+        run_chains(chains, output / "logs", jobs, gpus)
+    except ValueError as error:
+        failure = error
+    write_results(args.ablations, args.scale, planned, output, args.results)
+    if failure:
+        raise failure
+
+
+def write_results(
+    names: Sequence[str], scale: str, planned: Sequence[AblationRun], output: Path, results: str = ""
+) -> None:
+    """Write ``<ablation>.json``, ``.md`` and ``.png`` into ``output`` and print the tables.
+
+    Args:
+        results: folder of kept records; empty: none are kept.
+    """
+    runs, incomplete = read_ablation_runs(planned, output)
+    for name in names:
+        lines, notes = lines_of(name, scale, runs, incomplete)
+        table = ablation_table(name, scale, lines)
+        text = [f"# {table.title}", markdown_table(table), *(f"Note: {note}." for note in notes)]
+        text += [f"Incomplete: {entry.folder.relative_to(output)}: {entry.reason}" for entry in incomplete]
+        (output / f"{name}.md").write_text("\n\n".join(text) + "\n")
+        (output / f"{name}.json").write_text(summary_json(name, scale, lines, incomplete))
+        (output / f"{name}.png").write_bytes(ablation_figure(name, lines))
+        print("\n".join([table.title, terminal_table(table), *notes, f"figure: {output / name}.png"]))
+    if results:
+        saved = zoo.save_results(runs, results, zoo.ABLATION_SUITE)
+        print(f"{len(saved)} results in {Path(results, zoo.ABLATION_SUITE)}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of tools/run_ablation.py."""
+    usage = "%(prog)s ABLATION [ABLATION ...] --images DIR --classes DIR --output DIR [options] [-- KEY VALUE ...]"
+    epilog = "What stands after -- is for every pre-training, over the recipes."
+    parser = argparse.ArgumentParser(description=DESCRIPTION, usage=usage, epilog=epilog)
+    add = parser.add_argument
+    add("ablations", nargs="+", choices=sorted(ABLATIONS), metavar="ABLATION", help=", ".join(ABLATIONS))
+    add(
+        "--images",
+        required=True,
+        help="unlabelled images to pre-train on: a folder, tar shards or a list file",
+    )
+    add("--classes", required=True, help="labelled images that judge: train/<class>/ and test/<class>/")
+    add("--scale", choices=SCALES, default="toy", help="the paper's recipes, or small ones; default: toy")
+    add("--seeds", type=at_least_one, default=3, metavar="N", help="runs with the seeds 1 to N; default: 3")
+    add("--output", required=True, help="folder of all runs, tables and figures")
+    add("--num-gpus", type=int, help="of each run, 0: the CPU; default: one where there is one")
+    add(
+        "--jobs",
+        type=at_least_one,
+        help="runs at a time; default: as the GPUs allow, or one a core, at most 4",
+    )
+    add("--dry-run", action="store_true", help="print the commands and start nothing")
+    add("--results", default="", metavar="DIR", help="also keep each run's record in DIR/ablations")
+    return parser
+
+
+@user_errors
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    split = words.index("--") if "--" in words else len(words)
+    args = parser().parse_args(
+        words[:split]
+    )  # several ablations and the pairs: argparse cannot tell them apart
+    args.options = words[split + 1 :]
+    if len(args.options) % 2:
+        raise ValueError(f"options after -- must be KEY VALUE pairs; found {len(args.options)} words")
+    run(args)

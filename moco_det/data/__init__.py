@@ -1,0 +1,1 @@
+"""Images: finding, reading, packing, augmenting them; and data sets with labels."""

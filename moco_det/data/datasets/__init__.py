@@ -1,0 +1,1 @@
+"""Data sets with labels: registrations, formats, and where to get them."""

@@ -1,0 +1,127 @@
+"""A labelled set of images: one folder a class."""
+
+import os
+
+import torch
+from torch import Tensor
+
+from moco_det.data import shards
+from moco_det.data.images import UnreadableImage, decode_rgb, find_images
+from moco_det.data.views import center_view, whole_view
+
+
+class LabelledFolder(torch.utils.data.Dataset):
+    """``root/<class>/*``: a fixed view of each image and its class number, classes in alphabetic order.
+
+    Where ``root`` holds tar shards, their members' names begin with the class: ``<class>/*``.
+
+    Attributes:
+        classes: their names; ``paths`` and ``labels``: of each image, class by class.
+    """
+
+    def __init__(self, root: str, size: int, key: str, center_crop: bool = True):
+        """
+        Args:
+            size: side of the view, in pixels.
+            key: what named the folder, for messages, e.g. ``"TEST.KNN.IMAGES"``.
+            center_crop: the view is the image's centre; else the whole image.
+
+        Raises:
+            ValueError: the folder is missing or has no class folders, or one of these has no images.
+        """
+        if not os.path.isdir(root):
+            raise ValueError(
+                f"{key}: the folder {root!r} does not exist; expected train/ and val/ (or test/) with one folder "
+                "per class"
+            )
+        by_class = _of_shards(root, key) if _holds_shards(root) else _of_folders(root, key)
+        self.classes = sorted(by_class)
+        found = [(path, label) for label, name in enumerate(self.classes) for path in by_class[name]]
+        self.paths, self.labels = zip(*found, strict=True)
+        self.root, self.size, self.key = root, size, key
+        self.view = center_view if center_crop else whole_view
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def decode(self, index: int):
+        """The image as it is.
+
+        Raises:
+            ValueError: it cannot be read; a labelled set has none to spare.
+        """
+        try:
+            return decode_rgb(self.paths[index])
+        except UnreadableImage as error:
+            raise ValueError(f"{self.key}: {error}; mend or remove the image") from error
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Its view, uint8 (3, size, size) in RGB, and its class; raises as :meth:`decode`."""
+        return self.view(self.decode(index), self.size), self.labels[index]
+
+
+def open_labelled_set(
+    root: str, size: int, key: str, center_crop: bool = True
+) -> tuple[LabelledFolder, LabelledFolder]:
+    """Open both parts of a labelled set: ``root/train``, and to measure on ``root/val`` or else ``root/test``.
+
+    Args:
+        size, key, center_crop: as of :class:`LabelledFolder`.
+
+    Raises:
+        ValueError: a part is missing or empty, or their classes differ.
+    """
+    measured = next((name for name in ("val", "test") if os.path.isdir(os.path.join(root, name))), None)
+    if measured is None:
+        found = "has neither val/ nor test/" if os.path.isdir(root) else "does not exist"
+        raise ValueError(
+            f"{key}: {root!r} {found} (looked in {os.getcwd()!r}); expected train/<class>/ and val/<class>/ "
+            "(or test/<class>/) with images"
+        )
+    train, test = (
+        LabelledFolder(os.path.join(root, name), size, key, center_crop) for name in ("train", measured)
+    )
+    check_same_classes(train, test)
+    return train, test
+
+
+def _of_folders(root: str, key: str) -> dict[str, list[str]]:
+    folders = (entry.name for entry in os.scandir(root) if entry.is_dir())
+    classes = [name for name in folders if not name.startswith(".")]
+    if not classes:
+        raise ValueError(f"{key}: {root!r} holds no class folders; expected {root}/<class>/*.jpg")
+    return {name: find_images(os.path.join(root, name)) for name in classes}
+
+
+def _holds_shards(root: str) -> bool:
+    return any(name.lower().endswith(shards.EXTENSION) for name in os.listdir(root))
+
+
+def _of_shards(root: str, key: str) -> dict[str, list[str]]:
+    by_class: dict[str, list[str]] = {}
+    for path in find_images(root):
+        place = shards.parse(path)
+        name, slash, _ = place.name.partition("/")
+        if place.trouble or not slash:
+            why = place.trouble or "no class folder in its name; expected <class>/<name>.jpg in the shards"
+            raise ValueError(f"{key}: {place}: {why}")
+        by_class.setdefault(name, []).append(path)
+    return by_class
+
+
+def check_same_classes(train: LabelledFolder, test: LabelledFolder) -> None:
+    """Refuse two parts of a set whose class folders differ.
+
+    Raises:
+        ValueError: names what only one of them has.
+    """
+    if train.classes != test.classes:
+        differ = sorted(set(train.classes) ^ set(test.classes))
+        raise ValueError(
+            f"{train.key}: {train.root!r} has the classes {_few(train.classes)}, {test.root!r} "
+            f"{_few(test.classes)}; expected the same, but only one has {_few(differ)}"
+        )
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

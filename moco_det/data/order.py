@@ -1,0 +1,66 @@
+"""In which order a run takes its images: a function of the seed, for any number of processes.
+
+Order of epoch e: the permutation keyed (seed, "order", e); batch t is its t-th slice, a last slice that is
+not full is dropped, and rank r takes the r-th contiguous block of a batch. A *slot* is one place in that
+order, (epoch, index of the image).
+"""
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from moco_det.utils.seeding import numpy_generator
+
+Slot = tuple[int, int]  # epoch, index of the image
+
+
+def steps_per_epoch(num_images: int, images_per_batch: int) -> int:
+    """floor(images / batch), as the official code.
+
+    Raises:
+        ValueError: there are fewer images than one batch takes.
+    """
+    if num_images < images_per_batch:
+        raise ValueError(
+            f"{num_images} images do not fill one batch: SOLVER.IMS_PER_BATCH is {images_per_batch}; "
+            f"add images or set SOLVER.IMS_PER_BATCH to at most {num_images}"
+        )
+    return num_images // images_per_batch
+
+
+def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of the images in one epoch: a permutation, int64 of shape (num_images,)."""
+    return numpy_generator(seed, "order", epoch).permutation(num_images)
+
+
+def rank_batches(
+    num_images: int, *, seed: int, images_per_batch: int, rank: int, world_size: int, start_iteration: int
+) -> Iterator[list[Slot]]:
+    """The slots of one rank's batches, without end, from iteration ``start_iteration`` on."""
+    steps, share = steps_per_epoch(num_images, images_per_batch), images_per_batch // world_size
+    first_epoch, first_step = divmod(start_iteration, steps)
+    for epoch in itertools.count(first_epoch):
+        order = epoch_order(num_images, seed, epoch)
+        for step in range(first_step if epoch == first_epoch else 0, steps):
+            start = step * images_per_batch + rank * share
+            yield [(epoch, int(index)) for index in order[start : start + share]]
+
+
+class PackedPaths(Sequence):
+    """A read-only list of paths in one buffer, which workers share.
+
+    A list of a million strings would be copied into each worker page by page, as reference counts change.
+    """
+
+    def __init__(self, paths: Iterable[str]):
+        encoded = [os.fsencode(path) for path in paths]
+        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+        self._ends = np.cumsum([0, *map(len, encoded)])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> str:
+        return os.fsdecode(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())

@@ -1,0 +1,252 @@
+"""Random views of an image: what is drawn, and crops; colours are :mod:`moco_det.data.augment`'s.
+
+Order and parameters are those of the official code (main_moco.py at 3b42c2a), not of the paper's prose, which
+names another order. Views stay 8-bit; the model normalises them on its device.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchvision.transforms import functional as F
+
+from moco_det.config.key import PRETRAIN
+from moco_det.config.rules import check_value
+from moco_det.data import augment as colour
+
+ASPECT_RATIO = (3 / 4, 4 / 3)  # width / height of a crop
+CROP_ATTEMPTS = 10
+BLUR_SIGMA = (0.1, 2.0)  # pixels of the finished view, the official code's for 224 px
+SMALL_CROP_SCALE = (0.05, 0.14)  # SwAV, section 3.3 and appendix
+FLIP_PROBABILITY = 0.5
+LARGE_VIEWS = 2  # the query's and the key's; views from this number on are small
+
+
+@dataclasses.dataclass(frozen=True)
+class Colours:
+    """What may happen to the colours of one view.
+
+    Attributes:
+        order: names of the operations between crop and flip, first to last.
+        jitter: strengths of brightness, contrast and saturation, which are multiplied by 1 - s .. 1 + s (not
+            below 0), and the largest shift of the hue, as a share of the colour circle.
+        jitter_probability, grayscale_probability, blur_probability, solarize_probability: of each operation.
+    """
+
+    order: tuple[str, ...] = ()
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    jitter_probability: float = 0.0
+    grayscale_probability: float = 0.0
+    blur_probability: float = 0.0
+    solarize_probability: float = 0.0
+
+
+_V1 = Colours(("grayscale", "jitter"), (0.4, 0.4, 0.4, 0.4), 1.0, 0.2)
+_V2 = Colours(("jitter", "grayscale", "blur"), (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, 0.5)
+_CIFAR = dataclasses.replace(_V2, order=("jitter", "grayscale"), blur_probability=0.0)
+_SIMCLR = dataclasses.replace(_V2, jitter=(0.8, 0.8, 0.8, 0.2))
+_BYOL = Colours(("jitter", "grayscale", "blur", "solarize"), (0.4, 0.4, 0.2, 0.1), 0.8, 0.2, 1.0)
+
+# Of each recipe: the first view, the second, the small ones.
+RECIPES = {
+    # MoCo: main_moco.py without and with --aug-plus.
+    "v1": (_V1, _V1, _V1),
+    "v2": (_V2, _V2, _V2),
+    # The CIFAR-10 demo of MoCo's authors. (It flips first; the other operations do the same to a mirror image.)
+    "cifar": (_CIFAR,) * 3,
+    # Crop and flip alone, as classifiers are trained (official code, main_lincls.py).
+    "crop_flip": (Colours(), Colours(), Colours()),
+    # SimCLR (Chen et al. 2020, appendix A, with s = 1). SwAV takes it for views of both sizes (Caron et al. 2020,
+    # appendix A; its code, multicropdataset.py).
+    "simclr": (_SIMCLR, _SIMCLR, _SIMCLR),
+    # BYOL (Grill et al. 2020, Table 6), and with it MoCo v3 (Chen et al. 2021, main_moco.py). The small views are
+    # DINO's, whose large ones are the same (Caron et al. 2021, main_dino.py).
+    "byol": (
+        _BYOL,
+        dataclasses.replace(_BYOL, blur_probability=0.1, solarize_probability=0.2),
+        dataclasses.replace(_BYOL, blur_probability=0.5),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewSettings:
+    """How views are drawn: the keys of INPUT.VIEWS. An image has two large views, then ``small_crops`` small ones.
+
+    Attributes:
+        recipe: a name in ``RECIPES``.
+        size, small_size: sides of the views, in pixels.
+        crop_scale, small_crop_scale: smallest and largest share of the image's area that a crop takes.
+        blur_sigma: smallest and largest sigma of the blur, in pixels of the view.
+
+    Raises:
+        ValueError: names the key under INPUT.VIEWS, what was found and what is expected.
+    """
+
+    recipe: str
+    size: int
+    crop_scale: tuple[float, float]
+    blur_sigma: tuple[float, float] = BLUR_SIGMA
+    small_crops: int = 0
+    small_size: int = 96
+    small_crop_scale: tuple[float, float] = SMALL_CROP_SCALE
+
+    @classmethod
+    def from_config(cls, cfg) -> "ViewSettings":
+        """The settings of a config."""
+        views = cfg.INPUT.VIEWS
+        return cls(**{field.name: views[field.name.upper()] for field in dataclasses.fields(cls)})
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            check_value(f"INPUT.VIEWS.{field.name.upper()}", getattr(self, field.name), PRETRAIN)
+
+    @property
+    def num_views(self) -> int:
+        """Of an image: large and small ones."""
+        return LARGE_VIEWS + self.small_crops
+
+    def order(self, view: int) -> tuple[str, ...]:
+        """Names of the operations on the colours of a view, by its number."""
+        return RECIPES[self.recipe][min(view, LARGE_VIEWS)].order
+
+    @property
+    def blurs(self) -> bool:
+        """Whether a view may be blurred."""
+        return any(colours.blur_probability for colours in RECIPES[self.recipe])
+
+
+@dataclasses.dataclass(frozen=True)
+class ViewParameters:
+    """Everything random about one view.
+
+    Attributes:
+        size: side of the view, in pixels.
+        order: names of the operations between crop and flip, first to last (the recipe's).
+        crop: top, left, height and width, in pixels of the image.
+        jitter: pairs (operation, factor) in the order applied, where the operation is 0 brightness,
+            1 contrast, 2 saturation, 3 hue; None: colours stay.
+        grayscale: whether colour is removed.
+        blur: radius (sigma) of the Gaussian blur in pixels of the view; None: no blur.
+        solarize: whether bright levels are inverted.
+        flip: whether left and right are exchanged.
+    """
+
+    size: int
+    order: tuple[str, ...]
+    crop: tuple[int, int, int, int]
+    jitter: tuple[tuple[int, float], ...] | None
+    grayscale: bool
+    blur: float | None
+    solarize: bool
+    flip: bool
+
+    def colours(self) -> list[float]:
+        """The row of these parameters for :func:`moco_det.data.augment.finish_views`: all but the crop."""
+        row = [0.0] * colour.COLUMNS
+        row[colour.SLOTS] = [-1.0] * 4
+        for slot, (operation, factor) in enumerate(self.jitter or ()):
+            # As torchvision: a whole number of levels, cut towards 0.
+            row[operation] = float(int(factor * 255)) if operation == colour.HUE else factor
+            row[colour.SLOTS.start + slot] = float(operation)
+        row[colour.GRAYSCALE], row[colour.BLUR] = float(self.grayscale), self.blur or 0.0
+        row[colour.SOLARIZE], row[colour.FLIP] = float(self.solarize), float(self.flip)
+        return row
+
+
+def draw_view(
+    rng: np.random.Generator, width: int, height: int, settings: ViewSettings, view: int = 0
+) -> ViewParameters:
+    """Draw one view of an image of ``width`` x ``height`` pixels.
+
+    Args:
+        rng: the view's own generator; nothing else is drawn from.
+        view: its number: 0 the query, 1 the key, from 2 on the small ones.
+    """
+    large = view < LARGE_VIEWS
+    colours = RECIPES[settings.recipe][min(view, LARGE_VIEWS)]
+    crop = _draw_crop(rng, width, height, settings.crop_scale if large else settings.small_crop_scale)
+    jitter = _draw_jitter(rng, colours.jitter) if rng.random() < colours.jitter_probability else None
+    grayscale = rng.random() < colours.grayscale_probability
+    blur = rng.uniform(*settings.blur_sigma) if rng.random() < colours.blur_probability else None
+    flip = rng.random() < FLIP_PROBABILITY
+    return ViewParameters(
+        size=settings.size if large else settings.small_size,
+        order=colours.order,
+        crop=crop,
+        jitter=jitter,
+        grayscale=grayscale,
+        blur=blur,
+        # Last, so that a recipe without it draws the rest as if it did not exist.
+        solarize=rng.random() < colours.solarize_probability,
+        flip=flip,
+    )
+
+
+def _draw_crop(
+    rng: np.random.Generator, width: int, height: int, crop_scale: Sequence[float]
+) -> tuple[int, int, int, int]:
+    """A box of random area and shape inside the image, as torchvision's RandomResizedCrop draws it."""
+    log_ratio = np.log(ASPECT_RATIO)
+    for _ in range(CROP_ATTEMPTS):
+        area = width * height * rng.uniform(*crop_scale)
+        ratio = math.exp(rng.uniform(*log_ratio))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    # No box fitted: the largest central one of an allowed shape.
+    w = min(width, round(height * ASPECT_RATIO[1]))
+    h = min(height, round(width / ASPECT_RATIO[0]))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def _draw_jitter(
+    rng: np.random.Generator, strengths: tuple[float, float, float, float]
+) -> tuple[tuple[int, float], ...]:
+    lowest = [max(1 - strength, 0) for strength in strengths[:3]]
+    highest = [1 + strength for strength in strengths[:3]]
+    factors = [*rng.uniform(lowest, highest), rng.uniform(-strengths[3], strengths[3])]
+    return tuple((int(operation), float(factors[operation])) for operation in rng.permutation(4))
+
+
+def apply_view(pixels: Tensor, parameters: ViewParameters) -> Tensor:
+    """Make the view that was drawn.
+
+    Args:
+        pixels: of the image, uint8 (3, H, W), RGB.
+
+    Returns:
+        uint8 tensor of shape (3, S, S), RGB; S: the drawn size.
+    """
+    row = torch.tensor([parameters.colours()])
+    return colour.finish_views(crop_view(pixels, parameters)[None], row, parameters.order)[0]
+
+
+def crop_view(pixels: Tensor, parameters: ViewParameters) -> Tensor:
+    """The drawn crop in the drawn size, with the image's own colours, not flipped; shapes as :func:`apply_view`.
+
+    Bilinear with antialias: within 1 level of Pillow's resize. It is fastest on pixels whose channels lie together
+    in memory, and its result is then such, too.
+    """
+    top, left, height, width = parameters.crop
+    crop = pixels[None, :, top : top + height, left : left + width]
+    return interpolate(crop, [parameters.size] * 2, mode="bilinear", antialias=True)[0]
+
+
+def center_view(image: Image.Image, size: int) -> Tensor:
+    """The view for evaluation: shorter side to 256/224 of ``size``, then the central square.
+
+    Returns:
+        uint8 tensor of shape (3, size, size), RGB.
+    """
+    return F.pil_to_tensor(F.center_crop(F.resize(image, [round(size * 256 / 224)]), [size, size]))
+
+
+def whole_view(image: Image.Image, size: int) -> Tensor:
+    """The whole image, scaled: uint8 tensor of shape (3, size, size), RGB."""
+    return F.pil_to_tensor(F.resize(image, [size, size]))

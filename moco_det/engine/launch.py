@@ -1,0 +1,153 @@
+"""What the command lines share: how they end when the user can mend it, and the processes they run in."""
+
+import argparse
+import contextlib
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable
+
+import torch
+from detectron2.engine import launch
+from detectron2.utils import comm
+from torch import distributed
+from torch.distributed.rendezvous import rendezvous
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+from moco_det.engine.interruption import STOPPED, passes_signals_on
+from moco_det.engine.lost_processes import LOST, with_roll_call
+
+
+def user_errors(function: Callable) -> Callable:
+    """Turn the errors that a user can mend into ``error: …`` on stderr and exit code 2.
+
+    These are ValueError, OSError and FloatingPointError, also when raised in a process that
+    :func:`detectron2.engine.launch` started. ``MOCO_DET_TRACEBACK=1`` in the environment shows the whole
+    traceback instead.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        if os.environ.get("MOCO_DET_TRACEBACK") == "1":
+            return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except (ValueError, OSError, FloatingPointError) as error:
+            message = str(error)
+            if message.startswith("Caught ") and "DataLoader worker process" in message:
+                message = _message_of_child(message) or message
+        except ProcessRaisedException as error:
+            message = _message_of_child(str(error))
+            if message is None:
+                raise
+        except ProcessExitedException as error:
+            if error.exit_code in (STOPPED, LOST):  # it has said why
+                sys.exit(error.exit_code)
+            if not error.signal_name:
+                raise
+            print(
+                f"error: process {error.error_index} of this machine was killed by {error.signal_name}; continue "
+                "with --resume from the last checkpoint",
+                file=sys.stderr,
+            )
+            sys.exit(LOST)
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+    return wrapped
+
+
+def _message_of_child(traceback: str) -> str | None:
+    """What the last error of a child's traceback says; None when it is not one that a user can mend."""
+    found = list(re.finditer(r"^(?:\w+\.)*(\w+): ", traceback, flags=re.MULTILINE))
+    mendable = (
+        *("ValueError", "OSError", "FileNotFoundError", "PermissionError", "FloatingPointError"),
+        "UnreadableImage",
+    )
+    return traceback[found[-1].end() :].strip() if found and found[-1][1] in mendable else None
+
+
+def settle_processes(args: argparse.Namespace) -> None:
+    """Set ``args.num_gpus``, the GPUs used on this machine: those asked for, else one where there is one, or as
+    many as torchrun started processes; 0 is the CPU. A restart by torchrun sets ``args.resume``.
+
+    Raises:
+        ValueError: more are asked for than this machine has, or they contradict torchrun.
+    """
+    available = torch.cuda.device_count()
+    started = processes_of_torchrun()
+    if args.num_gpus is None:
+        args.num_gpus = started if started and available else min(1, available)
+    if started and int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)):
+        args.resume = True  # after a loss, torchrun starts all processes again
+    if not 0 <= args.num_gpus <= available:
+        raise ValueError(
+            f"--num-gpus is {args.num_gpus}, but this machine has {available} CUDA GPUs; expected 0 (the CPU) "
+            f"to {available}"
+        )
+    if started and args.num_gpus not in (0, started):
+        raise ValueError(
+            f"torchrun started {started} processes on this machine, but --num-gpus is {args.num_gpus}; "
+            "leave --num-gpus out, or give 0 for the CPU"
+        )
+    if started and args.num_machines > 1:
+        raise ValueError(
+            f"--num-machines is {args.num_machines} under torchrun, which has --nnodes for it; leave it out"
+        )
+
+
+def processes_of_torchrun() -> int:
+    """How many processes torchrun started on this machine; 0 when this process is not one of them."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if distributed.is_torchelastic_launched() else 0
+
+
+def num_processes(args: argparse.Namespace) -> int:
+    """In how many processes ``args`` run, over all machines: one a GPU, or one a machine on CPUs."""
+    if processes_of_torchrun():
+        return int(os.environ["WORLD_SIZE"])
+    return max(args.num_gpus, 1) * args.num_machines
+
+
+def num_machines(args: argparse.Namespace) -> int:
+    """On how many machines ``args`` run."""
+    started = processes_of_torchrun()
+    return num_processes(args) // started if started else args.num_machines
+
+
+def run_in_processes(function: Callable, args: argparse.Namespace, *function_args) -> None:
+    """Call ``function(*function_args)`` in each process: those that torchrun started, else in new ones.
+
+    NCCL joins processes that have GPUs, gloo those on CPUs. :func:`settle_processes` comes first.
+    """
+    if processes_of_torchrun():
+        _run_under_torchrun(function, args, function_args)
+        return
+    if args.num_gpus == 0 and args.num_machines > 1:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # detectron2 joins with NCCL wherever it sees a GPU
+    starts_others = num_processes(args) > 1
+    with passes_signals_on() if starts_others else contextlib.nullcontext():
+        launch(
+            with_roll_call,
+            max(args.num_gpus, 1),
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(function, *function_args),
+        )
+
+
+def _run_under_torchrun(function: Callable, args: argparse.Namespace, function_args: tuple) -> None:
+    if args.num_gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # After a restart, the store still holds the addresses of the processes before; gloo would wait for these.
+    store, rank, world_size = next(rendezvous("env://"))
+    store = distributed.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    distributed.init_process_group(
+        "nccl" if args.num_gpus else "gloo", store=store, rank=rank, world_size=world_size
+    )
+    try:
+        comm.create_local_process_group(processes_of_torchrun())
+        with_roll_call(function, *function_args)
+    finally:
+        distributed.destroy_process_group()

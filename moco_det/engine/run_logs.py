@@ -1,0 +1,70 @@
+"""Files that a run writes line by line, when it goes on after it was killed: whole lines, and each step once.
+
+And what is logged before there is a file for it.
+"""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+
+from moco_det.utils.files import appears_whole
+
+
+def cut_metrics(path: str | os.PathLike, start_iteration: int) -> None:
+    """Remove from a metrics.json what the steps from ``start_iteration`` on wrote, since they are done again.
+
+    A line that was cut by a kill goes too. Nothing happens when there is no such file.
+    """
+    if not os.path.exists(path):
+        return
+    with open(path) as lines:
+        kept = [line for line in lines if _iteration(line) < start_iteration]
+    with appears_whole(path) as temporary:
+        temporary.write_text("".join(kept))
+
+
+def _iteration(line: str) -> float:
+    try:
+        return json.loads(line)["iteration"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+def cut_unfinished_line(path: str | os.PathLike) -> None:
+    """Remove the last line of a file if it has no end."""
+    with open(path, "rb+") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+class _Kept(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@contextlib.contextmanager
+def held_back_logs(names: tuple[str, ...] = ("moco_det", "fvcore")) -> Iterator[None]:
+    """Keep what is logged until the end of the block, which checks a run, makes its folder and its log.
+
+    So that a run which is refused leaves nothing behind, and one which starts has all in its log. Where the block
+    fails, warnings go to stderr.
+    """
+    kept, loggers = _Kept(), [logging.getLogger(name) for name in names]
+    for logger in loggers:
+        logger.addHandler(kept)
+        logger.setLevel(min(logger.level or logging.INFO, logging.INFO))
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        for logger in loggers:
+            logger.removeHandler(kept)
+        for record in kept.records:
+            if not failed or record.levelno >= logging.WARNING:
+                logging.getLogger(record.name).handle(record)

@@ -1,0 +1,1 @@
+"""Encoders and what they are built of."""

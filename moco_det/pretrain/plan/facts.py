@@ -1,0 +1,185 @@
+"""What a config means on a set of images: the numbers of a plan, as functions of config, images and processes."""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+
+from detectron2.config import CfgNode
+from PIL import Image
+
+from moco_det.data.images import open_image
+from moco_det.data.order import steps_per_epoch
+from moco_det.pretrain.method import PretrainMethod, method_class
+
+LINEAR_BATCH = 256  # for which papers give the learning rate, in proportion for others
+PAPER_STEPS = 1_000_800  # 200 epochs of ImageNet-1k in batches of 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What a few steps of one process on this machine measured.
+
+    Attributes:
+        device: name of the GPU, or the CPU and its threads.
+        steps: steps that were timed.
+        seconds: of one step.
+        data_wait: share of the time in which the step waited for images.
+        peak_bytes: most memory in use: of the GPU, or on a CPU of the process.
+        total_bytes: memory of the GPU; None on a CPU.
+        cores: of this machine, for this process.
+    """
+
+    device: str
+    steps: int
+    seconds: float
+    data_wait: float
+    peak_bytes: int
+    total_bytes: int | None
+    cores: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """The numbers of a run that is not started yet.
+
+    Attributes:
+        cfg: its checked config.
+        images: found.
+        ranks: processes, over all machines.
+        machines: on which they are.
+        side: median of the images' shorter sides in pixels; None: unknown.
+        start: steps done before (of a resumed run).
+        trial: None: there was none.
+    """
+
+    cfg: CfgNode
+    images: int
+    ranks: int = 1
+    machines: int = 1
+    side: int | None = None
+    start: int = 0
+    trial: Trial | None = None
+
+    @property
+    def batch(self) -> int:
+        return self.cfg.SOLVER.IMS_PER_BATCH
+
+    @property
+    def local(self) -> int:
+        """Images of a rank in a step."""
+        return self.batch // self.ranks
+
+    @property
+    def micro_batch(self) -> int:
+        """Images of a rank in a forward pass."""
+        return self.local // self.cfg.SOLVER.ACCUMULATE
+
+    @property
+    def group(self) -> int:
+        """Images in a batch-norm group."""
+        encoder = self.cfg.MODEL.ENCODER
+        return self.batch if encoder.NORM == "SyncBN" else encoder.BN_GROUP_SIZE
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return steps_per_epoch(self.images, self.batch)
+
+    @property
+    def dropped(self) -> int:
+        """Images that an epoch leaves out because they fill no batch; other ones in each epoch."""
+        return self.images - self.steps_per_epoch * self.batch
+
+    @property
+    def steps(self) -> int:
+        return self.steps_per_epoch * self.cfg.SOLVER.EPOCHS
+
+    @property
+    def drawn(self) -> int:
+        """Images drawn in all; each gives a query view and a key view."""
+        return self.steps * self.batch
+
+    @property
+    def method(self) -> type[PretrainMethod]:
+        return method_class(self.cfg)
+
+    @property
+    def linear_lr(self) -> float | None:
+        """What the linear rule of the paper gives for this batch size; None: it is not for this optimizer."""
+        optimizer, rate = self.method.linear_rule or (None, None)
+        return rate * self.batch / LINEAR_BATCH if optimizer == self.cfg.SOLVER.OPTIMIZER else None
+
+    @property
+    def queue(self) -> int:
+        return self.cfg.MODEL.MOCO.QUEUE_SIZE
+
+    @property
+    def is_moco(self) -> bool:
+        return self.cfg.MODEL.META_ARCHITECTURE == "MoCo"
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether negatives are the keys of the last batches; what follows about them and momentum holds then."""
+        return self.is_moco and self.cfg.MODEL.MOCO.DICTIONARY == "queue"
+
+    @property
+    def own_entry_share(self) -> float:
+        """Share of queries that draw the entry of their own image from a memory bank as a negative."""
+        return 1 - (1 - 1 / self.images) ** self.queue
+
+    @property
+    def queue_batches(self) -> float:
+        """Steps that the oldest key has been in the queue."""
+        return self.queue / self.batch
+
+    @property
+    def own_key_share(self) -> float:
+        """Share of queries, from the second epoch on, that have an older key of their own image as a negative.
+
+        In step t of an epoch the queue holds K - tN keys of the epoch before, whose order is another one.
+        """
+        older = (self.queue - step * self.batch for step in range(math.ceil(self.queue_batches)))
+        return sum(older) / (self.steps_per_epoch * self.images)
+
+    @property
+    def momentum(self) -> float:
+        return self.cfg.MODEL.MOCO.MOMENTUM
+
+    @property
+    def time_constant(self) -> float:
+        """Steps after which 1/e of the key encoder's old weights is left."""
+        return 1 / (1 - self.momentum)
+
+    @property
+    def start_left(self) -> float:
+        """Share of the key encoder's start in its weights at the end of the run."""
+        return self.momentum**self.steps
+
+    @property
+    def seconds(self) -> float | None:
+        """Of the steps that are left, by the trial."""
+        return None if self.trial is None else self.trial.seconds * max(self.steps - self.start, 0)
+
+    def epochs_for(self, steps: float) -> int:
+        """Epochs that give at least so many steps."""
+        return math.ceil(steps / self.steps_per_epoch)
+
+
+def typical_side(paths: Sequence[str], sample: int = 64) -> int | None:
+    """Median of the shorter sides of ``sample`` images spread over all, in pixels; None: none can be read."""
+    sides = []
+    for path in paths[:: max(len(paths) // sample, 1)][:sample]:
+        try:
+            with open_image(path) as image:
+                sides.append(min(image.size))
+        except (OSError, ValueError, Image.DecompressionBombError):
+            continue  # the run replaces it and counts it
+    return int(statistics.median(sides)) if sides else None
+
+
+def duration(seconds: float) -> str:
+    """In the unit that a person would take."""
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,1 @@
+"""For tests of the package and of projects: tiny configs, images and processes; a suite for methods."""

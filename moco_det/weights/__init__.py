@@ -1,0 +1,1 @@
+"""Weight files: reading, recognizing and naming what is in them."""

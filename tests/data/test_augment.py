@@ -1,0 +1,157 @@
+"""Colours against torchvision on Pillow images, operation by operation; batches against single views."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter
+from torchvision.transforms import functional as F
+
+from moco_det.data import augment as colour
+from moco_det.data.augment import BLUR, COLUMNS, FLIP, GRAYSCALE, HUE, SLOTS, SOLARIZE, finish_views
+
+V2 = ("jitter", "grayscale", "blur")
+BYOL = (*V2, "solarize")
+OPERATIONS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
+
+
+def pictures(count: int, side: int = 64) -> list[Image.Image]:
+    """Smooth colours with noise, the first of them noise alone, the last two gray and black."""
+    rng = np.random.default_rng(0)
+    made = [Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))]
+    while len(made) < count - 2:
+        coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+        smooth = np.array(coarse.resize((side, side), Image.BICUBIC)) + rng.normal(0, 6, (side, side, 3))
+        made.append(Image.fromarray(smooth.clip(0, 255).astype(np.uint8)))
+    return [*made, made[1].convert("L").convert("RGB"), Image.new("RGB", (side, side))]
+
+
+IMAGES = pictures(10)
+VIEWS = torch.stack([F.pil_to_tensor(image) for image in IMAGES])
+
+
+def rows(count: int = len(IMAGES)) -> np.ndarray:
+    """Parameters of views to which nothing happens."""
+    table = np.zeros((count, COLUMNS), np.float32)
+    table[:, SLOTS] = -1
+    return table
+
+
+def random_rows(count: int, seed: int = 0) -> np.ndarray:
+    """Any operations in any order, about half of each."""
+    rng, table = np.random.default_rng(seed), rows(count)
+    table[:, :HUE] = rng.uniform(0.2, 1.8, (count, 3))
+    table[:, HUE] = rng.integers(-51, 52, count)
+    for view in np.flatnonzero(rng.random(count) < 0.7):
+        table[view, SLOTS] = rng.permutation(4)
+    for column in (GRAYSCALE, SOLARIZE, FLIP):
+        table[:, column] = rng.random(count) < 0.4
+    table[:, BLUR] = np.where(rng.random(count) < 0.5, rng.uniform(0.1, 4, count), 0)
+    return table
+
+
+def differences(table: np.ndarray, expected: list[Image.Image]) -> torch.Tensor:
+    """Levels by which the views differ from what Pillow made."""
+    finished = finish_views(VIEWS, torch.from_numpy(table), BYOL)
+    assert finished.dtype == torch.uint8 and finished.shape == VIEWS.shape
+    return (finished.int() - torch.stack([F.pil_to_tensor(image) for image in expected]).int()).abs().float()
+
+
+@pytest.mark.parametrize("operation", [0, 1, 2], ids=["brightness", "contrast", "saturation"])
+def test_levels_are_torchvisions_exactly(operation):
+    factors = np.linspace(0, 1.8, len(IMAGES)).astype(np.float32)
+    table = rows()
+    table[:, operation], table[:, SLOTS.start] = factors, operation
+    expected = [OPERATIONS[operation](image, float(f)) for image, f in zip(IMAGES, factors, strict=True)]
+    assert not differences(table, expected).any()
+
+
+def test_grayscale_solarisation_and_flip_are_torchvisions_exactly():
+    for column, operation in (
+        (GRAYSCALE, lambda image: F.rgb_to_grayscale(image, 3)),
+        (SOLARIZE, lambda image: F.solarize(image, 128)),
+        (FLIP, F.hflip),
+    ):
+        table = rows()
+        table[:, column] = 1
+        assert not differences(table, list(map(operation, IMAGES))).any()
+
+
+@pytest.mark.parametrize("shift", [-0.5, -0.4, -0.1, -0.03, 0.0, 0.002, 0.05, 0.2, 0.3, 0.5])
+def test_hue_is_torchvisions_but_for_one_pixel_in_hundreds(shift):
+    """Where float32 falls on the other side of one of Pillow's 255 steps of the circle: 6 levels at most."""
+    table = rows()
+    table[:, HUE], table[:, SLOTS.start] = int(shift * 255), HUE
+    difference = differences(table, [F.adjust_hue(image, shift) for image in IMAGES])
+    assert difference.max() <= 6 and (difference > 0).float().mean() < 0.01
+    assert (difference > 1).float().mean() < 0.003
+
+
+@pytest.mark.parametrize(
+    ("sigma", "mean"),
+    [(0.1, 0.3), (0.3, 0.7), (0.7, 0.7), (1.0, 0.7), (1.4, 0.4), (1.6, 0.4), (2.0, 0.4), (5, 0.4)],
+)
+def test_blur_is_pillows_but_for_its_roundings(sigma, mean):
+    """Pillow rounds after each of six passes; the whole view is compared, edges too."""
+    table = rows()
+    table[:, BLUR] = sigma
+    difference = differences(table, [image.filter(ImageFilter.GaussianBlur(sigma)) for image in IMAGES])
+    assert difference.max() <= 3 and difference.mean() < mean
+    # The comparison sees a sigma that is off by a twentieth.
+    if sigma >= 0.7:
+        table[:, BLUR] = 1.05 * sigma
+        off = differences(table, [image.filter(ImageFilter.GaussianBlur(sigma)) for image in IMAGES])
+        assert off.max() > 3 or off.mean() > mean
+
+
+def test_the_variance_of_the_blur_is_sigmas_square():
+    for sigma in (0.2, 0.9, 1.5, 2.0, 3.3):
+        half = colour.box_of_blur(sigma)
+        assert half[0] + 2 * half[1:].sum() == pytest.approx(1)
+        assert 3 * 2 * (half * np.arange(len(half)) ** 2).sum() == pytest.approx(sigma**2)
+
+
+def test_jitter_follows_the_drawn_order():
+    orders = [(0, 1, 2, 3), (3, 2, 1, 0), (1, 3, 0, 2), (2, 0, 3, 1)]
+    table, expected = rows(), []
+    for row, image, order in zip(table, IMAGES, 3 * orders, strict=False):
+        row[:4], row[SLOTS] = (1.3, 0.7, 1.4, 25), order
+        for operation in order:
+            image = OPERATIONS[operation](image, (1.3, 0.7, 1.4, 0.1)[operation])
+        expected.append(image)
+    difference = differences(table, expected)
+    assert difference.mean() < 0.05 and difference.max() <= 12
+
+
+def test_order_of_the_operations_is_the_recipes():
+    table = rows()
+    table[:, GRAYSCALE], table[:, 0], table[:, SLOTS.start] = 1, 1.5, 0
+    for order, first, second in (
+        (("grayscale", "jitter"), lambda i: F.rgb_to_grayscale(i, 3), lambda i: F.adjust_brightness(i, 1.5)),
+        (("jitter", "grayscale"), lambda i: F.adjust_brightness(i, 1.5), lambda i: F.rgb_to_grayscale(i, 3)),
+    ):
+        finished = finish_views(VIEWS, torch.from_numpy(table), order)
+        assert torch.equal(finished, torch.stack([F.pil_to_tensor(second(first(i))) for i in IMAGES]))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_batch_is_its_views_one_by_one(layout):
+    """Each view has its own operations, so that a number of another view would show."""
+    generator = torch.Generator().manual_seed(0)
+    views = torch.randint(0, 256, (24, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    table = torch.from_numpy(random_rows(24))
+    assert len({tuple(row[SLOTS].tolist()) for row in table}) > 5
+    together = finish_views(views.to(memory_format=layout), table, BYOL)
+    alone = torch.cat([finish_views(views[i : i + 1], table[i : i + 1], BYOL) for i in range(24)])
+    # Rounding may depend on where a number stands in a vector of the processor.
+    assert (together.int() - alone.int()).abs().max() <= 1
+    assert (together != alone).float().mean() < 1e-3
+
+
+def test_what_is_given_stays_as_it_is():
+    before, table = VIEWS.clone(), torch.from_numpy(random_rows(len(IMAGES), 1))
+    flips = rows()
+    flips[::2, FLIP] = 1
+    for given in (table, table.new_tensor(flips)):
+        finish_views(VIEWS, given, BYOL)
+        assert torch.equal(VIEWS, before)
+    assert torch.equal(finish_views(VIEWS, torch.from_numpy(rows()), BYOL), VIEWS)
