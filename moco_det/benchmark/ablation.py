@@ -5,17 +5,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from moco_det.benchmark.ablation_plan import PLAN, AblationRun, chain_of, plan_ablations
+from moco_det.benchmark.ablation_plan import PLAN, AblationRun, chain_of, plan_ablations, read_ablation_runs
 from moco_det.benchmark.command import at_least_one
 from moco_det.benchmark.plan import settle_runs
 from moco_det.benchmark.steps import run_chains, settle_places
-from moco_det.engine.launch import user_errors
 from moco_det.engine.run_folder import check_writable
 from moco_det.model_zoo.ablations import ABLATIONS, SCALES
 from moco_det.report import zoo
 from moco_det.report.ablation_figure import ablation_figure
-from moco_det.report.ablation_results import ablation_table, lines_of, read_ablation_runs, summary_json
+from moco_det.report.ablation_results import ablation_table, lines_of, summary_json
 from moco_det.report.document import markdown_table, terminal_table
+from moco_det.utils.errors import user_errors
 
 DESCRIPTION = (
     "Pre-train each point of an ablation with several seeds, judge it by linear probe and kNN, and draw the "

@@ -1,25 +1,28 @@
 """The runs of ablations: each point with each seed is pre-trained and then judged, and runs are never mixed."""
 
-import functools
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detectron2.config import CfgNode
-
 from moco_det.benchmark.options import check_options
 from moco_det.benchmark.steps import REPOSITORY, Step
-from moco_det.config import get_cfg, merge_config
 from moco_det.data.shards import is_shard, shards_of
-from moco_det.engine.record import COMMIT
+from moco_det.engine.record import COMMIT, read_run_record
 from moco_det.engine.record import FILE_NAME as RECORD
-from moco_det.model_zoo import get_config_file
-from moco_det.model_zoo.ablations import ABLATIONS, CLASSIFIERS, Point
+from moco_det.model_zoo.ablations import (
+    ABLATIONS,
+    CLASSIFIERS,
+    different_options,
+    point_name,
+    resolved,
+    untrained_name,
+)
+from moco_det.report.ablation_results import KNN, LINEAR, STAGE
+from moco_det.report.runs import Curve, Incomplete, Run, read_curves, run_from_record
 
 PLAN = "plan.json"
 WEIGHTS = "model_final.pth"
@@ -49,38 +52,6 @@ class AblationRun:
         return f"runs/{self.name}/seed{self.seed}"
 
 
-def untrained_name(scale: str) -> str:
-    """The name of the runs that judge random weights, against which a point has learnt something or not."""
-    return f"untrained_{Path(CLASSIFIERS[scale]).stem}"
-
-
-@functools.lru_cache
-def point_name(point: Point) -> str:
-    """A name by what a point is made of: its recipe, and the options that say something else than the recipe.
-
-    Points of several ablations with the same name are one and the same.
-    """
-    options = different_options(point.recipe, point.options)
-    words = [f"{key.split('.')[-1]}={value}" for key, value in zip(options[0::2], options[1::2], strict=True)]
-    return re.sub(r"[^\w.=-]+", "-", "_".join([Path(point.recipe).stem, *words]))
-
-
-def different_options(recipe: str, options: Sequence[str]) -> tuple[str, ...]:
-    """Those KEY VALUE pairs that change what the recipe says, sorted by key."""
-    base = _resolved(recipe)
-    changed = base.clone()
-    changed.defrost()
-    changed.merge_from_list(list(options))
-    pairs = sorted(zip(options[0::2], options[1::2], strict=True))
-    return tuple(word for pair in pairs if _value(base, pair[0]) != _value(changed, pair[0]) for word in pair)
-
-
-def _value(cfg, key: str):
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg
-
-
 def plan_ablations(
     names: Sequence[str],
     scale: str,
@@ -102,14 +73,14 @@ def plan_ablations(
     points = [point for name in names for point in ABLATIONS[name].points[scale]]
     runs = {}
     for seed in range(1, seeds + 1):
-        text = _resolved(CLASSIFIERS[scale]).dump()
+        text = resolved(CLASSIFIERS[scale]).dump()
         fingerprint = {"recipe": _digest(text), "code": COMMIT, "classes": shown["classes"]}
         run = AblationRun(untrained_name(scale), "", (), seed, CLASSIFIERS[scale], fingerprint)
         runs[run.folder] = run
         for point in points:
             own = (*different_options(point.recipe, point.options), *options)
             classifier = CLASSIFIERS[scale]
-            text = json.dumps([_resolved(point.recipe).dump(), _resolved(classifier).dump(), own])
+            text = json.dumps([resolved(point.recipe).dump(), resolved(classifier).dump(), own])
             fingerprint = {
                 "recipe": _digest(text),
                 "code": COMMIT,
@@ -122,15 +93,6 @@ def plan_ablations(
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-@functools.lru_cache
-def _resolved(recipe: str) -> CfgNode:
-    """What a recipe and its bases say; not to be changed."""
-    cfg = get_cfg()
-    merge_config(cfg, get_config_file(recipe), [])
-    cfg.freeze()
-    return cfg
 
 
 def fingerprint_images(images: Path) -> str:
@@ -198,3 +160,57 @@ class WeightsRemoval:
         shutil.rmtree(self.folder / "classify/features", ignore_errors=True)
         for path in self.folder.rglob("last_checkpoint"):
             path.unlink()
+
+
+def read_ablation_run(planned: AblationRun, output: Path) -> Run:
+    """The pre-training, if there is one, and its judgement as one run; its task is the name of the point.
+
+    Raises:
+        ValueError: one of the two is not finished.
+    """
+    folder = output / planned.folder
+    judged = read_run_record(folder / "classify")
+    measured = {name: judged["metrics"].get(name) for name in (LINEAR, KNN)}
+    if not planned.recipe:
+        extra = {**judged["extra"], "task": planned.name}
+        return run_from_record({**judged, "stage": STAGE, "metrics": measured, "extra": extra}, {}, folder)
+    pretrain = read_run_record(folder / "pretrain")
+    curves, notes = read_curves(folder / "pretrain/metrics.json")
+    record = {
+        **pretrain,
+        "stage": STAGE,
+        "command": f"{pretrain['command']}\n{judged['command']}",
+        "seconds": pretrain["seconds"] + judged["seconds"],
+        "metrics": {**pretrain["metrics"], **measured},
+        "extra": {
+            **pretrain["extra"],
+            "task": planned.name,
+            "recipe": planned.recipe,
+            "options": list(planned.options),
+            "classify": {name: judged[name] for name in ("commit", "config_hash", "seconds")},
+        },
+    }
+    return run_from_record(record, epoch_curves(curves), folder, tuple(notes))
+
+
+def epoch_curves(curves: dict[str, Curve]) -> dict[str, Curve]:
+    """kNN accuracy, and that of the pretext task as its mean since the kNN measurement before; both in percent."""
+    knn = curves.get("knn_accuracy", [])
+    pretext, since = [], -1
+    for iteration, _ in knn:
+        values = [value for at, value in curves.get("accuracy", []) if since < at <= iteration]
+        if values:
+            pretext.append((iteration, 100 * sum(values) / len(values)))
+        since = iteration
+    return {"knn_accuracy": knn, "pretext_accuracy": pretext}
+
+
+def read_ablation_runs(planned: Sequence[AblationRun], output: Path) -> tuple[list[Run], list[Incomplete]]:
+    """Finished runs, and those that are not."""
+    runs, incomplete = [], []
+    for one in planned:
+        try:
+            runs.append(read_ablation_run(one, output))
+        except ValueError as error:
+            incomplete.append(Incomplete(output / one.folder, str(error), (one.name, 0, "none")))
+    return runs, incomplete

@@ -16,13 +16,13 @@ from moco_det.benchmark.steps import REPOSITORY, Step, run_step, run_steps, sett
 from moco_det.benchmark.suites import SUITES, Entry, choose
 from moco_det.config import get_cfg
 from moco_det.data.datasets.own import add_dataset_options, dataset_words
-from moco_det.engine.launch import user_errors
 from moco_det.engine.record import FILE_NAME as RECORD
 from moco_det.engine.run_folder import check_writable
 from moco_det.model_zoo.tasks import METRICS
 from moco_det.report.report import Report, write_report
 from moco_det.report.rows import build_rows
 from moco_det.report.tables import finetune_rows
+from moco_det.utils.errors import user_errors
 from moco_det.utils.files import datasets_root
 from moco_det.utils.machine import num_cores
 

@@ -20,8 +20,8 @@ import torch
 from torchvision.models import resnet18
 
 from moco_det.benchmark.steps import REPOSITORY, Step, run_steps, schedule_options
-from moco_det.engine.launch import user_errors
 from moco_det.modeling.precision import gains_by_bfloat16
+from moco_det.utils.errors import user_errors
 from moco_det.utils.machine import num_cores
 from moco_det_cli.cores import busy_cores
 

@@ -11,13 +11,7 @@ from detectron2.utils import comm
 
 from moco_det.classify.settings import build_config
 from moco_det.classify.trainer import ClassifierTrainer
-from moco_det.engine.launch import (
-    num_processes,
-    processes_of_torchrun,
-    run_in_processes,
-    settle_processes,
-    user_errors,
-)
+from moco_det.engine.launch import num_processes, processes_of_torchrun, run_in_processes, settle_processes
 from moco_det.engine.plan_text import changed_settings, count, show, show_start
 from moco_det.engine.record import FILE_NAME as RECORD
 from moco_det.engine.record import write_run_record
@@ -27,6 +21,7 @@ from moco_det.engine.threads import settle_threads
 from moco_det.model_zoo import get_config_file, recipe_name
 from moco_det.modeling.precision import precision_name
 from moco_det.utils.disk_space import check_disk_space
+from moco_det.utils.errors import user_errors
 from moco_det.utils.files import gib
 from moco_det.weights.loading import Start
 

@@ -8,6 +8,7 @@ Defaults are MoCo v1 on ImageNet-1k. "v1": He et al. 2019 (arXiv 1911.05722); "v
 2003.04297); "official code": facebookresearch/moco at 3b42c2a, its last self-contained commit.
 """
 
+from moco_det.config.architectures import ARCHS, parse_arch
 from moco_det.config.key import (
     BY_EPOCHS,
     CLASSIFY,
@@ -35,7 +36,6 @@ from moco_det.config.key import (
     when,
     within,
 )
-from moco_det.modeling.encoder import ARCHS, parse_arch
 
 
 def _is_arch(name: str) -> bool:

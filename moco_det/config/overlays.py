@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from moco_det.modeling.encoder import parse_arch
+from moco_det.config.architectures import parse_arch
 
 # Fields of the preprocessing record and the config keys that must agree with them. They move together: none of
 # them shows in the shapes of the weights, and each alone costs AP in silence.

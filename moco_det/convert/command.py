@@ -8,7 +8,7 @@ from pathlib import Path
 from moco_det.convert.convert import convert
 from moco_det.convert.official import OFFICIAL
 from moco_det.convert.targets import TARGETS
-from moco_det.engine.launch import user_errors
+from moco_det.utils.errors import user_errors
 from moco_det.utils.files import appears_whole
 from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, Preprocessing
 from moco_det.weights.sources import FAMILIES

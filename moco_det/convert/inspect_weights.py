@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from moco_det.engine.launch import user_errors
+from moco_det.utils.errors import user_errors
 from moco_det.utils.files import appears_whole
 from moco_det.weights.backbone_file import Preprocessing, file_sha256
 from moco_det.weights.backbone_tensors import check_backbone, in_channels

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import functools
+import hashlib
 import io
 import itertools
 import os
@@ -185,6 +186,14 @@ def without(paths: Sequence[str], list_file: str) -> list[str]:
             "folder or absolute"
         )
     return kept
+
+
+def names_digest(paths: Sequence[str], folder: str) -> str:
+    """Which images, in which order: their number, and a digest of their names below ``folder``."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{path.removeprefix(folder)}\0".encode(errors="surrogateescape"))
+    return f"{len(paths)} (names {digest.hexdigest()[:12]})"
 
 
 def registered_images(names: Sequence[str]) -> list[str]:

@@ -17,12 +17,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from moco_det.data.images import UnreadableImage, find_images, registered_images, shown
+from moco_det.data.images import UnreadableImage, find_images, names_digest, registered_images, shown
 from moco_det.data.packed_images import Settings, member_names, pack_each, packed_jpeg
 from moco_det.data.shards import EXTENSION
-from moco_det.engine.agreement import names_digest
-from moco_det.engine.launch import user_errors
 from moco_det.utils.disk_space import check_space
+from moco_det.utils.errors import user_errors
 from moco_det.utils.files import appears_whole, datasets_root, gib
 from moco_det.utils.machine import num_cores
 from moco_det.version import __version__

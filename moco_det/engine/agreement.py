@@ -3,7 +3,6 @@
 import functools
 import hashlib
 import platform
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -66,11 +65,3 @@ def code_digest() -> str:
         digest.update(f"{path.relative_to(root)}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def names_digest(paths: Sequence[str], folder: str) -> str:
-    """Which images, in which order: their number, and a digest of their names below ``folder``."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(f"{path.removeprefix(folder)}\0".encode(errors="surrogateescape"))
-    return f"{len(paths)} (names {digest.hexdigest()[:12]})"

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 
+from moco_det.utils.errors import STOPPED
+
 logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-# Exit code of a run that was asked to stop and saved itself: sysexits' EX_TEMPFAIL, "try again later".
-STOPPED = 75
 
 
 class StopOnSignal(HookBase):

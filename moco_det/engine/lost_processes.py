@@ -18,10 +18,10 @@ import torch
 from detectron2.utils import comm
 from torch import distributed
 
+from moco_det.utils.errors import LOST
+
 logger = logging.getLogger(__name__)
 
-# Exit code of a run that lost a process: sysexits' EX_UNAVAILABLE. --resume continues from its checkpoint.
-LOST = 69
 # Seconds between two roll calls; a process that died is noticed at the next.
 PERIOD = 5.0
 # Seconds within which each process must answer; one that is stopped or hangs is noticed then.

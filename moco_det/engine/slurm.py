@@ -12,9 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from moco_det.engine.interruption import STOPPED
-from moco_det.engine.launch import user_errors
-from moco_det.engine.lost_processes import LOST
+from moco_det.utils.errors import LOST, STOPPED, user_errors
 from moco_det.utils.files import appears_whole
 
 # The options that the job fills in.

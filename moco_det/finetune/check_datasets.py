@@ -15,7 +15,6 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from moco_det.config import get_cfg, merge_config
 from moco_det.data.datasets.own import OPTIONS, add_dataset_options, settle_datasets
-from moco_det.engine.launch import user_errors
 from moco_det.finetune.check_findings import FAULT, MISSING, PATH, WARNING, Files, Findings
 from moco_det.finetune.classes import check_classes, settle_classes
 from moco_det.finetune.leaks import report_leaks
@@ -23,6 +22,7 @@ from moco_det.finetune.look import DENSEPOSE, look_at_set
 from moco_det.finetune.look_records import Use, use_of
 from moco_det.model_zoo import get_config_file
 from moco_det.model_zoo.tasks import TASKS, get_task
+from moco_det.utils.errors import user_errors
 from moco_det.utils.files import appears_whole, datasets_root
 
 ALL = "all"

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class SafeCheckpointer(DetectionCheckpointer):
-    """Reads ``.pkl`` through the allow-list of :mod:`moco_det.weights.backbone_file`, others with ``weights_only``.
+    """Reads ``.pkl`` by the allow-list of :mod:`moco_det.weights.backbone_file`, others with ``weights_only``.
 
     detectron2's own unpickles every ``.pkl`` in full, and torch before 2.6 every other file. A resume takes the
     newest checkpoint that is as it was written.

@@ -25,22 +25,17 @@ from moco_det.config import get_cfg, merge_config
 from moco_det.config.key import FINETUNE
 from moco_det.config.rules import check_values, refuse_keys
 from moco_det.data.datasets.own import add_dataset_options, register_datasets, settle_datasets
+from moco_det.data.datasets.toy import register_toy_datasets
 from moco_det.engine.agreement import check_agreement, settings_and_code
 from moco_det.engine.interruption import StopOnSignal
-from moco_det.engine.launch import (
-    num_processes,
-    processes_of_torchrun,
-    run_in_processes,
-    settle_processes,
-    user_errors,
-)
+from moco_det.engine.launch import num_processes, processes_of_torchrun, run_in_processes, settle_processes
 from moco_det.engine.progress import ProgressBar
 from moco_det.engine.record import FILE_NAME as RECORD
 from moco_det.engine.record import write_run_record
 from moco_det.engine.run_folder import log_to
 from moco_det.engine.threads import SlowStepWatch, settle_threads
 from moco_det.finetune.classes import classes_rows, complete_metadata, settle_classes
-from moco_det.finetune.datasets import names_faulty_labels, register_toy_datasets
+from moco_det.finetune.datasets import names_faulty_labels
 from moco_det.finetune.dry_run import dry_run
 from moco_det.finetune.evaluators import build_evaluator
 from moco_det.finetune.hooks import (
@@ -62,6 +57,7 @@ from moco_det.finetune.samples import write_sample_detections
 from moco_det.finetune.weights_check import check_backbone, check_detector, check_preprocessing
 from moco_det.model_zoo import get_config_file, recipe_name
 from moco_det.model_zoo.tasks import task_name
+from moco_det.utils.errors import user_errors
 from moco_det.utils.seeding import keyed_seed
 
 logger = logging.getLogger(__name__)

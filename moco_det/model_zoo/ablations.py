@@ -4,7 +4,16 @@
 are the recipes of ``configs/Pretrain`` on ImageNet-1k.
 """
 
+import functools
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.config import CfgNode
+
+from moco_det.config import get_cfg, merge_config, value_of
+from moco_det.model_zoo.model_zoo import get_config_file
 
 SCALES = ("toy", "paper")
 # The linear protocol that judges the runs of a scale.
@@ -194,3 +203,40 @@ ABLATIONS = {
     "v2": _V2_TABLE,
     "temperature": _TEMPERATURE,
 }
+
+
+def untrained_name(scale: str) -> str:
+    """The name of the runs that judge random weights, against which a point has learnt something or not."""
+    return f"untrained_{Path(CLASSIFIERS[scale]).stem}"
+
+
+@functools.lru_cache
+def point_name(point: Point) -> str:
+    """A name by what a point is made of: its recipe, and the options that say something else than the recipe.
+
+    Points of several ablations with the same name are one and the same.
+    """
+    options = different_options(point.recipe, point.options)
+    words = [f"{key.split('.')[-1]}={value}" for key, value in zip(options[0::2], options[1::2], strict=True)]
+    return re.sub(r"[^\w.=-]+", "-", "_".join([Path(point.recipe).stem, *words]))
+
+
+def different_options(recipe: str, options: Sequence[str]) -> tuple[str, ...]:
+    """Those KEY VALUE pairs that change what the recipe says, sorted by key."""
+    base = resolved(recipe)
+    changed = base.clone()
+    changed.defrost()
+    changed.merge_from_list(list(options))
+    pairs = sorted(zip(options[0::2], options[1::2], strict=True))
+    return tuple(
+        word for pair in pairs if value_of(base, pair[0]) != value_of(changed, pair[0]) for word in pair
+    )
+
+
+@functools.lru_cache
+def resolved(recipe: str) -> CfgNode:
+    """What a recipe and its bases say; not to be changed."""
+    cfg = get_cfg()
+    merge_config(cfg, get_config_file(recipe), [])
+    cfg.freeze()
+    return cfg

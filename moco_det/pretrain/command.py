@@ -9,7 +9,7 @@ from detectron2.engine import default_argument_parser
 from detectron2.utils import comm
 
 from moco_det.data.datasets.own import add_dataset_options
-from moco_det.engine.launch import run_in_processes, settle_processes, user_errors
+from moco_det.engine.launch import run_in_processes, settle_processes
 from moco_det.engine.record import FILE_NAME as RECORD
 from moco_det.engine.record import write_run_record
 from moco_det.engine.run_folder import prepare_run_folder
@@ -22,6 +22,7 @@ from moco_det.pretrain.preflight import check_run, unlabelled_images
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.utils.disk_space import check_disk_space
+from moco_det.utils.errors import user_errors
 
 logger = logging.getLogger(__name__)
 

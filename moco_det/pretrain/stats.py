@@ -20,8 +20,8 @@ from moco_det.config import get_cfg
 from moco_det.config.overlays import check_replaceable, overlay_text
 from moco_det.data.images import UnreadableImage, decode_rgb, find_images
 from moco_det.data.order import PackedPaths
-from moco_det.engine.launch import user_errors
 from moco_det.pretrain.loader import Unreadable
+from moco_det.utils.errors import user_errors
 from moco_det.utils.files import appears_whole
 from moco_det.utils.machine import num_cores
 from moco_det.utils.seeding import numpy_generator

@@ -14,9 +14,10 @@ from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
 
+from moco_det.data.images import names_digest
 from moco_det.data.order import steps_per_epoch
 from moco_det.data.views import ViewSettings
-from moco_det.engine.agreement import check_agreement, names_digest
+from moco_det.engine.agreement import check_agreement
 from moco_det.engine.checkpoint import RunCheckpointer, RunHistory
 from moco_det.engine.hooks import LearningRate, LogWriter, StepStatistics
 from moco_det.engine.interruption import StopOnSignal

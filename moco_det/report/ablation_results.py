@@ -3,74 +3,17 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from moco_det.benchmark.ablation_plan import AblationRun, point_name, untrained_name
-from moco_det.engine.record import read_run_record
-from moco_det.model_zoo.ablations import ABLATIONS, FAILS, SCALES, X
+from moco_det.model_zoo.ablations import ABLATIONS, FAILS, SCALES, X, point_name, untrained_name
 from moco_det.report.document import Table
 from moco_det.report.rows import Row, build_rows
-from moco_det.report.runs import Curve, Incomplete, Run, read_curves, run_from_record
+from moco_det.report.runs import Incomplete, Run
 from moco_det.report.statistics import Summary
 from moco_det.report.tables import cell
 
 STAGE = "ablation"
 LINEAR, KNN = "linear/top1", "knn/top1"
 UNTRAINED = "untrained"  # the row of random weights
-
-
-def read_ablation_run(planned: AblationRun, output: Path) -> Run:
-    """The pre-training, if there is one, and its judgement as one run; its task is the name of the point.
-
-    Raises:
-        ValueError: one of the two is not finished.
-    """
-    folder = output / planned.folder
-    judged = read_run_record(folder / "classify")
-    measured = {name: judged["metrics"].get(name) for name in (LINEAR, KNN)}
-    if not planned.recipe:
-        extra = {**judged["extra"], "task": planned.name}
-        return run_from_record({**judged, "stage": STAGE, "metrics": measured, "extra": extra}, {}, folder)
-    pretrain = read_run_record(folder / "pretrain")
-    curves, notes = read_curves(folder / "pretrain/metrics.json")
-    record = {
-        **pretrain,
-        "stage": STAGE,
-        "command": f"{pretrain['command']}\n{judged['command']}",
-        "seconds": pretrain["seconds"] + judged["seconds"],
-        "metrics": {**pretrain["metrics"], **measured},
-        "extra": {
-            **pretrain["extra"],
-            "task": planned.name,
-            "recipe": planned.recipe,
-            "options": list(planned.options),
-            "classify": {name: judged[name] for name in ("commit", "config_hash", "seconds")},
-        },
-    }
-    return run_from_record(record, epoch_curves(curves), folder, tuple(notes))
-
-
-def epoch_curves(curves: dict[str, Curve]) -> dict[str, Curve]:
-    """kNN accuracy, and that of the pretext task as its mean since the kNN measurement before; both in percent."""
-    knn = curves.get("knn_accuracy", [])
-    pretext, since = [], -1
-    for iteration, _ in knn:
-        values = [value for at, value in curves.get("accuracy", []) if since < at <= iteration]
-        if values:
-            pretext.append((iteration, 100 * sum(values) / len(values)))
-        since = iteration
-    return {"knn_accuracy": knn, "pretext_accuracy": pretext}
-
-
-def read_ablation_runs(planned: Sequence[AblationRun], output: Path) -> tuple[list[Run], list[Incomplete]]:
-    """Finished runs, and those that are not."""
-    runs, incomplete = [], []
-    for one in planned:
-        try:
-            runs.append(read_ablation_run(one, output))
-        except ValueError as error:
-            incomplete.append(Incomplete(output / one.folder, str(error), (one.name, 0, "none")))
-    return runs, incomplete
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from moco_det.engine.launch import user_errors
 from moco_det.report import captions, figures, panels, zoo
 from moco_det.report.document import Block, Lines, Picture, Section, Text, markdown
 from moco_det.report.page import html_page
@@ -23,6 +22,7 @@ from moco_det.report.tables import (
     pretrain_table,
     task_table,
 )
+from moco_det.utils.errors import user_errors
 
 TITLE = "What pre-training bought"
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from moco_det.data.images import find_images
-from moco_det.engine.launch import user_errors
 from moco_det.engine.record import COMMIT, command_line
 from moco_det.report.document import terminal_table
 from moco_det.report.speed_tables import TABLES, kept_speed
@@ -23,6 +22,7 @@ from moco_det.speed.images import measure_augment, measure_loader, write_photogr
 from moco_det.speed.model import measure_loss, measure_momentum, measure_step
 from moco_det.speed.options import Options, cpu_options, smoke_options
 from moco_det.speed.transfer import measure_eval, measure_finetune
+from moco_det.utils.errors import user_errors
 from moco_det.utils.files import appears_whole
 from moco_det.utils.machine import describe_machine
 

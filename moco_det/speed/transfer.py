@@ -13,8 +13,8 @@ from detectron2.utils.events import EventStorage
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from moco_det.data.datasets.toy import register_toy_datasets
 from moco_det.finetune.coco_evaluator import count_matches
-from moco_det.finetune.datasets import register_toy_datasets
 from moco_det.finetune.trainer import Trainer
 from moco_det.model_zoo import get_config
 from moco_det.speed.clock import alternate

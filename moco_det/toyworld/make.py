@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from moco_det.engine.launch import user_errors
 from moco_det.toyworld.cutouts import list_pictures, load_art
 from moco_det.toyworld.procedural import ProceduralArt
 from moco_det.toyworld.world import Counts, World
+from moco_det.utils.errors import user_errors
 from moco_det.utils.files import datasets_root
 from moco_det.utils.machine import num_cores
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from moco_det.modeling.encoder import STAGE_BLOCKS, Arch, build_resnet
+from moco_det.config.architectures import STAGE_BLOCKS, Arch
+from moco_det.modeling.encoder import build_resnet
 
 STEP_COUNTER = "num_batches_tracked"
 

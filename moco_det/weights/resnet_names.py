@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from moco_det.modeling.encoder import STAGE_BLOCKS
+from moco_det.config.architectures import STAGE_BLOCKS
 
 _MOST_BLOCKS = max(max(blocks) for blocks in STAGE_BLOCKS.values())
 

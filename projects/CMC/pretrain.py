@@ -2,8 +2,8 @@
 """Pre-train with CMC: as tools/pretrain_moco.py, with this project's keys and recipes."""
 
 from moco_cmc import add_cmc_config
-from moco_det.engine.launch import user_errors
 from moco_det.pretrain.command import argument_parser, run
+from moco_det.utils.errors import user_errors
 
 
 @user_errors

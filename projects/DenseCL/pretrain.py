@@ -2,8 +2,8 @@
 """Pre-train with DenseCL: as tools/pretrain_moco.py, with this project's keys and recipes."""
 
 from moco_densecl import add_densecl_config
-from moco_det.engine.launch import user_errors
 from moco_det.pretrain.command import argument_parser, run
+from moco_det.utils.errors import user_errors
 
 
 @user_errors

@@ -2,8 +2,8 @@
 """Fine-tune DensePose R-CNN: as tools/train_net.py, with this project's keys and recipes."""
 
 from moco_densepose import add_densepose_config
-from moco_det.engine.launch import user_errors
 from moco_det.finetune.trainer import make_parser, run
+from moco_det.utils.errors import user_errors
 
 
 @user_errors

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Pre-train with MoCoV3: as tools/pretrain_moco.py, with this project's method and recipes."""
 
-from moco_det.engine.launch import user_errors
 from moco_det.pretrain.command import argument_parser, run
+from moco_det.utils.errors import user_errors
 from moco_v3 import add_moco_v3_config
 
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from moco_det.benchmark import ablation, ablation_plan
-from moco_det.benchmark.ablation_plan import plan_ablations, point_name
+from moco_det.benchmark.ablation_plan import epoch_curves, plan_ablations, read_ablation_runs
 from moco_det.benchmark.steps import Step, run_chains
-from moco_det.model_zoo.ablations import ABLATIONS, SCALES
+from moco_det.model_zoo.ablations import ABLATIONS, SCALES, point_name
 from moco_det.pretrain.command import argument_parser
 from moco_det.pretrain.moco.model import MoCo
 from moco_det.pretrain.settings import build_config
@@ -19,9 +19,7 @@ from moco_det.report.ablation_results import (
     UNTRAINED,
     Line,
     ablation_table,
-    epoch_curves,
     lines_of,
-    read_ablation_runs,
 )
 from moco_det.report.document import markdown_table
 from moco_det.report.statistics import summarise

@@ -8,12 +8,12 @@ import pytest
 from detectron2.config import get_cfg as detectron2_get_cfg
 
 from moco_det.config import get_cfg, known_keys, value_of
+from moco_det.config.architectures import STEMS, parse_arch
 from moco_det.config.key import EVERY_STAGE, HOST, METHOD, PRETRAIN, Kind, each, pair, rising, triple, within
 from moco_det.config.keys import KEYS
 from moco_det.config.page import PAGE, config_page
 from moco_det.config.rules import ROWS, applies
 from moco_det.data.views import RECIPES, ViewSettings
-from moco_det.modeling.encoder import STEMS, parse_arch
 from moco_det.testing.core import REPOSITORY
 
 USES = ("MODEL.MOCO",)

@@ -5,7 +5,8 @@ import argparse
 import pytest
 import torch
 
-from moco_det.engine.launch import num_processes, settle_processes, user_errors
+from moco_det.engine.launch import num_processes, settle_processes
+from moco_det.utils.errors import user_errors
 
 
 def _fail(rank, kind):

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import distributed
 
-from moco_det.engine.agreement import check_agreement, code_digest, names_digest, settings_and_code
-from moco_det.engine.lost_processes import LOST, RollCall, with_roll_call
+from moco_det.data.images import names_digest
+from moco_det.engine.agreement import check_agreement, code_digest, settings_and_code
+from moco_det.engine.lost_processes import RollCall, with_roll_call
 from moco_det.testing.core import run_processes, tiny_pretrain_config
+from moco_det.utils.errors import LOST
 
 COUNT = 3
 

@@ -8,7 +8,6 @@ import pytest
 from moco_det.config import get_cfg
 from moco_det.engine import record as run_record
 from moco_det.engine.record import code_commit, command_line, config_hash, read_run_record, write_run_record
-from moco_det.testing.core import REPOSITORY
 
 
 def write(folder, cfg=None, **more):
@@ -133,24 +132,6 @@ def test_the_commit_of_a_projects_run_follows_its_project(tmp_path):
     assert others == [first, first] and of_a not in (first, first + "+", "unknown")
     files["moco_det/a.py"].write_text("2")
     assert code_commit(tmp_path, scripts[2]) == of_a + "+", "the core is every run's code"
-
-
-def test_code_that_starts_runs_is_their_code():
-    """A module of report/ that chooses schedules, or that one which does so imports, is no mere reader."""
-    report = REPOSITORY / "moco_det/report"
-    starts = {
-        "benchmark_suites.py",
-        "ablation_points.py",
-        "benchmark_plan.py",
-        "ablation_plan.py",
-        "benchmark_inits.py",
-    }
-    starts |= {path.name for path in report.glob("*.py") if "moco_det.benchmark.steps" in path.read_text()}
-    excluded = [
-        word.removeprefix(":(exclude)moco_det/report/") for word in run_record.CODE if "exclude" in word
-    ]
-    assert excluded and all((report / name).is_file() for name in excluded)
-    assert not starts & set(excluded)
 
 
 def test_commit_inside_a_foreign_checkout_is_unknown(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from moco_det.finetune.datasets import register_toy_datasets
+from moco_det.data.datasets.toy import register_toy_datasets
 from moco_det.finetune.trainer import make_parser, run
 from moco_det.model_zoo import get_config
 from moco_det.toyworld.make import make_toyworld

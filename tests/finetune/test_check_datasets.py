@@ -12,9 +12,9 @@ from PIL import Image
 
 from moco_det.data.datasets.lvis import register_lvis_datasets
 from moco_det.data.datasets.segmentation import register_voc_sem_seg
+from moco_det.data.datasets.toy import TOY_NAMES, register_toy_datasets
 from moco_det.finetune.check_datasets import main
 from moco_det.finetune.check_findings import Files
-from moco_det.finetune.datasets import TOY_NAMES, register_toy_datasets
 from moco_det.model_zoo.tasks import TASKS
 
 SEGMENTATION = tuple(

@@ -4,8 +4,9 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator, PascalVOCDetectionEvaluator
 
+from moco_det.data.datasets.toy import register_toy_datasets
 from moco_det.data.datasets.toy_classes import TOY_CLASSES
-from moco_det.finetune.datasets import check_datasets, register_toy_datasets
+from moco_det.finetune.datasets import check_datasets
 from moco_det.finetune.evaluators import build_evaluator, check_evaluator
 from moco_det.model_zoo import get_config
 

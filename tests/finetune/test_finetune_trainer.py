@@ -12,10 +12,10 @@ import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
-from moco_det.engine.interruption import STOPPED
 from moco_det.engine.record import read_run_record
 from moco_det.finetune.trainer import Trainer, main
 from moco_det.testing.core import REPOSITORY
+from moco_det.utils.errors import STOPPED
 
 RECIPE = "toy/faster_rcnn_R_18_FPN"
 

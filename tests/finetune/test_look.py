@@ -14,7 +14,6 @@ from pycocotools import mask as mask_utils
 
 from moco_det.data.datasets import own as own_datasets
 from moco_det.data.images import UnreadableImage, decode_rgb
-from moco_det.engine.launch import user_errors
 from moco_det.finetune import look, look_images, look_records, look_semantic, trainer
 from moco_det.finetune.check_datasets import main as check_main
 from moco_det.finetune.check_findings import Files, Findings
@@ -23,6 +22,7 @@ from moco_det.finetune.look_records import Use
 from moco_det.finetune.mappers import build_mapper
 from moco_det.finetune.record_mapper import SkipUnreadable, read_image
 from moco_det.model_zoo import get_config
+from moco_det.utils.errors import user_errors
 
 BOXES, MASKS, SEMANTIC = "toy/faster_rcnn_R_18_FPN", "toy/mask_rcnn_R_18_FPN", "toy/semantic_fpn_R_18"
 

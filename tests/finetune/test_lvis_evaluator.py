@@ -12,9 +12,9 @@ from detectron2.structures import Boxes, BoxMode, Instances, polygons_to_bitmask
 from lvis_oracle import lvis_ap
 from pycocotools import mask as run_lengths
 
+from moco_det.data.datasets.toy import register_toy_datasets
 from moco_det.engine.record import read_run_record
 from moco_det.finetune import lvis_evaluator
-from moco_det.finetune.datasets import register_toy_datasets
 from moco_det.finetune.evaluators import build_evaluator, check_evaluator
 from moco_det.finetune.lvis_evaluator import METRICS, LvisEvaluator, evaluate_lvis
 from moco_det.finetune.sampler import repeat_factors

@@ -12,9 +12,10 @@ from detectron2.structures import Instances, polygons_to_bitmask
 from PIL import Image
 
 from moco_det.data.datasets.segmentation import load_voc_sem_seg, register_toy, register_voc_sem_seg
+from moco_det.data.datasets.toy import register_toy_datasets
 from moco_det.data.datasets.toy_classes import TOY_CLASSES
 from moco_det.engine.record import read_run_record
-from moco_det.finetune.datasets import check_datasets, register_toy_datasets
+from moco_det.finetune.datasets import check_datasets
 from moco_det.finetune.evaluators import build_evaluator, check_evaluator
 from moco_det.finetune.segmentation_mapper import SegmentationMapper
 from moco_det.model_zoo import get_config

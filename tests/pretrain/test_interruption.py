@@ -19,11 +19,12 @@ import pytest
 import torch
 
 from moco_det.engine.checkpoint_files import newest_first
-from moco_det.engine.interruption import STOPPED, StopOnSignal, passes_signals_on
+from moco_det.engine.interruption import StopOnSignal, passes_signals_on
 from moco_det.engine.run_folder import prepare_run_folder
 from moco_det.pretrain.moco import model as moco
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.testing.core import tiny_pretrain_config, write_random_images
+from moco_det.utils.errors import STOPPED
 
 # 24 images in batches of 8: 3 steps and a checkpoint an epoch.
 EPOCHS = 4

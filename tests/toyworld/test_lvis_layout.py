@@ -5,8 +5,7 @@ import json
 import pytest
 from detectron2.data.datasets.lvis_v1_categories import LVIS_CATEGORIES
 
-from moco_det.data.datasets.toy_classes import TOY_CLASSES
-from moco_det.data.datasets.toy_lvis import lvis_categories
+from moco_det.data.datasets.toy_classes import TOY_CLASSES, lvis_categories
 from moco_det.toyworld.layouts.lvis import SHARE
 
 SPLITS = {"train": "train2017", "val": "val2017"}

@@ -5,7 +5,8 @@ import pytest
 import torch
 import torchvision
 
-from moco_det.modeling.encoder import build_resnet, parse_arch
+from moco_det.config.architectures import parse_arch
+from moco_det.modeling.encoder import build_resnet
 from moco_det.weights.backbone_tensors import check_backbone, expected_shapes, find_arch
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from moco_det.data.datasets.toy_lvis import lvis_categories
+from moco_det.data.datasets.toy_classes import lvis_categories
 
 # Share of the images in which a category is looked for, by its frequency in LVIS.
 SHARE = {"f": 1.0, "c": 0.5, "r": 0.25}

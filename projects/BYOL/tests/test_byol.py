@@ -10,8 +10,8 @@ import torch
 from moco_byol import BYOL, add_byol_config
 from moco_byol.byol import regression_loss
 from moco_det.convert.convert import convert
+from moco_det.data.datasets.toy import register_toy_datasets
 from moco_det.engine.record import read_run_record
-from moco_det.finetune.datasets import register_toy_datasets
 from moco_det.finetune.trainer import make_parser, run
 from moco_det.modeling.heads import mlp
 from moco_det.pretrain.plan.facts import Facts

@@ -15,8 +15,8 @@ from moco_densepose import add_densepose_config
 from moco_densepose.drawing import draw_detections, draw_points
 from moco_densepose.evaluator import detections_of
 from moco_det.config import get_cfg, merge_config
-from moco_det.engine.launch import user_errors
 from moco_det.model_zoo import get_config_file, get_init_file
+from moco_det.utils.errors import user_errors
 
 SCALE = 3  # pictures of toys are small
 

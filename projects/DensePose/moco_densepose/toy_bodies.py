@@ -12,9 +12,9 @@ from pycocotools import mask as rle
 from moco_densepose.charts import BOX_UNITS, COARSE_OF_CHART, MASK_SIZE, NUM_COARSE
 from moco_densepose.toy_figure import PARTS, Pose, Rendered, render
 from moco_densepose.toy_tables import write_tables
-from moco_det.engine.launch import user_errors
 from moco_det.toyworld.procedural import ProceduralArt
 from moco_det.toyworld.textures import random_color
+from moco_det.utils.errors import user_errors
 from moco_det.utils.seeding import numpy_generator
 
 # Annotated points of a body, about as many as in COCO; and the fewest pixels of a body that is annotated.

@@ -1,0 +1,63 @@
+"""How a command ends when its user can mend the error, and the exit codes that say why a run ended early."""
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable
+
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+# Exit codes of runs that --resume continues: one that was asked to stop and saved itself (sysexits' EX_TEMPFAIL,
+# "try again later"), and one that lost a process (EX_UNAVAILABLE).
+STOPPED = 75
+LOST = 69
+
+
+def user_errors(function: Callable) -> Callable:
+    """Turn the errors that a user can mend into ``error: …`` on stderr and exit code 2.
+
+    These are ValueError, OSError and FloatingPointError, also when raised in a process that
+    :func:`detectron2.engine.launch` started. ``MOCO_DET_TRACEBACK=1`` in the environment shows the whole
+    traceback instead.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args, **kwargs):
+        if os.environ.get("MOCO_DET_TRACEBACK") == "1":
+            return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except (ValueError, OSError, FloatingPointError) as error:
+            message = str(error)
+            if message.startswith("Caught ") and "DataLoader worker process" in message:
+                message = _message_of_child(message) or message
+        except ProcessRaisedException as error:
+            message = _message_of_child(str(error))
+            if message is None:
+                raise
+        except ProcessExitedException as error:
+            if error.exit_code in (STOPPED, LOST):  # it has said why
+                sys.exit(error.exit_code)
+            if not error.signal_name:
+                raise
+            print(
+                f"error: process {error.error_index} of this machine was killed by {error.signal_name}; continue "
+                "with --resume from the last checkpoint",
+                file=sys.stderr,
+            )
+            sys.exit(LOST)
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+    return wrapped
+
+
+def _message_of_child(traceback: str) -> str | None:
+    """What the last error of a child's traceback says; None when it is not one that a user can mend."""
+    found = list(re.finditer(r"^(?:\w+\.)*(\w+): ", traceback, flags=re.MULTILINE))
+    mendable = (
+        *("ValueError", "OSError", "FileNotFoundError", "PermissionError", "FloatingPointError"),
+        "UnreadableImage",
+    )
+    return traceback[found[-1].end() :].strip() if found and found[-1][1] in mendable else None
