@@ -45,9 +45,9 @@ setup(
     cmdclass={"build_py": BuildWithConfigs},
     install_requires=[
         "torch>=2.4",  # first with weights_only loading that covers what we save
-        "torchvision>=0.19",  # the ResNets, the colour operations, NMS and RoIAlign
+        "torchvision>=0.19",  # the ResNets, the color operations, NMS and RoIAlign
         "numpy>=1.26",
-        "pillow>=10.1",  # decoding of the unlabelled images
+        "pillow>=10.1",  # decoding of the unlabeled images
         "fvcore",  # checkpointer, registries: detectron2's own base
         "iopath",  # file access as detectron2 does it
         "pycocotools",  # COCO metric and masks

@@ -1,4 +1,4 @@
-"""Momentum Contrast for detectron2: pre-train on unlabelled images, convert, fine-tune, report.
+"""Momentum Contrast for detectron2: pre-train on unlabeled images, convert, fine-tune, report.
 
 Importing the package registers its architectures, heads and data sets with detectron2.
 """
@@ -14,18 +14,18 @@ def check_environment() -> None:
     """Say in one sentence when detectron2 is missing or too old.
 
     Raises:
-        ImportError: names what was found and the mend.
+        ImportError: names what was found and the fix.
     """
-    mend = "see INSTALL.md (a source build of upstream, or the wheel that `make setup` takes)"
+    fix = "see INSTALL.md (a source build of upstream, or the wheel that `make setup` takes)"
     try:
         import detectron2
     except ModuleNotFoundError as error:
         if error.name != "detectron2":  # it is there, and something that it needs is not
             raise
-        raise ImportError(f"moco_det needs detectron2 0.6 or newer, and there is none; {mend}") from error
+        raise ImportError(f"moco_det needs detectron2 0.6 or newer, and there is none; {fix}") from error
     numbers = re.match(r"(\d+)\.(\d+)", detectron2.__version__)
     if numbers and tuple(map(int, numbers.groups())) < (0, 6):
-        raise ImportError(f"moco_det needs detectron2 0.6 or newer, found {detectron2.__version__}; {mend}")
+        raise ImportError(f"moco_det needs detectron2 0.6 or newer, found {detectron2.__version__}; {fix}")
 
 
 check_environment()

@@ -9,7 +9,7 @@ from pathlib import Path
 # Name: module whose main() it is, what it does.
 COMMANDS = {
     "doctor": ("moco_det_cli.doctor", "say what on this machine would stop a run, and the fix"),
-    "pretrain": ("moco_det.pretrain.command", "pre-train a ResNet on unlabelled images"),
+    "pretrain": ("moco_det.pretrain.command", "pre-train a ResNet on unlabeled images"),
     "convert": ("moco_det.convert.command", "turn a checkpoint into detectron2 weights, with proof"),
     "inspect": ("moco_det.convert.inspect_weights", "say what a weight file is"),
     "classify": ("moco_det.classify.command", "judge features by a linear classifier and kNN"),

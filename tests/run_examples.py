@@ -73,8 +73,8 @@ def make_pretraining(tmp_path):
             {"path": "fish.png", "label": "fish", "similarity": 0.9},
             {"path": "gone.png", "label": "cup", "similarity": 0.1},
         ]
-        query = {"query": "fish.png", "label": "fish", "neighbours": near}
-        write_json(folder / "neighbours.json", [query])
+        query = {"query": "fish.png", "label": "fish", "neighbors": near}
+        write_json(folder / "neighbors.json", [query])
         return folder
 
     return make

@@ -118,7 +118,7 @@ VOC = (
 
 
 @pytest.fixture
-def labelled(tmp_path, monkeypatch):
+def labeled(tmp_path, monkeypatch):
     """Three tiny data sets, registered; returns the label file of each by its name."""
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     for catalog in (DatasetCatalog, MetadataCatalog):
@@ -171,7 +171,7 @@ def train_on(name: str, mapper: DatasetMapper) -> None:
 
 
 @pytest.mark.parametrize("name", ["fuzz_voc", "fuzz_coco", "fuzz_lvis"])
-def test_damaged_labels(labelled, name, count=100):
+def test_damaged_labels(labeled, name, count=100):
     """The check itself never fails, and what it finds complete can be trained on."""
     rng, mapper = random.Random(count), mapper_of(name)
     (findings,) = check_all([name])
@@ -180,7 +180,7 @@ def test_damaged_labels(labelled, name, count=100):
     states = {"complete": 0, "faulty": 0, "incomplete": 0, "missing": 0}
     for _ in range(count):
         text = damage(name, rng)
-        labelled[name].write_text(text)
+        labeled[name].write_text(text)
         (findings,) = check_all([name])
         states[findings.status] += 1
         try:

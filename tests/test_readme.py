@@ -61,7 +61,7 @@ def folder(tmp_path_factory):
     names = {f"<name>{toy}<": f"<name>{real}<" for toy, real in zip(TOY_CLASSES, voc, strict=True)}
     world = folder / "datasets/toyworld"
     make_toyworld(
-        world, num_unlabelled=1, num_per_class_train=1, num_per_class_test=1, num_train=12, num_test=12
+        world, num_unlabeled=1, num_per_class_train=1, num_per_class_test=1, num_train=12, num_test=12
     )
     for year in ("2007", "2012"):
         (folder / f"datasets/VOC{year}").symlink_to(world / "VOC2007")

@@ -27,7 +27,7 @@ CLASSIFY = (
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A user's folder: images, a labelled set, weights of ResNet-18, also for gray images, and a damaged file."""
+    """A user's folder: images, a labeled set, weights of ResNet-18, also for gray images, and a damaged file."""
     write_random_images(tmp_path / "images", 16)
     for part in ("train", "val"):
         for name in "ab":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Render the toy world: unlabelled images, class folders, PASCAL VOC and COCO data. See --help."""
+"""Render the toy world: unlabeled images, class folders, PASCAL VOC and COCO data. See --help."""
 
 from moco_det.toyworld.make import main
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Pre-train a ResNet with MoCo on unlabelled images.
+"""Pre-train a ResNet with MoCo on unlabeled images.
 
 tools/pretrain_moco.py --config-file configs/Pretrain/moco_v2_R_50_200ep.yaml --images DIR --num-gpus 8
 """

@@ -90,9 +90,9 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--images",
         required=True,
-        help="unlabelled images to pre-train on: a folder, tar shards or a list file",
+        help="unlabeled images to pre-train on: a folder, tar shards or a list file",
     )
-    add("--classes", required=True, help="labelled images that judge: train/<class>/ and test/<class>/")
+    add("--classes", required=True, help="labeled images that judge: train/<class>/ and test/<class>/")
     add("--scale", choices=SCALES, default="toy", help="the paper's recipes, or small ones; default: toy")
     add("--seeds", type=at_least_one, default=3, metavar="N", help="runs with the seeds 1 to N; default: 3")
     add("--output", required=True, help="folder of all runs, tables and figures")

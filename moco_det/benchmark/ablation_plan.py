@@ -65,7 +65,7 @@ def plan_ablations(
     Args:
         names: of ABLATIONS.
         seeds: how many; they are 1, 2, …
-        images: unlabelled images, a folder or a list file; classes: the labelled set that judges.
+        images: unlabeled images, a folder or a list file; classes: the labeled set that judges.
         options: KEY VALUE pairs for every pre-training, over those of the points.
     """
     check_options(options)
@@ -163,7 +163,7 @@ class WeightsRemoval:
 
 
 def read_ablation_run(planned: AblationRun, output: Path) -> Run:
-    """The pre-training, if there is one, and its judgement as one run; its task is the name of the point.
+    """The pre-training, if there is one, and its judgment as one run; its task is the name of the point.
 
     Raises:
         ValueError: one of the two is not finished.

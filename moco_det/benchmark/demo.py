@@ -49,7 +49,7 @@ class Scale:
 
 # Photographic cut-outs on photographs: scenes for pre-training, single objects for kNN, scenes for detection.
 PHOTO_WORLD = (
-    *("--num-unlabelled", "16000", "--num-per-class-train", "40", "--num-per-class-test", "100"),
+    *("--num-unlabeled", "16000", "--num-per-class-train", "40", "--num-per-class-test", "100"),
     *("--num-train", "300", "--num-test", "150"),
 )
 # The toy demonstration on two quiet cores (AMD EPYC with AVX512): its minutes, and a step of step_seconds().
@@ -58,7 +58,7 @@ SCALES = {
     # Many images without labels, few with: the case in which people pre-train.
     "toy": Scale(
         world=(
-            *("--num-unlabelled", "4000", "--num-per-class-train", "100", "--num-per-class-test", "50"),
+            *("--num-unlabeled", "4000", "--num-per-class-train", "100", "--num-per-class-test", "50"),
             *("--num-train", "160", "--num-test", "300"),
         ),
         pretrain="configs/toy/pretrain_moco_v2_R_18.yaml",
@@ -108,13 +108,13 @@ def plan(
             check=functools.partial(check_no_test_picture_in_pretraining, world),
         ),
         Step(
-            "pre-train with MoCo on its unlabelled images",
+            "pre-train with MoCo on its unlabeled images",
             (
                 tool + "pretrain_moco.py",
                 "--config-file",
                 scale.pretrain,
                 "--images",
-                str(world / "unlabelled"),
+                str(world / "unlabeled"),
             )
             + (*device, "--resume", "TEST.KNN.IMAGES", str(world / "classes"), "SEED", str(seed))
             + ("OUTPUT_DIR", str(pretrain)),

@@ -31,7 +31,7 @@ class Step:
 
     Attributes:
         result: the file that says it is done.
-        alongside: it may run at the same time as its neighbours that say so too.
+        alongside: it may run at the same time as its neighbors that say so too.
         environment: variables and values that it is started with, beside those that are there.
         check: called when it is done, now or before; raises ValueError where something does not hold that must.
     """

@@ -88,14 +88,14 @@ SUITES = {
     "toy": Suite(
         _toy_entries(),
         world=(
-            *("--num-unlabelled", "16", "--num-per-class-train", "2", "--num-per-class-test", "2"),
+            *("--num-unlabeled", "16", "--num-per-class-train", "2", "--num-per-class-test", "2"),
             *("--num-train", "120", "--num-test", "40"),
         ),
     ),
     "photos": Suite(
         _photo_entries(),
         world=(
-            *("--num-unlabelled", "16000", "--num-per-class-train", "40", "--num-per-class-test", "100"),
+            *("--num-unlabeled", "16000", "--num-per-class-train", "40", "--num-per-class-test", "100"),
             *("--num-train", "300", "--num-test", "150"),
         ),
     ),

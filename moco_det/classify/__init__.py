@@ -1,1 +1,1 @@
-"""Judging features on labelled folders: linear probe and kNN; and supervised training and fine-tuning."""
+"""Judging features on labeled folders: linear probe and kNN; and supervised training and fine-tuning."""

@@ -1,4 +1,4 @@
-"""A labelled set, its views and its batches.
+"""A labeled set, its views and its batches.
 
 Each draw is a function of (seed, epoch, image): rank, worker and restart change none. Nothing here reads a global
 generator.
@@ -12,17 +12,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from moco_det.data.images import to_pixels
-from moco_det.data.labelled_folder import LabelledFolder
+from moco_det.data.labeled_folder import LabeledFolder
 from moco_det.data.order import Slot
 from moco_det.data.views import ViewSettings, apply_view, center_view, draw_view
 from moco_det.engine.interruption import ignore_stop_signals
 from moco_det.utils.seeding import numpy_generator, torch_generator
 
 
-class CentreViews(Dataset):
+class CenterViews(Dataset):
     """Maps the number of an image to its central view and its class."""
 
-    def __init__(self, folder: LabelledFolder):
+    def __init__(self, folder: LabeledFolder):
         self.folder = folder
 
     def __len__(self) -> int:
@@ -41,10 +41,10 @@ class CentreViews(Dataset):
         return center_view(image, self.folder.size)
 
 
-class RandomViews(CentreViews):
+class RandomViews(CenterViews):
     """Maps a slot to a random view of its image; the draws are keyed (seed, "classified view", epoch, index)."""
 
-    def __init__(self, folder: LabelledFolder, *, seed: int, recipe: str, crop_scale: Sequence[float]):
+    def __init__(self, folder: LabeledFolder, *, seed: int, recipe: str, crop_scale: Sequence[float]):
         super().__init__(folder)
         self.seed, self.settings = seed, ViewSettings(recipe, folder.size, tuple(crop_scale))
 
@@ -53,7 +53,7 @@ class RandomViews(CentreViews):
         return apply_view(to_pixels(image), draw_view(rng, *image.size, self.settings))
 
 
-def view_batches(views: CentreViews, slots, num_workers: int) -> Iterator[dict]:
+def view_batches(views: CenterViews, slots, num_workers: int) -> Iterator[dict]:
     """Batches of views.
 
     Args:

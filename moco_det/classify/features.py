@@ -1,4 +1,4 @@
-"""Features of a labelled set, computed once and kept in a file for what judges them: kNN and linear probes."""
+"""Features of a labeled set, computed once and kept in a file for what judges them: kNN and linear probes."""
 
 import hashlib
 import logging
@@ -11,15 +11,15 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from moco_det.classify.classifier import Classifier
-from moco_det.classify.data import CentreViews, view_batches
+from moco_det.classify.data import CenterViews, view_batches
 from moco_det.data.images import file_of
-from moco_det.data.labelled_folder import LabelledFolder
+from moco_det.data.labeled_folder import LabeledFolder
 
 logger = logging.getLogger(__name__)
 
 
 def cached_features(
-    model: Classifier, folder: LabelledFolder, cache: str, *, images_per_batch: int, num_workers: int
+    model: Classifier, folder: LabeledFolder, cache: str, *, images_per_batch: int, num_workers: int
 ) -> Tensor:
     """Pooled features of the central views, float32 (M, D), in the folder's order; computed or from the cache.
 
@@ -42,7 +42,7 @@ def cached_features(
     return torch.from_numpy(np.load(path, mmap_mode="c"))  # read as needed; nothing is written back
 
 
-def cache_key(model: Classifier, folder: LabelledFolder) -> str:
+def cache_key(model: Classifier, folder: LabeledFolder) -> str:
     """12 hex digits that change with the encoder, its input, the view, and the images' paths, sizes and times."""
     digest = hashlib.sha256(weights_digest(model.encoder).encode())
     mean, std = model.pixel_mean.flatten().tolist(), model.pixel_std.flatten().tolist()
@@ -65,7 +65,7 @@ def weights_digest(module: nn.Module) -> str:
 
 @torch.no_grad()
 def _compute(
-    model: Classifier, folder: LabelledFolder, path: Path, part: str, images_per_batch: int, num_workers: int
+    model: Classifier, folder: LabeledFolder, path: Path, part: str, images_per_batch: int, num_workers: int
 ) -> None:
     """Each rank writes the rows of its block of the images into one file, which takes its name at the end."""
     model.encoder.eval()
@@ -81,7 +81,7 @@ def _compute(
     mine = torch.arange(len(folder)).tensor_split(comm.get_world_size())[comm.get_rank()]
     slots = [part.tolist() for part in mine.split(images_per_batch)]
     rows = np.load(temporary, mmap_mode="r+")
-    for slot, batch in zip(slots, view_batches(CentreViews(folder), slots, num_workers), strict=True):
+    for slot, batch in zip(slots, view_batches(CenterViews(folder), slots, num_workers), strict=True):
         rows[slot] = model.features(batch["image"]).cpu().numpy()
     rows.flush()
     comm.synchronize()

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from moco_det.classify.accuracy import accuracy_on_features, accuracy_on_images
 from moco_det.classify.classifier import Classifier
-from moco_det.classify.data import CentreViews, view_batches
-from moco_det.data.labelled_folder import LabelledFolder
+from moco_det.classify.data import CenterViews, view_batches
+from moco_det.data.labeled_folder import LabeledFolder
 from moco_det.engine.hooks import is_due
 from moco_det.modeling.grouped_batch_norm import average_running_statistics
 from moco_det.modeling.knn import knn_accuracy
@@ -37,7 +37,7 @@ class JudgeFeatures(HookBase):
         self.train: tuple[Tensor, Tensor] | None = None
 
     def vote(self, train: Tensor, train_labels: Tensor) -> None:
-        """Let the neighbours among these features, (R, D), vote before the first step."""
+        """Let the neighbors among these features, (R, D), vote before the first step."""
         self.train = train, train_labels
 
     def before_train(self):
@@ -46,7 +46,7 @@ class JudgeFeatures(HookBase):
             k = min(self.k, len(train))
             accuracy = knn_accuracy(self.test, self.test_labels, train, labels, k, self.temperature)
             logger.info(
-                f"kNN accuracy: {accuracy:.2f} % of {len(self.test)} images; {k} of {len(train)} neighbours vote"
+                f"kNN accuracy: {accuracy:.2f} % of {len(self.test)} images; {k} of {len(train)} neighbors vote"
                 + (f" (TEST.KNN.K is {self.k})" if k != self.k else "")
             )
             self.trainer.storage.put_scalar("knn/top1", accuracy, smoothing_hint=False)
@@ -70,7 +70,7 @@ class JudgeFeatures(HookBase):
 
 
 def describe_probes(rates: tuple[float, ...], found: list[tuple[float, float]], done: int) -> str:
-    """The log's line: the recipe's own rate first, the best one labelled as what it is."""
+    """The log's line: the recipe's own rate first, the best one labeled as what it is."""
     (top1, top5), parts = found[0], []
     parts.append(f"step {done}: linear top-1 {top1:.2f} %, top-5 {top5:.2f} % at learning rate {rates[0]:g}")
     if len(rates) > 1:
@@ -85,7 +85,7 @@ def describe_probes(rates: tuple[float, ...], found: list[tuple[float, float]], 
 class JudgeClassifier(HookBase):
     """Of a network that is trained as a whole: ``top1`` and ``top5`` on the test images; all ranks share them."""
 
-    def __init__(self, cfg, model: Classifier, test: LabelledFolder, period: int):
+    def __init__(self, cfg, model: Classifier, test: LabeledFolder, period: int):
         self.model, self.test, self.period = model, test, period
         self.batch = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size()
         self.num_workers = cfg.DATALOADER.NUM_WORKERS
@@ -96,7 +96,7 @@ class JudgeClassifier(HookBase):
         average_running_statistics(self.model)
         mine = torch.arange(len(self.test)).tensor_split(comm.get_world_size())[comm.get_rank()]
         slots = [part.tolist() for part in mine.split(self.batch)]
-        batches = view_batches(CentreViews(self.test), slots, self.num_workers)
+        batches = view_batches(CenterViews(self.test), slots, self.num_workers)
         top1, top5 = accuracy_on_images(self.model, batches, len(self.test))
         self.trainer.storage.put_scalars(top1=top1, top5=top5, smoothing_hint=False)
         logger.info(

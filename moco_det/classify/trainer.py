@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from moco_det.classify.data import RandomViews, feature_batches, view_batches
 from moco_det.classify.features import cached_features
 from moco_det.classify.judge import JudgeClassifier, JudgeFeatures
-from moco_det.data.labelled_folder import open_labelled_set
+from moco_det.data.labeled_folder import open_labeled_set
 from moco_det.data.order import rank_batches, steps_per_epoch
 from moco_det.engine.checkpoint import RunCheckpointer, RunHistory
 from moco_det.engine.hooks import LearningRate, LogWriter, StepStatistics, is_due
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class ClassifierTrainer(TrainerBase):
-    """Trains a :class:`moco_det.classify.classifier.Classifier` on a labelled set."""
+    """Trains a :class:`moco_det.classify.classifier.Classifier` on a labeled set."""
 
     def __init__(self, cfg, start: Start | None = None):
         """
@@ -42,7 +42,7 @@ class ClassifierTrainer(TrainerBase):
             ValueError: the set is not as it must be, or does not fill one batch.
         """
         super().__init__()
-        self.train_set, self.test_set = open_labelled_set(
+        self.train_set, self.test_set = open_labeled_set(
             cfg.DATASETS.IMAGES, cfg.INPUT.VIEWS.SIZE, "--images"
         )
         self.cfg = cfg = with_num_classes(cfg, len(self.train_set.classes))

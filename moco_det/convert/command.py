@@ -9,7 +9,7 @@ from moco_det.convert.convert import convert
 from moco_det.convert.official import OFFICIAL
 from moco_det.convert.targets import TARGETS
 from moco_det.utils.errors import user_errors
-from moco_det.utils.files import appears_whole
+from moco_det.utils.files import atomic_write
 from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, Preprocessing
 from moco_det.weights.sources import FAMILIES
 from moco_det.weights.sources.families import PREPROCESSINGS
@@ -115,7 +115,7 @@ def main(argv: list[str] | None = None) -> None:
         overlay=args.emit_init,
     )
     if args.json:
-        with appears_whole(args.json) as temporary:
+        with atomic_write(args.json) as temporary:
             temporary.write_text(json.dumps(conversion.to_dict(), indent=1), encoding="utf-8")
     if args.names:
         print("\n".join(f"{old} -> {new}" for old, new in conversion.renamed.items()))

@@ -10,7 +10,7 @@ from moco_det.config.overlays import check_replaceable, init_values, overlay_tex
 from moco_det.convert.official import OFFICIAL, fetch
 from moco_det.convert.targets import TARGETS, check_target, records_preprocessing, write_target
 from moco_det.convert.verify import TOLERANCE, prove_equal_features
-from moco_det.utils.files import appears_whole
+from moco_det.utils.files import atomic_write
 from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, Preprocessing, file_sha256
 from moco_det.weights.backbone_tensors import check_backbone, in_channels
 from moco_det.weights.resnet_names import to_detectron2
@@ -176,7 +176,7 @@ def _overlay_appears(overlay: Path | None, output: Path, preprocessing: Preproce
     weights = os.path.relpath(output.absolute(), overlay.absolute().parent)
     values = init_values(weights, preprocessing.to_dict(), arch)
     use = f"Use: tools/train_net.py --config-file RECIPE --init {overlay.stem}.yaml. Keep it beside {output.name}."
-    with appears_whole(overlay) as temporary:
+    with atomic_write(overlay) as temporary:
         text = overlay_text(TITLE, (use,), values)
         temporary.write_text(text, encoding="utf-8")
         yield

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from moco_det.utils.errors import user_errors
-from moco_det.utils.files import appears_whole
+from moco_det.utils.files import atomic_write
 from moco_det.weights.backbone_file import Preprocessing, file_sha256
 from moco_det.weights.backbone_tensors import check_backbone, in_channels
 from moco_det.weights.sources import (
@@ -166,7 +166,7 @@ def main(argv: list[str] | None = None) -> None:
         PREPROCESSINGS.get(args.preprocessing),
     )
     if args.json:
-        with appears_whole(Path(args.json)) as temporary:
+        with atomic_write(Path(args.json)) as temporary:
             temporary.write_text(json.dumps(facts, indent=1), encoding="utf-8")
     options = "".join(
         f" --{k} {v}" for k in ("encoder", "family", "prefix", "preprocessing") if (v := getattr(args, k))

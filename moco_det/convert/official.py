@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from moco_det.utils.files import appears_whole
+from moco_det.utils.files import atomic_write
 
 
 class Official(NamedTuple):
@@ -40,7 +40,7 @@ def fetch(name: str) -> Path:
     if path.is_file() and _md5(path).startswith(md5):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with appears_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         _download(name, url, temporary)
         found = _md5(temporary)
         if not found.startswith(md5):

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from moco_det.utils.files import appears_whole
+from moco_det.utils.files import atomic_write
 from moco_det.weights.backbone_file import Preprocessing, write_backbone
 from moco_det.weights.backbone_tensors import STEP_COUNTER
 
@@ -81,7 +81,7 @@ def write_target(
         return
     record = {"preprocessing": preprocessing.to_dict(), "provenance": dict(provenance)}
     states = dict(tensors) if TARGETS[target].detectron2_names else _with_step_counters(tensors)
-    with appears_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         if path.suffix == ".safetensors":
             _save_safetensors(states, temporary, record)
         else:

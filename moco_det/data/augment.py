@@ -1,4 +1,4 @@
-"""The colours of many views at once, and their flip, by the parameters that were drawn: on the CPU or a GPU.
+"""The colors of many views at once, and their flip, by the parameters that were drawn: on the CPU or a GPU.
 
 The definition is torchvision's for Pillow images. Between two operations there are whole levels from 0 to 255, as
 in Pillow, here held in float32. Brightness, contrast, saturation, grayscale and solarisation give the same levels;
@@ -28,20 +28,20 @@ _GRAY = (19595, 38470, 7471)
 
 
 def finish_views(
-    views: Tensor, colours: Tensor, order: Sequence[str], device: torch.device | str | None = None
+    views: Tensor, colors: Tensor, order: Sequence[str], device: torch.device | str | None = None
 ) -> Tensor:
     """Do to crops what was drawn for them.
 
     Args:
         views: uint8 (n, 3, S, S), RGB.
-        colours: float32 (n, COLUMNS), on the CPU.
+        colors: float32 (n, COLUMNS), on the CPU.
         order: names of the operations, first to last: "jitter", "grayscale", "blur", "solarize".
         device: where to work; default: where the views are.
 
     Returns:
         uint8 (n, 3, S, S) on the device.
     """
-    rows = colours.numpy()
+    rows = colors.numpy()
     x = views.to(device or views.device, non_blocking=True).contiguous()
     steps = [step for name in order for step in _STEPS[name](rows)]
     if any(chosen.any() for chosen, *_ in steps):
@@ -128,8 +128,8 @@ def hue(x: Tensor, shift: Tensor) -> Tensor:
     highest = value.add_(0.5)
     lowest = highest - spread
     # A channel is highest within a sixth of its own hue, and falls to its lowest over the next.
-    for channel, centre in zip(x.split(1, dim=1), (3.0, 2.0, 4.0), strict=True):
-        torch.sub(sixths, centre, out=channel)
+    for channel, center in zip(x.split(1, dim=1), (3.0, 2.0, 4.0), strict=True):
+        torch.sub(sixths, center, out=channel)
     share = x.abs_().sub_(1).clamp_(0, 1)  # of red, from below; of the others, from above
     share[:, :1].mul_(spread).add_(lowest)
     share[:, 1:].mul_(-spread).add_(highest)
@@ -140,7 +140,7 @@ def blur(x: Tensor, boxes: Tensor) -> Tensor:
     """Three passes of a box down, three across; outside of the view its edge goes on.
 
     Args:
-        boxes: (n, K, 1, 1) weights of the pixel itself and its neighbours up to K - 1 away, on either side.
+        boxes: (n, K, 1, 1) weights of the pixel itself and its neighbors up to K - 1 away, on either side.
     """
     weights = boxes.split(1, dim=1)
     for dim in (2, 2, 2, 3, 3, 3):

@@ -25,7 +25,7 @@ from moco_det.utils.files import datasets_root
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 # Pillow's names of the contents that are decoded. Never all of Pillow's: some run other programs (EPS).
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
-# Colour behind transparent pixels: mid-gray, which after normalisation is close to zero.
+# Color behind transparent pixels: mid-gray, which after normalization is close to zero.
 BACKGROUND = (128, 128, 128)
 # What undoes an EXIF orientation (tag 0x0112); 1 is upright.
 _UPRIGHT = {
@@ -246,7 +246,7 @@ def decode_rgb(path: str, upright: bool = True) -> Image.Image:
 
     The content decides the format, not the name. The first frame is taken. EXIF orientation is applied;
     transparent pixels are laid over ``BACKGROUND``; 16-bit and 32-bit integers are scaled from 0..65535 to
-    0..255; colour profiles are ignored, as in the official code.
+    0..255; color profiles are ignored, as in the official code.
 
     Raises:
         UnreadableImage: the file is missing, empty, truncated, not an image, of floating-point pixels

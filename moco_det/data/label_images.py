@@ -8,13 +8,13 @@ from PIL import Image
 def read_labels(path: str, dtype: type = np.uint8) -> np.ndarray:
     """A label image as the indices that are stored in it.
 
-    detectron2's own readers turn the palette of VOC's files into grey values, or fail on numpy 2.
+    detectron2's own readers turn the palette of VOC's files into gray values, or fail on numpy 2.
 
     Returns:
         H x W, writable.
 
     Raises:
-        ValueError: the file holds colours, not indices.
+        ValueError: the file holds colors, not indices.
     """
     with PathManager.open(path, "rb") as file:
         image = Image.open(file)

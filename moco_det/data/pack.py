@@ -22,7 +22,7 @@ from moco_det.data.packed_images import Settings, member_names, pack_each, packe
 from moco_det.data.shards import EXTENSION
 from moco_det.utils.disk_space import check_space
 from moco_det.utils.errors import user_errors
-from moco_det.utils.files import appears_whole, datasets_root, gib
+from moco_det.utils.files import atomic_write, datasets_root, gib
 from moco_det.utils.machine import num_cores
 from moco_det.version import __version__
 
@@ -90,7 +90,7 @@ def pack(
         while start < len(paths):
             shard = _write_shard(folder, len(done["shards"]), start, items, names, settings, progress)
             done["shards"].append(shard)
-            with appears_whole(folder / RECORD) as temporary:
+            with atomic_write(folder / RECORD) as temporary:
                 temporary.write_text(json.dumps(done, indent=1))
             start = shard["end"]
     packed = sum(shard["images"] for shard in done["shards"])
@@ -102,10 +102,10 @@ def pack(
         "unreadable": len(unreadable),
         "bytes": sum(s["bytes"] for s in done["shards"]),
     }
-    with appears_whole(folder / RECORD) as temporary:
+    with atomic_write(folder / RECORD) as temporary:
         temporary.write_text(json.dumps(done, indent=1) + "\n")
     if unreadable:
-        with appears_whole(folder / UNREADABLE) as temporary:
+        with atomic_write(folder / UNREADABLE) as temporary:
             text = "".join(f"{path}\t{reason}\n" for path, reason in unreadable)
             temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
     assert len(find_images(str(folder))) == packed  # each can be found again
@@ -135,7 +135,7 @@ def _begin_or_go_on(folder: Path, record: dict) -> dict:
 def _write_shard(folder, number, start, items, names, settings: Settings, progress) -> dict:
     """Images from ``start`` on until the shard is full; what it holds, and where the next one begins."""
     path, unreadable, count = folder / f"images-{number:06d}{EXTENSION}", [], 0
-    with appears_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         with tarfile.open(temporary, "w") as archive:
             for index in range(start, len(names)):
                 item = next(items)
@@ -210,8 +210,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     needed = foresee_bytes(paths, settings)
     begun = output.with_name(output.name + UNFINISHED)
     there = sum(file.stat().st_size for file in begun.glob(f"*{EXTENSION}")) if begun.exists() else 0
-    mend = "take a lower --shorter-side or --quality"
-    free = check_space("--output", args.output, needed - there, f"about {len(paths):,} packed images", mend)
+    fix = "take a lower --shorter-side or --quality"
+    free = check_space("--output", args.output, needed - there, f"about {len(paths):,} packed images", fix)
     print(
         f"{len(paths):,} images, packed about {gib(needed)} in {-(-needed // (settings.shard_mib * MIB))} shards; "
         f"{gib(there)} are there already, {gib(free)} free at {args.output}",

@@ -1,7 +1,7 @@
-"""Random views of an image: what is drawn, and crops; colours are :mod:`moco_det.data.augment`'s.
+"""Random views of an image: what is drawn, and crops; colors are :mod:`moco_det.data.augment`'s.
 
 Order and parameters are those of the official code (main_moco.py at 3b42c2a), not of the paper's prose, which
-names another order. Views stay 8-bit; the model normalises them on its device.
+names another order. Views stay 8-bit; the model normalizes them on its device.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from torchvision.transforms import functional as F
 
 from moco_det.config.key import PRETRAIN
 from moco_det.config.rules import check_value
-from moco_det.data import augment as colour
+from moco_det.data import augment
 
 ASPECT_RATIO = (3 / 4, 4 / 3)  # width / height of a crop
 CROP_ATTEMPTS = 10
@@ -28,13 +28,13 @@ LARGE_VIEWS = 2  # the query's and the key's; views from this number on are smal
 
 
 @dataclasses.dataclass(frozen=True)
-class Colours:
-    """What may happen to the colours of one view.
+class Colors:
+    """What may happen to the colors of one view.
 
     Attributes:
         order: names of the operations between crop and flip, first to last.
         jitter: strengths of brightness, contrast and saturation, which are multiplied by 1 - s .. 1 + s (not
-            below 0), and the largest shift of the hue, as a share of the colour circle.
+            below 0), and the largest shift of the hue, as a share of the color circle.
         jitter_probability, grayscale_probability, blur_probability, solarize_probability: of each operation.
     """
 
@@ -46,11 +46,11 @@ class Colours:
     solarize_probability: float = 0.0
 
 
-_V1 = Colours(("grayscale", "jitter"), (0.4, 0.4, 0.4, 0.4), 1.0, 0.2)
-_V2 = Colours(("jitter", "grayscale", "blur"), (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, 0.5)
+_V1 = Colors(("grayscale", "jitter"), (0.4, 0.4, 0.4, 0.4), 1.0, 0.2)
+_V2 = Colors(("jitter", "grayscale", "blur"), (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, 0.5)
 _CIFAR = dataclasses.replace(_V2, order=("jitter", "grayscale"), blur_probability=0.0)
 _SIMCLR = dataclasses.replace(_V2, jitter=(0.8, 0.8, 0.8, 0.2))
-_BYOL = Colours(("jitter", "grayscale", "blur", "solarize"), (0.4, 0.4, 0.2, 0.1), 0.8, 0.2, 1.0)
+_BYOL = Colors(("jitter", "grayscale", "blur", "solarize"), (0.4, 0.4, 0.2, 0.1), 0.8, 0.2, 1.0)
 
 # Of each recipe: the first view, the second, the small ones.
 RECIPES = {
@@ -60,7 +60,7 @@ RECIPES = {
     # The CIFAR-10 demo of MoCo's authors. (It flips first; the other operations do the same to a mirror image.)
     "cifar": (_CIFAR,) * 3,
     # Crop and flip alone, as classifiers are trained (official code, main_lincls.py).
-    "crop_flip": (Colours(), Colours(), Colours()),
+    "crop_flip": (Colors(), Colors(), Colors()),
     # SimCLR (Chen et al. 2020, appendix A, with s = 1). SwAV takes it for views of both sizes (Caron et al. 2020,
     # appendix A; its code, multicropdataset.py).
     "simclr": (_SIMCLR, _SIMCLR, _SIMCLR),
@@ -112,13 +112,13 @@ class ViewSettings:
         return LARGE_VIEWS + self.small_crops
 
     def order(self, view: int) -> tuple[str, ...]:
-        """Names of the operations on the colours of a view, by its number."""
+        """Names of the operations on the colors of a view, by its number."""
         return RECIPES[self.recipe][min(view, LARGE_VIEWS)].order
 
     @property
     def blurs(self) -> bool:
         """Whether a view may be blurred."""
-        return any(colours.blur_probability for colours in RECIPES[self.recipe])
+        return any(colors.blur_probability for colors in RECIPES[self.recipe])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +130,8 @@ class ViewParameters:
         order: names of the operations between crop and flip, first to last (the recipe's).
         crop: top, left, height and width, in pixels of the image.
         jitter: pairs (operation, factor) in the order applied, where the operation is 0 brightness,
-            1 contrast, 2 saturation, 3 hue; None: colours stay.
-        grayscale: whether colour is removed.
+            1 contrast, 2 saturation, 3 hue; None: colors stay.
+        grayscale: whether color is removed.
         blur: radius (sigma) of the Gaussian blur in pixels of the view; None: no blur.
         solarize: whether bright levels are inverted.
         flip: whether left and right are exchanged.
@@ -146,16 +146,16 @@ class ViewParameters:
     solarize: bool
     flip: bool
 
-    def colours(self) -> list[float]:
+    def colors(self) -> list[float]:
         """The row of these parameters for :func:`moco_det.data.augment.finish_views`: all but the crop."""
-        row = [0.0] * colour.COLUMNS
-        row[colour.SLOTS] = [-1.0] * 4
+        row = [0.0] * augment.COLUMNS
+        row[augment.SLOTS] = [-1.0] * 4
         for slot, (operation, factor) in enumerate(self.jitter or ()):
             # As torchvision: a whole number of levels, cut towards 0.
-            row[operation] = float(int(factor * 255)) if operation == colour.HUE else factor
-            row[colour.SLOTS.start + slot] = float(operation)
-        row[colour.GRAYSCALE], row[colour.BLUR] = float(self.grayscale), self.blur or 0.0
-        row[colour.SOLARIZE], row[colour.FLIP] = float(self.solarize), float(self.flip)
+            row[operation] = float(int(factor * 255)) if operation == augment.HUE else factor
+            row[augment.SLOTS.start + slot] = float(operation)
+        row[augment.GRAYSCALE], row[augment.BLUR] = float(self.grayscale), self.blur or 0.0
+        row[augment.SOLARIZE], row[augment.FLIP] = float(self.solarize), float(self.flip)
         return row
 
 
@@ -169,21 +169,21 @@ def draw_view(
         view: its number: 0 the query, 1 the key, from 2 on the small ones.
     """
     large = view < LARGE_VIEWS
-    colours = RECIPES[settings.recipe][min(view, LARGE_VIEWS)]
+    colors = RECIPES[settings.recipe][min(view, LARGE_VIEWS)]
     crop = _draw_crop(rng, width, height, settings.crop_scale if large else settings.small_crop_scale)
-    jitter = _draw_jitter(rng, colours.jitter) if rng.random() < colours.jitter_probability else None
-    grayscale = rng.random() < colours.grayscale_probability
-    blur = rng.uniform(*settings.blur_sigma) if rng.random() < colours.blur_probability else None
+    jitter = _draw_jitter(rng, colors.jitter) if rng.random() < colors.jitter_probability else None
+    grayscale = rng.random() < colors.grayscale_probability
+    blur = rng.uniform(*settings.blur_sigma) if rng.random() < colors.blur_probability else None
     flip = rng.random() < FLIP_PROBABILITY
     return ViewParameters(
         size=settings.size if large else settings.small_size,
-        order=colours.order,
+        order=colors.order,
         crop=crop,
         jitter=jitter,
         grayscale=grayscale,
         blur=blur,
         # Last, so that a recipe without it draws the rest as if it did not exist.
-        solarize=rng.random() < colours.solarize_probability,
+        solarize=rng.random() < colors.solarize_probability,
         flip=flip,
     )
 
@@ -223,12 +223,12 @@ def apply_view(pixels: Tensor, parameters: ViewParameters) -> Tensor:
     Returns:
         uint8 tensor of shape (3, S, S), RGB; S: the drawn size.
     """
-    row = torch.tensor([parameters.colours()])
-    return colour.finish_views(crop_view(pixels, parameters)[None], row, parameters.order)[0]
+    row = torch.tensor([parameters.colors()])
+    return augment.finish_views(crop_view(pixels, parameters)[None], row, parameters.order)[0]
 
 
 def crop_view(pixels: Tensor, parameters: ViewParameters) -> Tensor:
-    """The drawn crop in the drawn size, with the image's own colours, not flipped; shapes as :func:`apply_view`.
+    """The drawn crop in the drawn size, with the image's own colors, not flipped; shapes as :func:`apply_view`.
 
     Bilinear with antialias: within 1 level of Pillow's resize. It is fastest on pixels whose channels lie together
     in memory, and its result is then such, too.

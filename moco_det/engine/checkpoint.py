@@ -15,7 +15,7 @@ from moco_det.modeling.grouped_batch_norm import (
     own_running_statistics,
     set_running_statistics,
 )
-from moco_det.utils.files import appears_whole
+from moco_det.utils.files import atomic_write
 from moco_det.utils.machine import describe_machine
 from moco_det.weights.backbone_file import Preprocessing
 
@@ -85,7 +85,7 @@ class RunCheckpointer(Checkpointer):
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
         try:
-            with appears_whole(path) as temporary:
+            with atomic_write(path) as temporary:
                 _torch_save(data, temporary)
         except OSError as error:
             raise OSError(
@@ -102,7 +102,7 @@ class RunCheckpointer(Checkpointer):
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         # For other programs; a resume looks at the files.
-        with appears_whole(os.path.join(self.save_dir, "last_checkpoint")) as temporary:
+        with atomic_write(os.path.join(self.save_dir, "last_checkpoint")) as temporary:
             temporary.write_text(last_filename_basename)
 
     def has_checkpoint(self) -> bool:

@@ -16,7 +16,7 @@ import torch
 from moco_det.weights.backbone_file import refused_by_torch
 
 _NAME = re.compile(r"model_(\d{7}|final)\.pth")
-_LEFT_OVER = re.compile(r"\..+\.\d+\.tmp")  # of moco_det.utils.files.appears_whole
+_LEFT_OVER = re.compile(r"\..+\.\d+\.tmp")  # of moco_det.utils.files.atomic_write
 
 
 class DamagedCheckpoint(ValueError):

@@ -12,7 +12,7 @@ from torch import distributed
 from torch.distributed.rendezvous import rendezvous
 
 from moco_det.engine.interruption import passes_signals_on
-from moco_det.engine.lost_processes import with_roll_call
+from moco_det.engine.lost_processes import with_heartbeat
 
 
 def settle_processes(args: argparse.Namespace) -> None:
@@ -75,7 +75,7 @@ def run_in_processes(function: Callable, args: argparse.Namespace, *function_arg
     starts_others = num_processes(args) > 1
     with passes_signals_on() if starts_others else contextlib.nullcontext():
         launch(
-            with_roll_call,
+            with_heartbeat,
             max(args.num_gpus, 1),
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
@@ -95,6 +95,6 @@ def _run_under_torchrun(function: Callable, args: argparse.Namespace, function_a
     )
     try:
         comm.create_local_process_group(processes_of_torchrun())
-        with_roll_call(function, *function_args)
+        with_heartbeat(function, *function_args)
     finally:
         distributed.destroy_process_group()

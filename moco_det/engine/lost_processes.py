@@ -22,7 +22,7 @@ from moco_det.utils.errors import LOST
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two roll calls; a process that died is noticed at the next.
+# Seconds between two heartbeats; a process that died is noticed at the next.
 PERIOD = 5.0
 # Seconds within which each process must answer; one that is stopped or hangs is noticed then.
 PATIENCE = 60.0
@@ -32,7 +32,7 @@ _GO_ON, _LEAVE, _SILENCE = -1, -2, -3
 _BROKEN = re.compile("gloo|nccl|connection|socket|broken pipe|timed? ?out|peer", re.IGNORECASE)
 
 
-class RollCall:
+class Heartbeat:
     """All processes of a run answer to process 0 every PERIOD seconds, from a thread, over a group of their own.
 
     Where one does not answer, process 0 tells the others which, and all end with exit code LOST.
@@ -113,12 +113,12 @@ def give_up(lost: int) -> None:
     os._exit(LOST)
 
 
-def with_roll_call(function: Callable, *args) -> None:
-    """Call ``function(*args)`` in a process of a run; with several, under a RollCall."""
+def with_heartbeat(function: Callable, *args) -> None:
+    """Call ``function(*args)`` in a process of a run; with several, under a Heartbeat."""
     if comm.get_world_size() == 1:
         function(*args)
         return
-    roll = RollCall()
+    roll = Heartbeat()
     try:
         function(*args)
     except SystemExit:  # on all at once: a stop by a signal

@@ -17,7 +17,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 
 from moco_det.config.rules import config_hash
-from moco_det.utils.files import appears_whole
+from moco_det.utils.files import atomic_write
 from moco_det.utils.machine import describe_machine, peak_memory_bytes
 
 FILE_NAME = "run.json"
@@ -120,7 +120,7 @@ def write_run_record(
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     path = Path(output_dir, FILE_NAME)
-    with appears_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n")
     return path
 

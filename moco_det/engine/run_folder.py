@@ -11,7 +11,7 @@ from detectron2.utils.logger import setup_logger
 from moco_det.config import get_cfg, load_yaml
 from moco_det.config.rules import changes_at_resume
 from moco_det.engine.checkpoint_files import newest_first, remove_left_over
-from moco_det.utils.files import appears_whole, existing_parent
+from moco_det.utils.files import atomic_write, existing_parent
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def prepare_run_folder(cfg, resume: bool) -> None:
     if comm.is_main_process():
         for name in remove_left_over(cfg.OUTPUT_DIR):
             logger.info(f"Removed {name}, which an earlier process left half-written")
-        with appears_whole(os.path.join(cfg.OUTPUT_DIR, "config.yaml")) as temporary:
+        with atomic_write(os.path.join(cfg.OUTPUT_DIR, "config.yaml")) as temporary:
             temporary.write_text(cfg.dump())
 
 

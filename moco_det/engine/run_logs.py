@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Iterator
 
-from moco_det.utils.files import appears_whole
+from moco_det.utils.files import atomic_write
 
 
 def cut_metrics(path: str | os.PathLike, start_iteration: int) -> None:
@@ -21,7 +21,7 @@ def cut_metrics(path: str | os.PathLike, start_iteration: int) -> None:
         return
     with open(path) as lines:
         kept = [line for line in lines if _iteration(line) < start_iteration]
-    with appears_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("".join(kept))
 
 

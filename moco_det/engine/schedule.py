@@ -41,7 +41,7 @@ def check_schedule(cfg) -> None:
     """Refuse a schedule that cannot run.
 
     Raises:
-        ValueError: with the key, the value found, what was expected and the mend.
+        ValueError: with the key, the value found, what was expected and the fix.
     """
     solver = cfg.SOLVER
     if solver.WARMUP_EPOCHS >= solver.EPOCHS:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from moco_det.utils.errors import LOST, STOPPED, user_errors
-from moco_det.utils.files import appears_whole
+from moco_det.utils.files import atomic_write
 
 # The options that the job fills in.
 OURS = ("--resume", "--num-machines", "--machine-rank", "--dist-url", "--num-gpus")
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     place = words.index("--") if "--" in words else len(words)  # argparse would take a second "--" away
     args = make_parser().parse_args(words[:place])
-    with appears_whole(args.script) as temporary:
+    with atomic_write(args.script) as temporary:
         temporary.write_text(job_script(args, words[place + 1 :]))
     os.chmod(args.script, 0o755)
     print(f"Wrote {args.script}")

@@ -35,11 +35,11 @@ def check_coco(metadata: Metadata, files: Files, findings: Findings) -> None:
 
 def _content(path: str, files: Files, findings: Findings) -> dict | None:
     """A label file with the lists that it must have; None where it has not."""
-    mend = how_to_get(findings.name, path)
+    fix = how_to_get(findings.name, path)
     try:
         content = files.json(path)
     except (ValueError, OSError, RecursionError) as error:
-        findings.add(FAULT, "label file that cannot be read", f"{os.path.basename(path)} ({error})", mend)
+        findings.add(FAULT, "label file that cannot be read", f"{os.path.basename(path)} ({error})", fix)
         return None
     lists = (
         "images",
@@ -48,7 +48,7 @@ def _content(path: str, files: Files, findings: Findings) -> dict | None:
     )
     for name in lists:
         if not (isinstance(content, dict) and isinstance(content.get(name), list)):
-            findings.add(FAULT, f"label file without a list of {name}", os.path.basename(path), mend)
+            findings.add(FAULT, f"label file without a list of {name}", os.path.basename(path), fix)
             return None
     return content
 

@@ -23,7 +23,7 @@ from moco_det.finetune.look_records import Use, use_of
 from moco_det.model_zoo import get_config_file
 from moco_det.model_zoo.tasks import TASKS, get_task
 from moco_det.utils.errors import user_errors
-from moco_det.utils.files import appears_whole, datasets_root
+from moco_det.utils.files import atomic_write, datasets_root
 
 ALL = "all"
 
@@ -80,13 +80,13 @@ def details(found: Sequence[Findings]) -> str:
 
 def to_do(found: Sequence[Findings]) -> str:
     """What to fetch or make, each once, and for which data sets."""
-    mends = {}
+    fixes = {}
     for findings in found:
         for finding in findings.of(MISSING, FAULT):
-            if finding.mend:
-                mends.setdefault(finding.mend, {})[findings.name] = None
+            if finding.fix:
+                fixes.setdefault(finding.fix, {})[findings.name] = None
     return "\n".join(
-        ["", "To do:", *(f"- {mend} ({', '.join(mends[mend])})" for mend in mends)] if mends else []
+        ["", "To do:", *(f"- {fix} ({', '.join(fixes[fix])})" for fix in fixes)] if fixes else []
     )
 
 
@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
         if part:
             print(part)
     if args.json:
-        with appears_whole(args.json) as path:
+        with atomic_write(args.json) as path:
             path.write_text(json.dumps(_as_json(found), indent=2))
     leaks = report_leaks(args.datasets, args.leaks_in, args.leaks_list) if args.leaks_in else 0
     # A project's data sets are none of the core's: with "all" they are shown and do not count.

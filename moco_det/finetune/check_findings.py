@@ -23,14 +23,14 @@ class Finding:
     Attributes:
         level: MISSING, FAULT or WARNING.
         kind: what it is, e.g. ``"box of zero size"``.
-        mend: what to do about it; may be empty.
+        fix: what to do about it; may be empty.
         count: how often it was found.
         examples: the first few.
     """
 
     level: str
     kind: str
-    mend: str = ""
+    fix: str = ""
     count: int = 0
     examples: list[str] = field(default_factory=list)
 
@@ -55,9 +55,9 @@ class Findings:
         self.absent = False
         self._found: dict[tuple[str, str, str], Finding] = {}
 
-    def add(self, level: str, kind: str, example: str, mend: str = "") -> None:
-        """Count a finding; those of the same level, kind and mend are one."""
-        finding = self._found.setdefault((level, kind, mend), Finding(level, kind, mend))
+    def add(self, level: str, kind: str, example: str, fix: str = "") -> None:
+        """Count a finding; those of the same level, kind and fix are one."""
+        finding = self._found.setdefault((level, kind, fix), Finding(level, kind, fix))
         finding.count += 1
         if len(finding.examples) < NUM_EXAMPLES:
             finding.examples.append(example)
@@ -84,7 +84,7 @@ class Findings:
         except (OSError, ValueError, KeyError, TypeError):
             return False
         self.images = content["images"]
-        self._found = {(finding.level, finding.kind, finding.mend): finding for finding in found}
+        self._found = {(finding.level, finding.kind, finding.fix): finding for finding in found}
         return True
 
     def of(self, *levels: str) -> list[Finding]:

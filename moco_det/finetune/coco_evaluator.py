@@ -20,7 +20,7 @@ from pycocotools.coco import COCO
 
 from moco_det.config.key import FINETUNE
 from moco_det.config.rules import check_value
-from moco_det.utils.files import appears_whole
+from moco_det.utils.files import atomic_write
 
 PYCOCOTOOLS, FASTER = "pycocotools", "faster_coco_eval"
 RESULTS = "coco_instances_results.json"
@@ -124,7 +124,7 @@ class FasterCocoEvaluator(FillingCocoEvaluator):
             ids = {new: old for old, new in contiguous.items()}
             results = [result | {"category_id": ids[result["category_id"]]} for result in results]
         if self._output_dir:
-            with appears_whole(os.path.join(self._output_dir, RESULTS)) as path:
+            with atomic_write(os.path.join(self._output_dir, RESULTS)) as path:
                 path.write_text(json.dumps(results))
         for task in sorted(self._tasks or self._tasks_from_predictions(results)):
             counted = count_matches(self._coco_api.dataset, results, task, self._kpt_oks_sigmas, img_ids)

@@ -45,7 +45,7 @@ def check_datasets(cfg: CfgNode, names: tuple[str, ...]) -> None:
     """Refuse data sets that are unknown, not where they are looked for, or of other classes than the config's.
 
     Raises:
-        ValueError: names the data set, what is missing and where it was looked for, and the mend.
+        ValueError: names the data set, what is missing and where it was looked for, and the fix.
     """
     if not names:
         raise ValueError(

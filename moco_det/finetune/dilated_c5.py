@@ -14,7 +14,7 @@ CHANNELS = 512
 class DilatedC5(Backbone):
     """A ResNet that ends in a dilated res5, and a 3x3 convolution with norm and ReLU that narrows its output.
 
-    The paper says "a 3x3 convolution (with BN)": the ReLU and the initialisation are this code's choice. The
+    The paper says "a 3x3 convolution (with BN)": the ReLU and the initialization are this code's choice. The
     detector's weights of the ResNet are called ``backbone.bottom_up.*``, as with an FPN.
     """
 

@@ -6,7 +6,7 @@ from moco_det.utils.seeding import numpy_generator
 
 
 def take_labels(records: Sequence[dict], fraction: float, seed: int) -> list[dict]:
-    """A random share of the labelled images, in their order; at least one.
+    """A random share of the labeled images, in their order; at least one.
 
     With the same seed a smaller share is a part of a larger one, and every init gets the same images.
     """

@@ -7,7 +7,7 @@ from detectron2.data import DatasetCatalog
 
 from moco_det.data.images import find_images, registered_images, shown
 from moco_det.data.near_duplicates import find_pairs
-from moco_det.utils.files import appears_whole
+from moco_det.utils.files import atomic_write
 
 NUM_EXAMPLES = 10
 
@@ -40,7 +40,7 @@ def report_leaks(names: Sequence[str], places: Sequence[str], list_file: str) ->
         if len(pairs) > NUM_EXAMPLES:
             print("  …")
     if list_file:
-        with appears_whole(list_file) as file:
+        with atomic_write(list_file) as file:
             lines = (f"{os.path.abspath(shown(path))}\n" for path in leaked)
             file.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
     return len(leaked)

@@ -27,7 +27,7 @@ from moco_det.finetune.datasets import needed_files
 from moco_det.finetune.look_images import UNREADABLE, look_at_images
 from moco_det.finetune.look_records import Use, as_key, look_at_records, look_at_truth, map_records, use_of
 from moco_det.finetune.look_semantic import look_at_labels
-from moco_det.utils.files import appears_whole, datasets_root
+from moco_det.utils.files import atomic_write, datasets_root
 
 logger = logging.getLogger(__name__)
 DENSEPOSE = "moco_densepose_"
@@ -57,7 +57,7 @@ def look_at_set(name: str, use: Use, files: Files) -> Findings:
     if cache and not findings.absent:
         with contextlib.suppress(OSError):  # a cache that cannot be written is none
             cache.parent.mkdir(parents=True, exist_ok=True)
-            with appears_whole(cache) as path:
+            with atomic_write(cache) as path:
                 path.write_text(json.dumps(findings.stored()))
     return findings
 
@@ -226,7 +226,7 @@ def _is_accepted(finding: Finding, findings: Findings, cfg: CfgNode, train: bool
 
 
 def _sentence(name: str, stops: Sequence[Finding], train: bool, cfg: CfgNode) -> str:
-    parts = [f"{finding}" + (f" ({finding.mend})" if finding.mend else "") for finding in stops]
+    parts = [f"{finding}" + (f" ({finding.fix})" if finding.fix else "") for finding in stops]
     if train and any(finding.kind in (MISSING_IMAGE, UNREADABLE) for finding in stops):
         parts.append(
             f"a training set may lack the share DATASETS.MAX_UNREADABLE {cfg.DATASETS.MAX_UNREADABLE}"

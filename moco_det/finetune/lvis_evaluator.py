@@ -20,7 +20,7 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 
-from moco_det.utils.files import appears_whole
+from moco_det.utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class LvisEvaluator(DatasetEvaluator):
         for detection in results:
             detection["category_id"] = self._ids[detection["category_id"]]
         os.makedirs(self._output_dir, exist_ok=True)
-        with appears_whole(os.path.join(self._output_dir, RESULTS)) as path:
+        with atomic_write(os.path.join(self._output_dir, RESULTS)) as path:
             path.write_text(json.dumps(results))
         with open(self._json_file) as file:
             truth = json.load(file)
@@ -130,12 +130,12 @@ def evaluate_lvis(truth: dict, results: Sequence[dict], task: str) -> dict[str, 
         evaluation.evaluate()
         evaluation.accumulate()
         tables.append(evaluation.eval["precision"][..., -1])
-    metrics = _summarise(np.concatenate(tables, axis=2), np.array([c["frequency"] for c in categories]))
+    metrics = _summarize(np.concatenate(tables, axis=2), np.array([c["frequency"] for c in categories]))
     logger.info(f"Evaluation results for {task}:\n{create_small_table(metrics)}")
     return metrics
 
 
-def _summarise(precision: np.ndarray, frequency: np.ndarray) -> dict[str, float]:
+def _summarize(precision: np.ndarray, frequency: np.ndarray) -> dict[str, float]:
     """
     Args:
         precision: thresholds .5, .55, … .95 x recalls x categories x areas (all, small, medium, large), -1 where

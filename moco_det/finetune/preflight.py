@@ -70,7 +70,7 @@ def check_run(
         from its checkpoint, and for the weights where none are read.
 
     Raises:
-        ValueError: a setting that cannot work; says what was found, what was expected, and the mend.
+        ValueError: a setting that cannot work; says what was found, what was expected, and the fix.
     """
     check_coco_evaluator(cfg)
     part, use = ("TEST", "evaluate") if args.eval_only else ("TRAIN", "train")

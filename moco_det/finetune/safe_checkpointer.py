@@ -10,7 +10,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 
 from moco_det.engine.checkpoint_files import newest_whole
 from moco_det.finetune.loaded_weights import LoadedWeights
-from moco_det.utils.files import appears_whole
+from moco_det.utils.files import atomic_write
 from moco_det.weights.backbone_file import restricted_load
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         data.update({key: value.state_dict() for key, value in self.checkpointables.items()})
         path = os.path.join(self.save_dir, f"{name}.pth")
         self.logger.info(f"Saving checkpoint to {path}")
-        with appears_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             torch.save(data, temporary)
         self.tag_last_checkpoint(os.path.basename(path))
 

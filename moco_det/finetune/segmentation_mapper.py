@@ -103,7 +103,7 @@ def _training_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     augmentations = [
         RandomScale(*cfg.INPUT.RANDOM_SCALE),
         # FixedSizeCrop alone would draw one number for both directions, so it only pads: crops along the diagonal
-        # are not all crops. The mean colour would be zero for the network; it has one value for all channels.
+        # are not all crops. The mean color would be zero for the network; it has one value for all channels.
         T.RandomCrop("absolute", size),
         T.FixedSizeCrop(
             size,

@@ -64,7 +64,7 @@ logger = logging.getLogger(__name__)
 
 
 def training_records(cfg: CfgNode) -> list[dict]:
-    """The labelled images to train on, as detectron2 takes them: the share DATASETS.LABEL_FRACTION of them.
+    """The labeled images to train on, as detectron2 takes them: the share DATASETS.LABEL_FRACTION of them.
 
     Raises:
         ValueError: the labels cannot be read.
@@ -228,7 +228,7 @@ def run(args: argparse.Namespace, add_configs: Sequence[Callable[[CfgNode], None
         add_configs: functions that add a project's keys to the config.
 
     Raises:
-        ValueError: a setting that cannot work; says what was found, what was expected, and the mend.
+        ValueError: a setting that cannot work; says what was found, what was expected, and the fix.
     """
     register_toy_datasets()  # again: a toy world may have been made since the import
     args = argparse.Namespace(**vars(args))

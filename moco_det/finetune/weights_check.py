@@ -37,7 +37,7 @@ def check_preprocessing(cfg: CfgNode, weights: LoadedWeights, init: Init | None)
     What a file does not record, its init overlay says; a full detector has its own, which no overlay knows.
 
     Raises:
-        ValueError: lists each key that differs, what was found and expected, and the mend.
+        ValueError: lists each key that differs, what was found and expected, and the fix.
     """
     if weights.is_detector:
         logger.info("MODEL.WEIGHTS is a full detector: its preprocessing is not recorded and not checked")
@@ -57,7 +57,7 @@ def check_preprocessing(cfg: CfgNode, weights: LoadedWeights, init: Init | None)
         )
         raise ValueError(
             f"MODEL.WEIGHTS {weights.location!r} wants its input otherwise than the config gives it: "
-            f"{'; '.join(lines)}. Mend: {_mend(weights.location, expected, init)}"
+            f"{'; '.join(lines)}. Fix: {_fix(weights.location, expected, init)}"
         )
     if weights.preprocessing is None:
         logger.info(
@@ -71,7 +71,7 @@ def _same(a: object, b: object) -> bool:
     return a == b
 
 
-def _mend(location: str, expected: Preprocessing, init: Init | None) -> str:
+def _fix(location: str, expected: Preprocessing, init: Init | None) -> str:
     if init is not None and init.preprocessing == expected:
         return f"leave the KEY VALUE pairs that change --init {init.name} out"
     fitting = [i.name for i in map(read_init, list_inits()) if i.weights and i.preprocessing == expected]
@@ -116,11 +116,11 @@ def check_backbone(cfg: CfgNode, model: nn.Module, weights: LoadedWeights) -> No
     }
     if any(problems.values()):
         found = "; ".join(f"{len(names)} {what}: {some(names)}" for what, names in problems.items() if names)
-        mend = f"check MODEL.RESNETS.DEPTH ({cfg.MODEL.RESNETS.DEPTH}) and the architecture, or convert again"
+        fix = f"check MODEL.RESNETS.DEPTH ({cfg.MODEL.RESNETS.DEPTH}) and the architecture, or convert again"
         if fused and missing:
-            mend = f"its norms are fused: MODEL.RESNETS.NORM must be FrozenBN, not {cfg.MODEL.RESNETS.NORM}"
+            fix = f"its norms are fused: MODEL.RESNETS.NORM must be FrozenBN, not {cfg.MODEL.RESNETS.NORM}"
         raise ValueError(
-            f"the backbone is not that of MODEL.WEIGHTS {weights.location!r}. Tensors {found}. Mend: {mend}"
+            f"the backbone is not that of MODEL.WEIGHTS {weights.location!r}. Tensors {found}. Fix: {fix}"
         )
     logger.info(f"All {len(model_tensors)} backbone tensors equal those of {weights.location}")
     if unused:

@@ -19,7 +19,7 @@ def build_resnet(
     stem: str = "imagenet",
     in_channels: int = 3,
 ) -> ResNet:
-    """A freshly initialised torchvision ResNet ending in ``fc``.
+    """A freshly initialized torchvision ResNet ending in ``fc``.
 
     Args:
         stem: one of ``config.architectures.STEMS``.

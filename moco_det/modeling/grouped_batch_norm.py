@@ -1,6 +1,6 @@
 """Batch norm over groups of the global batch, and the shuffle of the keys over these groups.
 
-The official code normalises the images of each GPU by themselves: on 8 GPUs a batch of 256 makes 8 groups of
+The official code normalizes the images of each GPU by themselves: on 8 GPUs a batch of 256 makes 8 groups of
 32. Here the group is a number of the recipe, so one device computes what eight would, and a group may span
 several ranks. Queries are grouped in the order of the batch; keys are first shuffled over the whole global
 batch, so that a query and its key see different statistics ("shuffling BN", MoCo v1, section 3.3).
@@ -68,14 +68,14 @@ class _GroupedBatchNorm:
         shape = [-1 if d == 1 else 1 for d in range(x.dim())]
         count = self.group_size * x[0, 0].numel()
         mean = all_reduce(values.sum(over), group=ranks) / count  # C
-        centred = values - mean.view(shape)
-        variance = all_reduce(centred.square().sum(over), group=ranks) / count  # C
+        centerd = values - mean.view(shape)
+        variance = all_reduce(centerd.square().sum(over), group=ranks) / count  # C
         self._note(mean.detach(), variance.detach() * (count / max(count - 1, 1)))
         scale = torch.rsqrt(variance + self.eps)  # C
         if self.weight is None:
-            return (centred * scale.view(shape)).to(x.dtype)
+            return (centerd * scale.view(shape)).to(x.dtype)
         scale = self.weight * scale
-        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+        return (centerd * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
 
     @torch.no_grad()
     def _note(self, mean: Tensor, variance: Tensor) -> None:

@@ -15,7 +15,7 @@ def mlp(
 
     Args:
         widths: of the input, the hidden layers and the output.
-        bn_group_size: images that batch norm normalises together, a part of the global batch; None: no batch norm.
+        bn_group_size: images that batch norm normalizes together, a part of the global batch; None: no batch norm.
         last_norm: batch norm after the last layer too.
         last_affine: that one has a scale and a shift.
     """

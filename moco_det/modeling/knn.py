@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbour classification of features: a fast judge of an encoder, without training.
+"""Weighted k-nearest-neighbor classification of features: a fast judge of an encoder, without training.
 
 The monitor of Wu et al. 2018 (InstDisc), section 3.4, which MoCo v1 uses in Figure A.1.
 """
@@ -32,7 +32,7 @@ def knn_accuracy(
     k: int,
     temperature: float,
 ) -> float:
-    """Percent of queries whose neighbours, weighted by exp(similarity / temperature), vote for their class.
+    """Percent of queries whose neighbors, weighted by exp(similarity / temperature), vote for their class.
 
     Args:
         queries: (M, D) features to classify; ``query_labels``: (M,) class numbers.

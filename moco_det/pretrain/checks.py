@@ -4,7 +4,7 @@ import math
 
 
 def check_vector_norm(cfg) -> None:
-    """Refuse groups in which batch norm has nothing to normalise: a vector has one number for each channel.
+    """Refuse groups in which batch norm has nothing to normalize: a vector has one number for each channel.
 
     Raises:
         ValueError: groups are single images.
@@ -26,7 +26,7 @@ def check_any_method(cfg, ranks: int) -> None:
         ranks: processes of the run.
 
     Raises:
-        ValueError: with the key, the value found, what was expected and the mend.
+        ValueError: with the key, the value found, what was expected and the fix.
     """
     batch = cfg.SOLVER.IMS_PER_BATCH
     if batch % ranks:

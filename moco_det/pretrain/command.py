@@ -18,7 +18,7 @@ from moco_det.engine.threads import settle_threads
 from moco_det.model_zoo import recipe_name
 from moco_det.modeling.precision import precision_name
 from moco_det.pretrain.plan import plan
-from moco_det.pretrain.preflight import check_run, unlabelled_images
+from moco_det.pretrain.preflight import check_run, unlabeled_images
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.utils.disk_space import check_disk_space
@@ -33,7 +33,7 @@ def argument_parser() -> argparse.ArgumentParser:
         epilog="Example: tools/pretrain_moco.py --config-file configs/Pretrain/moco_v2_R_50_200ep.yaml "
         "--images DIR --num-gpus 8 OUTPUT_DIR output/pretrain"
     )
-    parser.description = "Pre-train a ResNet on unlabelled images, with MoCo or another method."
+    parser.description = "Pre-train a ResNet on unlabeled images, with MoCo or another method."
     parser.add_argument(
         "--images",
         default="",
@@ -85,7 +85,7 @@ def train_process(args: argparse.Namespace, add_configs=()) -> None:
     with held_back_logs():  # nothing is written until all is checked
         cfg = build_config(args, add_configs)
         settle_threads(cfg)
-        paths = unlabelled_images(cfg)
+        paths = unlabeled_images(cfg)
         check_run(cfg, len(paths), comm.get_world_size(), args.resume)
         trainer = PretrainTrainer(cfg, paths)
         if args.resume:

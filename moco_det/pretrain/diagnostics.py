@@ -110,7 +110,7 @@ def contrast_statistics(
 
 
 def effective_rank(x: Tensor, rows: int = 4096) -> float:
-    """exp of the entropy of the normalised singular values: the directions that the rows fill, 1 to min(M, D).
+    """exp of the entropy of the normalized singular values: the directions that the rows fill, 1 to min(M, D).
 
     Roy & Vetterli 2007, "The effective rank: a measure of effective dimensionality".
 

@@ -7,7 +7,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from moco_det.engine.hooks import is_due
-from moco_det.pretrain.loader import colours_on_device
+from moco_det.pretrain.loader import colors_on_device
 from moco_det.utils.machine import num_cores
 
 logger = logging.getLogger(__name__)
@@ -16,23 +16,23 @@ WAITS = 0.1  # share of the time
 QUIET_PERIODS = 50  # of the log, between two warnings
 
 
-def mends_of_waiting(cfg: CfgNode, cores: int, processes: int) -> list[str]:
+def fixes_of_waiting(cfg: CfgNode, cores: int, processes: int) -> list[str]:
     """What to change when steps wait for images, the easiest first.
 
     Args:
         cores: of this machine, which its ``processes`` share.
     """
     workers, each = cfg.DATALOADER.NUM_WORKERS, max(cores // processes, 1)
-    mends = []
+    fixes = []
     if workers < each:
-        mends.append(f"DATALOADER.NUM_WORKERS {each}")
-    if cfg.MODEL.DEVICE == "cuda" and not colours_on_device(cfg):
-        mends.append("INPUT.VIEWS.AUGMENT_ON device (colours on the GPU)")
+        fixes.append(f"DATALOADER.NUM_WORKERS {each}")
+    if cfg.MODEL.DEVICE == "cuda" and not colors_on_device(cfg):
+        fixes.append("INPUT.VIEWS.AUGMENT_ON device (colors on the GPU)")
     if cfg.DATALOADER.PREFETCH < 4 and workers:
-        mends.append("DATALOADER.PREFETCH 4 if the disk is slow now and then")
-    mends.append("images made small once by tools/pack_images.py")
-    mends.append("a faster disk" if workers < each else "a faster disk or more cores")
-    return mends
+        fixes.append("DATALOADER.PREFETCH 4 if the disk is slow now and then")
+    fixes.append("images made small once by tools/pack_images.py")
+    fixes.append("a faster disk" if workers < each else "a faster disk or more cores")
+    return fixes
 
 
 def describe_waiting(cfg: CfgNode, data_wait: float, cores: int, processes: int) -> str:
@@ -40,12 +40,12 @@ def describe_waiting(cfg: CfgNode, data_wait: float, cores: int, processes: int)
 
     Args:
         data_wait: share of a step's time in which it waits for images; cores, processes: of
-            :func:`mends_of_waiting`.
+            :func:`fixes_of_waiting`.
     """
     return (
         f"DATA WAIT: steps wait for images {data_wait:.0%} of their time ({cfg.DATALOADER.NUM_WORKERS} workers "
         f"for each of {processes} process{'es'[: 2 * (processes > 1)]} on {cores} cores). In this order: "
-        + "; ".join(mends_of_waiting(cfg, cores, processes))
+        + "; ".join(fixes_of_waiting(cfg, cores, processes))
     )
 
 

@@ -38,7 +38,7 @@ class TwoViews(Dataset):
         """
         Args:
             paths: files of the images; a slot's index counts in it.
-            finished: else the views are crops, which :func:`finish_batch` finishes from the item's "colours".
+            finished: else the views are crops, which :func:`finish_batch` finishes from the item's "colors".
         """
         self.paths = PackedPaths(paths)
         self.seed, self.views, self.finished = seed, views, finished
@@ -52,12 +52,12 @@ class TwoViews(Dataset):
         item = {"epoch": slot[0], "index": index, "unreadable": unreadable}
         if pixels is not None:
             views = [self._view(pixels, slot, view) for view in range(self.views.num_views)]
-            crops, colours = zip(*views, strict=True)
+            crops, colors = zip(*views, strict=True)
             item["query"], item["key"] = crops[:LARGE_VIEWS]
             if self.views.small_crops:
                 item["small"] = torch.stack(crops[LARGE_VIEWS:])
             if not self.finished:
-                item["colours"] = torch.tensor(colours)
+                item["colors"] = torch.tensor(colors)
         return item
 
     def _read(self, slot: Slot) -> tuple[Tensor | None, int, list[Unreadable]]:
@@ -76,14 +76,14 @@ class TwoViews(Dataset):
             yield int(numpy_generator(self.seed, "replacement", *slot, attempt).integers(len(self)))
 
     def _view(self, pixels: Tensor, slot: Slot, view: int) -> tuple[Tensor, list[float]]:
-        """The view, or its crop, and the row of its colours."""
+        """The view, or its crop, and the row of its colors."""
         rng = numpy_generator(self.seed, "view", *slot, view)
         height, width = pixels.shape[1:]
         drawn = draw_view(rng, width, height, self.views, view)
-        crop, colours = crop_view(pixels, drawn), drawn.colours()
+        crop, colors = crop_view(pixels, drawn), drawn.colors()
         if self.finished:
-            crop = finish_views(crop[None], torch.tensor([colours]), drawn.order)[0]
-        return crop, colours
+            crop = finish_views(crop[None], torch.tensor([colors]), drawn.order)[0]
+        return crop, colors
 
 
 def build_loader(
@@ -114,7 +114,7 @@ def build_loader(
         iterator over ``{"query": uint8 (n, 3, S, S), "key": uint8 (n, 3, S, S), "index": int64 (n,),
         "epoch": int, "unreadable": [(path, reason), ...]}``: which images these are (a replacement by its own
         index), and the files that this rank met and replaced; with small views, also ``"small"``: uint8
-        (n, V, 3, s, s). Unfinished ones have ``"colours"``, too: float32 (n, 2 + V, COLUMNS).
+        (n, V, 3, s, s). Unfinished ones have ``"colors"``, too: float32 (n, 2 + V, COLUMNS).
 
     Raises:
         ValueError: a setting is out of range, or batch, ranks and images do not fit together; while
@@ -158,7 +158,7 @@ def collate(items: list[dict]) -> dict:
         # nx3xSxS, nx3xSxS, nxVx3xsxs, nx(2+V)xCOLUMNS
         **{
             name: _stack([item[name] for item in items])
-            for name in ("query", "key", "small", "colours")
+            for name in ("query", "key", "small", "colors")
             if name in items[0]
         },
         "index": torch.tensor([item["index"] for item in items]),  # n
@@ -174,7 +174,7 @@ def _stack(parts: list[Tensor]) -> Tensor:
     return default_collate([part.movedim(-3, -1) for part in parts]).movedim(-1, -3)  # crops
 
 
-def colours_on_device(cfg) -> bool:
+def colors_on_device(cfg) -> bool:
     """Whether the views get their colors where the model is, and not in the workers (INPUT.VIEWS.AUGMENT_ON)."""
     where = cfg.INPUT.VIEWS.AUGMENT_ON
     return where == "device" or (where == "auto" and cfg.MODEL.DEVICE != "cpu")
@@ -187,15 +187,15 @@ def finish_batch(batch: dict, views: ViewSettings, device: torch.device | str) -
         batch: of :func:`build_loader`.
         views: the settings that it was drawn with.
     """
-    if "colours" not in batch:
+    if "colors" not in batch:
         return batch
     finished = dict(batch)
-    colours = finished.pop("colours")
+    colors = finished.pop("colors")
     for view, name in enumerate(("query", "key")):
-        finished[name] = finish_views(batch[name], colours[:, view], views.order(view), device)
+        finished[name] = finish_views(batch[name], colors[:, view], views.order(view), device)
     if "small" in batch:
         small = batch["small"].flatten(0, 1)  # n*V
-        rows = colours[:, LARGE_VIEWS:].flatten(0, 1)
+        rows = colors[:, LARGE_VIEWS:].flatten(0, 1)
         finished["small"] = finish_views(small, rows, views.order(LARGE_VIEWS), device).view(
             batch["small"].shape
         )
@@ -257,6 +257,6 @@ class UnreadableLog:
         if met >= min(GRACE_IMAGES, self.num_images) and len(self.files) > self.max_share * met:
             raise ValueError(
                 f"{len(self.files)} of the {met} images met so far cannot be read, more than the accepted "
-                f"share DATASETS.MAX_UNREADABLE = {self.max_share}; listed in {self.path!r}: mend or "
+                f"share DATASETS.MAX_UNREADABLE = {self.max_share}; listed in {self.path!r}: fix or "
                 "remove them, or raise DATASETS.MAX_UNREADABLE"
             )

@@ -97,7 +97,7 @@ class PretrainMethod(nn.Module):
                 the same for all of its micro-batches (default: an empty one, for a step of one micro-batch).
 
         Returns:
-            named scalars: those that begin with ``loss`` are summed and minimised, the others, detached, are
+            named scalars: those that begin with ``loss`` are summed and minimized, the others, detached, are
             logged. The loss of a step is the mean over its micro-batches and over the ranks.
         """
         raise NotImplementedError
@@ -110,7 +110,7 @@ class PretrainMethod(nn.Module):
             ranks: processes of the run, which may be others than those that are there now.
 
         Raises:
-            ValueError: with the key, the value found, what was expected and the mend.
+            ValueError: with the key, the value found, what was expected and the fix.
         """
         check_values(cfg, PRETRAIN, cls.uses)
         check_any_method(cfg, ranks)
@@ -126,7 +126,7 @@ class PretrainMethod(nn.Module):
         """Refuse a set of images that the settings do not fit.
 
         Raises:
-            ValueError: with the key, the value found, what was expected and the mend.
+            ValueError: with the key, the value found, what was expected and the fix.
         """
 
     @classmethod
@@ -248,7 +248,7 @@ def common_settings(cfg) -> dict:
 
 
 def bn_group_size(cfg) -> int:
-    """Images that batch norm normalises together; synchronised, it is one group of the whole global batch."""
+    """Images that batch norm normalizes together; synchronized, it is one group of the whole global batch."""
     return cfg.SOLVER.IMS_PER_BATCH if cfg.MODEL.ENCODER.NORM == "SyncBN" else cfg.MODEL.ENCODER.BN_GROUP_SIZE
 
 

@@ -1,4 +1,4 @@
-"""Judging the encoder while it trains: kNN accuracy on a labelled folder, and nearest neighbours to look at."""
+"""Judging the encoder while it trains: kNN accuracy on a labeled folder, and nearest neighbors to look at."""
 
 import copy
 import json
@@ -11,7 +11,7 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from moco_det.data.images import shown
-from moco_det.data.labelled_folder import LabelledFolder, open_labelled_set
+from moco_det.data.labeled_folder import LabeledFolder, open_labeled_set
 from moco_det.engine.hooks import is_due
 from moco_det.engine.interruption import ignore_stop_signals
 from moco_det.modeling.grouped_batch_norm import average_running_statistics, update_running_statistics
@@ -30,7 +30,7 @@ class KNNMonitor(HookBase):
 
     def __init__(self, cfg, steps_per_epoch: int):
         knn = cfg.TEST.KNN
-        self.train, self.test = open_labelled_set(
+        self.train, self.test = open_labeled_set(
             knn.IMAGES, cfg.INPUT.VIEWS.SIZE, "TEST.KNN.IMAGES", knn.CENTER_CROP
         )
         self.k = min(knn.K, len(self.train))
@@ -45,7 +45,7 @@ class KNNMonitor(HookBase):
     def before_train(self):
         if self.trainer.start_iter == 0:
             # The running statistics of an untrained network describe no image yet; without this the
-            # comparison would flatter training. On all ranks, because batch norm may synchronise.
+            # comparison would flatter training. On all ranks, because batch norm may synchronize.
             untrained = with_settled_statistics(self.trainer.method, self._batches_for_statistics())
             if comm.is_main_process():
                 self._evaluate(untrained, "untrained")
@@ -58,7 +58,7 @@ class KNNMonitor(HookBase):
                 self._evaluate(self.trainer.method, f"after step {self.trainer.iter + 1}")
             comm.synchronize()
 
-    def _batches(self, folder: LabelledFolder):
+    def _batches(self, folder: LabeledFolder):
         return torch.utils.data.DataLoader(
             folder, batch_size=64, num_workers=self.num_workers, worker_init_fn=ignore_stop_signals
         )
@@ -90,16 +90,16 @@ class KNNMonitor(HookBase):
             f"features {rank:.1f} of {train.shape[1]}"
         )
         self.trainer.storage.put_scalars(smoothing_hint=False, knn_accuracy=accuracy, effective_rank=rank)
-        self._write_neighbours(train, test)
+        self._write_neighbors(train, test)
 
-    def _write_neighbours(self, train: Tensor, test: Tensor, queries: int = 8, k: int = 5) -> None:
+    def _write_neighbors(self, train: Tensor, test: Tensor, queries: int = 8, k: int = 5) -> None:
         chosen = torch.linspace(0, len(test) - 1, min(queries, len(test))).long()
         similarities, indices = nearest(test[chosen], train, min(k, len(train)))
         rows = [
             {
                 "query": os.path.abspath(shown(self.test.paths[query])),
                 "label": self.test.classes[self.test.labels[query]],
-                "neighbours": [
+                "neighbors": [
                     {
                         "path": os.path.abspath(shown(self.train.paths[i])),
                         "label": self.train.classes[self.train.labels[i]],
@@ -112,13 +112,13 @@ class KNNMonitor(HookBase):
                 chosen.tolist(), indices.tolist(), similarities.tolist(), strict=True
             )
         ]
-        with open(os.path.join(self.output_dir, "neighbours.json"), "w") as file:
+        with open(os.path.join(self.output_dir, "neighbors.json"), "w") as file:
             json.dump(rows, file, indent=1)
 
 
 @torch.no_grad()
 def extract_features(model, batches, kind: str = "pooled") -> tuple[Tensor, Tensor]:
-    """Features (M, D) and labels (M,) of a labelled folder, the model in evaluation mode.
+    """Features (M, D) and labels (M,) of a labeled folder, the model in evaluation mode.
 
     Args:
         kind: "pooled", before the head, or "embedding", after it.

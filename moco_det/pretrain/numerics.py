@@ -9,7 +9,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from moco_det.engine.checkpoint import CONTINUE_LOWER
-from moco_det.utils.files import appears_whole
+from moco_det.utils.files import atomic_write
 
 
 class LossGuard:
@@ -71,7 +71,7 @@ def stop_at_loss(trainer, finite: list[bool]) -> None:
             **{"rank": rank, "losses": losses, "layer": layer},
             **{"config": trainer.cfg.dump(), "model": state, "optimizer": trainer.optimizer.state_dict()},
         }
-        with appears_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             torch.save(saved, temporary)
     comm.synchronize()  # the first process to leave takes the others down
     found = ", ".join(f"{name} {value}" for name, value in losses.items())

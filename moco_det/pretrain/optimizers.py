@@ -1,7 +1,7 @@
 """The optimizer of pre-training: SGD, or LARS for large batches.
 
 LARS is own code of a few lines because the papers that use it here (SimCLR, BYOL, MoCo v3) take the norm of the
-gradient *with* weight decay in the trust ratio, and leave out what is normalised already; the maintained
+gradient *with* weight decay in the trust ratio, and leave out what is normalized already; the maintained
 implementation at hand (timm) has the ratio of You et al. and other rules of what is left out.
 """
 

@@ -8,7 +8,7 @@ from moco_det.pretrain.method import method_class
 from moco_det.pretrain.monitor import KNNMonitor
 
 
-def unlabelled_images(cfg) -> list[str]:
+def unlabeled_images(cfg) -> list[str]:
     """The images that a config names, in the order of the run.
 
     Raises:
@@ -25,7 +25,7 @@ def check_run(cfg, num_images: int, ranks: int, resume: bool) -> None:
         ranks: processes of the run, which may be others than those that are there now.
 
     Raises:
-        ValueError: with the key, the value found, what was expected and the mend.
+        ValueError: with the key, the value found, what was expected and the fix.
     """
     check_output(cfg, resume)
     method_class(cfg).check_config(cfg, ranks)

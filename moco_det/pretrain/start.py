@@ -7,7 +7,7 @@ def read_pretraining_start(cfg) -> Start:
     """The weights that MODEL.WEIGHTS names.
 
     Raises:
-        ValueError: as :func:`read_start`, or they were made for images normalised otherwise.
+        ValueError: as :func:`read_start`, or they were made for images normalized otherwise.
     """
     if cfg.MODEL.ENCODER.STEM != "imagenet":
         raise ValueError(

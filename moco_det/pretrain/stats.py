@@ -22,7 +22,7 @@ from moco_det.data.images import UnreadableImage, decode_rgb, find_images
 from moco_det.data.order import PackedPaths
 from moco_det.pretrain.loader import Unreadable
 from moco_det.utils.errors import user_errors
-from moco_det.utils.files import appears_whole
+from moco_det.utils.files import atomic_write
 from moco_det.utils.machine import num_cores
 from moco_det.utils.seeding import numpy_generator
 from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING as IMAGENET
@@ -104,11 +104,11 @@ def measure(paths: Sequence[str], num_workers: int = 0) -> ImageStatistics:
             named = "; ".join(f"{path!r} ({reason})" for path, reason in unreadable[:5])
             raise ValueError(
                 f"{len(unreadable)} of {len(paths)} images cannot be read, more than the accepted share "
-                f"{max_share}: {named}; mend or remove them"
+                f"{max_share}: {named}; fix or remove them"
             )
     num_images = len(paths) - len(unreadable)
     statistics = ImageStatistics(total / num_images, num_images, unreadable)
-    _refuse_one_colour(statistics)
+    _refuse_one_color(statistics)
     return statistics
 
 
@@ -116,7 +116,7 @@ def _as_it_is(item):
     return item
 
 
-def _refuse_one_colour(statistics: ImageStatistics) -> None:
+def _refuse_one_color(statistics: ImageStatistics) -> None:
     for channel, mean, std in zip(("red", "green", "blue"), statistics.mean, statistics.std, strict=True):
         if round(std, 3) == 0:
             raise ValueError(
@@ -207,7 +207,7 @@ def main(argv: list[str] | None = None) -> None:
     paths = find_images(args.images)
     os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
     statistics = measure(sample_paths(paths, args.num_images), args.num_workers)
-    with appears_whole(args.output) as temporary:
+    with atomic_write(args.output) as temporary:
         temporary.write_text(overlay_of(statistics, args.images, len(paths)), encoding="utf-8")
     print(summary(statistics, len(paths)))
     print(f"{'written':11} {args.output}; next: tools/pretrain_moco.py --overlay {args.output} …")

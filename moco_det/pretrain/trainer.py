@@ -29,12 +29,12 @@ from moco_det.modeling.precision import describe_precision
 from moco_det.pretrain.diagnostics import CollapseWatch
 from moco_det.pretrain.feeding import DataWaitWatch
 from moco_det.pretrain.hooks import UnreadableImages, describe_step
-from moco_det.pretrain.loader import UnreadableLog, build_loader, colours_on_device, finish_batch
+from moco_det.pretrain.loader import UnreadableLog, build_loader, colors_on_device, finish_batch
 from moco_det.pretrain.method import StepState, method_class
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.pretrain.numerics import LossGuard, stop_at_loss, with_clipped_gradients
 from moco_det.pretrain.optimizers import build_optimizer
-from moco_det.pretrain.preflight import unlabelled_images
+from moco_det.pretrain.preflight import unlabeled_images
 from moco_det.pretrain.start import read_pretraining_start
 from moco_det.utils.seeding import keyed_seed
 from moco_det.weights.loading import start_from
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 
 class PretrainTrainer(TrainerBase):
-    """Trains the method of a config, a :class:`moco_det.pretrain.method.PretrainMethod`, on unlabelled images."""
+    """Trains the method of a config, a :class:`moco_det.pretrain.method.PretrainMethod`, on unlabeled images."""
 
     def __init__(self, cfg, paths: Sequence[str] | None = None):
         """
@@ -53,7 +53,7 @@ class PretrainTrainer(TrainerBase):
         super().__init__()
         self.cfg, self.views = cfg, ViewSettings.from_config(cfg)
         self.history = RunHistory()
-        self.paths = unlabelled_images(cfg) if paths is None else paths
+        self.paths = unlabeled_images(cfg) if paths is None else paths
         check_agreement({"the list of images": names_digest(self.paths, cfg.DATASETS.IMAGES)})
         check_schedule(cfg)
         method_class(cfg).check_num_images(cfg, len(self.paths))
@@ -124,7 +124,7 @@ class PretrainTrainer(TrainerBase):
             world_size=comm.get_world_size(),
             start_iteration=self.start_iter,
             views=self.views,
-            finished=not colours_on_device(cfg),
+            finished=not colors_on_device(cfg),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             prefetch=cfg.DATALOADER.PREFETCH,
         )

@@ -35,7 +35,7 @@ class Line:
     untrained: Row | None = None
 
     @property
-    def learnt(self) -> bool | None:
+    def learned(self) -> bool | None:
         """Whether the linear probe is above that of random weights; None: not known."""
         ours, theirs = self.summary(LINEAR), self.untrained.summary(LINEAR) if self.untrained else None
         return ours.mean > theirs.mean if ours and theirs else None
@@ -102,7 +102,8 @@ def ablation_table(name: str, scale: str, lines: Sequence[Line]) -> Table:
         rows.append(
             (
                 *(label, *((str(line.x),) if at_point else ()), line.row.count if line.row else "—"),
-                cell(line.summary(LINEAR)) + (", fails: not above untrained" if line.learnt is False else ""),
+                cell(line.summary(LINEAR))
+                + (", fails: not above untrained" if line.learned is False else ""),
                 *(cell(line.summary(KNN)), monitor, pretext, *printed),
             )
         )

@@ -8,7 +8,7 @@ RESULTS = (
     "before the first iteration. GiB: the most memory that a run held, of its GPU or, on the CPU, of the machine."
 )
 PAPER_ROWS = (
-    "Grey rows are what the paper printed, with its data and its training length; none of them was run here."
+    "Gray rows are what the paper printed, with its data and its training length; none of them was run here."
 )
 PAIRS = (
     "Mean difference of the runs that share a seed, with its 95 % t-interval. The seed fixes what both "
@@ -16,7 +16,7 @@ PAIRS = (
     " corrected for the number of comparisons."
 )
 PRETRAINING_TABLE = (
-    "kNN: share of labelled test images whose nearest labelled training images vote for the "
+    "kNN: share of labeled test images whose nearest labeled training images vote for the "
     "right class, by the features of the encoder before → after pre-training. The labels serve this "
     "number alone; training never sees them."
 )
@@ -33,12 +33,12 @@ PRETRAINING_CURVES = (
 )
 SAMPLE_VIEWS = (
     "Pairs of random views as the two encoders get them. The two of a pair should be hard, but possible, "
-    "to recognise as the same image."
+    "to recognize as the same image."
 )
-NEIGHBOURS = (
+NEIGHBORS = (
     "Left, with its class: a test image. To its right the training images with the most similar features,"
     " the most similar first, with their cosine similarity. Green frame: the same class; red: another. A "
-    "poor encoder finds images that agree in colour or background alone."
+    "poor encoder finds images that agree in color or background alone."
 )
 DETECTIONS = (
     "The same test images, one column an init (the run of its lowest seed). Dashed white: true boxes; "

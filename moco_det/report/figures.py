@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from moco_det.model_zoo.tasks import METRICS
 from moco_det.report.rows import Row
 from moco_det.report.runs import Curve
-from moco_det.report.statistics import summarise
+from moco_det.report.statistics import summarize
 
 WIDTH = 5.2  # inches
 DPI = 170
@@ -51,7 +51,7 @@ PRETRAINING_PANELS = (
     ("accuracy", "(K+1)-way accuracy, %", 100),
     ("queue_real", "share of real keys in the queue, %", 100),
     ("bank_real", "share of real entries in the memory bank, %", 100),
-    ("knn_accuracy", "kNN accuracy on labelled images, %", 1),
+    ("knn_accuracy", "kNN accuracy on labeled images, %", 1),
     ("effective_rank", "effective rank of the features", 1),
 )
 
@@ -69,7 +69,7 @@ def to_png(figure: Figure) -> bytes:
 
 
 def colors_of(labels: Sequence[str]) -> dict[str, str]:
-    """One colour a label; the known inits always have the same one."""
+    """One color a label; the known inits always have the same one."""
     others = [label for label in dict.fromkeys(labels) if label not in INIT_COLORS]
     rest = {label: OTHER_COLORS[i % len(OTHER_COLORS)] for i, label in enumerate(others)}
     return {label: INIT_COLORS.get(label) or rest[label] for label in labels}
@@ -78,7 +78,7 @@ def colors_of(labels: Sequence[str]) -> dict[str, str]:
 def pretraining_curves(rows: Sequence[Row]) -> bytes | None:
     """Loss, accuracy, share of real keys and kNN accuracy over iterations; None if no run has any of them.
 
-    The runs of a row have one colour, or, where it is the only row, one each.
+    The runs of a row have one color, or, where it is the only row, one each.
     """
     runs = [run for row in rows for run in row.runs]
     labels = [run.folder.name if len(rows) == 1 else _row_name(row) for row in rows for run in row.runs]
@@ -130,11 +130,11 @@ def mean_and_band(curves: Sequence[Curve]) -> list[tuple[int, float, float, floa
     values = [dict(curve) for curve in curves]
     shared = sorted(set.intersection(*map(set, values))) if values else []
     columns = {iteration: [curve[iteration] for curve in values] for iteration in shared}
-    return [(i, summarise(column).mean, min(column), max(column)) for i, column in columns.items()]
+    return [(i, summarize(column).mean, min(column), max(column)) for i, column in columns.items()]
 
 
 def metric_curves(rows: Sequence[Row]) -> bytes | None:
-    """The main metric over iterations for the rows of one task: one panel a schedule, one colour an init.
+    """The main metric over iterations for the rows of one task: one panel a schedule, one color an init.
 
     The mean over the seeds is a line, the range from the lowest to the highest seed a band, and each run a
     thin line. None if no run was evaluated on the way.

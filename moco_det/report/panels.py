@@ -1,4 +1,4 @@
-"""Pictures made of images: sample views, nearest neighbours, detections; None where a run left none."""
+"""Pictures made of images: sample views, nearest neighbors, detections; None where a run left none."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ from moco_det.report.runs import Run
 SAME, OTHER = "#2e9e5b", "#d0453a"
 TRUTH, FOUND = "#ffffff", "#ffb000"
 MAX_VIEW_WIDTH = 1200  # pixels: more does not show on the page
-NEIGHBOURS, QUERIES, TEST_IMAGES = 5, 8, 6
+NEIGHBORS, QUERIES, TEST_IMAGES = 5, 8, 6
 
 
 def sample_views(run: Run) -> bytes | None:
@@ -52,12 +52,12 @@ def open_image(name: str, folder: Path) -> Image.Image | None:
     return None
 
 
-def neighbours(run: Run) -> bytes | None:
+def neighbors(run: Run) -> bytes | None:
     """One row a query: the test image, then its nearest training images, framed by same or other class."""
-    queries = read_list(run.folder / "neighbours.json")[:QUERIES]
+    queries = read_list(run.folder / "neighbors.json")[:QUERIES]
     if not queries:
         return None
-    columns = 1 + NEIGHBOURS
+    columns = 1 + NEIGHBORS
     with matplotlib.rc_context(STYLE):
         figure = new_figure(len(queries) * (WIDTH / columns + 0.2))
         axes = figure.subplots(len(queries), columns, squeeze=False)
@@ -65,7 +65,7 @@ def neighbours(run: Run) -> bytes | None:
             _tile(line[0], open_image(query["query"], run.folder), query["label"], None)
             for axis in line[1:]:
                 axis.axis("off")
-            for axis, near in zip(line[1:], query["neighbours"], strict=False):
+            for axis, near in zip(line[1:], query["neighbors"], strict=False):
                 axis.axis("on")
                 color = SAME if near["label"] == query["label"] else OTHER
                 _tile(axis, open_image(near["path"], run.folder), f"{near['similarity']:.2f}", color)

@@ -91,7 +91,7 @@ def make_sections(runs: Sequence[Run], incomplete: Sequence[Incomplete]) -> list
         Section("The metric over iterations", _curves(finetuned)),
         Section("Pre-training", _pretraining(pretrained)),
         Section("Sample views", _sample_views(pretrained)),
-        Section("Nearest neighbours", _neighbours(pretrained)),
+        Section("Nearest neighbors", _neighbors(pretrained)),
         Section("Detections on test images", _detections(finetuned)),
         Section("How each run was made", _provenance(runs, incomplete)),
     ]
@@ -149,8 +149,8 @@ def _sample_views(pretrained: Sequence[Row]) -> tuple[Block, ...]:
     return _each_run(pretrained, panels.sample_views, "sample_views", captions.SAMPLE_VIEWS)
 
 
-def _neighbours(pretrained: Sequence[Row]) -> tuple[Block, ...]:
-    return _each_run(pretrained, panels.neighbours, "neighbours", captions.NEIGHBOURS)
+def _neighbors(pretrained: Sequence[Row]) -> tuple[Block, ...]:
+    return _each_run(pretrained, panels.neighbors, "neighbors", captions.NEIGHBORS)
 
 
 def _detections(finetuned: Sequence[Row]) -> tuple[Block, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moco_det.report.runs import Incomplete, Run
-from moco_det.report.statistics import Interval, Summary, paired_difference, summarise
+from moco_det.report.statistics import Interval, Summary, paired_difference, summarize
 
 REFERENCE_INIT = "random"
 
@@ -60,12 +60,12 @@ class Row:
         return "; ".join(dict.fromkeys(run.machine for run in self.runs))
 
     def summary(self, metric: str) -> Summary | None:
-        return summarise(run.metrics[metric] for run in self.runs if metric in run.metrics)
+        return summarize(run.metrics[metric] for run in self.runs if metric in run.metrics)
 
     def at_start(self, metric: str) -> Summary | None:
         """The metric before the first iteration, where TEST.EVAL_AT_START measured it."""
         starts = [run.curves[metric][0] for run in self.runs if run.curves.get(metric)]
-        return summarise(value for iteration, value in starts if iteration == 0)
+        return summarize(value for iteration, value in starts if iteration == 0)
 
     def by_seed(self, metric: str) -> dict[int, float]:
         # A negative seed means "drawn anew" in detectron2: such runs pair with none.

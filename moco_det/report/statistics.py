@@ -33,7 +33,7 @@ class Interval:
         return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
 
 
-def summarise(values: Iterable[float]) -> Summary | None:
+def summarize(values: Iterable[float]) -> Summary | None:
     """Summary of ``values``; None for no value at all."""
     values = list(values)
     if not values:
@@ -58,7 +58,7 @@ def paired_difference(ours: Mapping[int, float], reference: Mapping[int, float])
     seeds = sorted(ours.keys() & reference.keys())
     if len(seeds) < MIN_PAIRS:
         return None
-    summary = summarise(ours[seed] - reference[seed] for seed in seeds)
+    summary = summarize(ours[seed] - reference[seed] for seed in seeds)
     half = t_quantile(summary.n - 1) * summary.std / math.sqrt(summary.n)
     return Interval(summary.n, summary.mean, summary.mean - half, summary.mean + half)
 

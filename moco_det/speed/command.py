@@ -23,7 +23,7 @@ from moco_det.speed.model import measure_loss, measure_momentum, measure_step
 from moco_det.speed.options import Options, cpu_options, smoke_options
 from moco_det.speed.transfer import measure_eval, measure_finetune
 from moco_det.utils.errors import user_errors
-from moco_det.utils.files import appears_whole
+from moco_det.utils.files import atomic_write
 from moco_det.utils.machine import describe_machine
 
 PARTS = {
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> dict:
             (MARKDOWN, kept_speed(record) + "\n"),
         ):
             os.makedirs(args.output, exist_ok=True)
-            with appears_whole(os.path.join(args.output, name)) as temporary:
+            with atomic_write(os.path.join(args.output, name)) as temporary:
                 temporary.write_text(text)
     return record
 

@@ -20,7 +20,7 @@ from moco_det.speed.options import Options
 from moco_det.speed.references import (
     float_images,
     open_rgb,
-    published_colours,
+    published_colors,
     published_item,
     published_views,
 )
@@ -74,7 +74,7 @@ def view_settings(size: int) -> ViewSettings:
 
 
 def measure_loader(options: Options) -> Iterator[Measurement]:
-    """Files to views on one core, then on more: with colours left to the device, and all of it."""
+    """Files to views on one core, then on more: with colors left to the device, and all of it."""
     paths, side = readable(options.images)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -90,7 +90,7 @@ def _on_one_core(paths: Sequence[str], side: float, options: Options) -> Iterato
     transform, files = published_views(options.size), itertools.cycle(paths)
     what = f"{side:.0f} px JPEG to two views of {options.size} px, one core"
     for finished, target, where in (
-        (False, 10.0, "colours left to the device"),
+        (False, 10.0, "colors left to the device"),
         (True, 3.5, "all on the CPU"),
     ):
         dataset = TwoViews(paths, seed=0, views=view_settings(options.size), finished=finished)
@@ -116,8 +116,8 @@ def _profile(paths: Sequence[str], side: float, options: Options) -> Iterator[Me
     ]
     crops = [crop_view(image, view) for image, view in zip(pixels, drawn, strict=True)]
     cropped = [to_pil_image(crop) for crop in crops]
-    rows = [torch.tensor([view.colours()]) for view in drawn]
-    transform, count = published_colours(on_tensors=False), range(len(paths))
+    rows = [torch.tensor([view.colors()]) for view in drawn]
+    transform, count = published_colors(on_tensors=False), range(len(paths))
 
     def over(work: Callable[[int], object]) -> Callable[[], int]:
         return lambda: sum(work(number) is not None for number in count)
@@ -130,7 +130,7 @@ def _profile(paths: Sequence[str], side: float, options: Options) -> Iterator[Me
             lambda i: crop_view(pixels[i], drawn[i]),
         ),
         (
-            "colours of one view alone",
+            "colors of one view alone",
             lambda i: transform(cropped[i]),
             lambda i: finish_views(crops[i][None], rows[i], drawn[i].order),
         ),
@@ -164,7 +164,7 @@ def _on_more_cores(paths: Sequence[str], side: float, options: Options) -> Itera
     }
     for count in workers:
         yield rates(
-            *("loader", f"{side:.0f} px JPEG to two views, colours left to the device, {count} workers"),
+            *("loader", f"{side:.0f} px JPEG to two views, colors left to the device, {count} workers"),
             *("1 worker", Pair(found[1], found[count])),
         )
 
@@ -185,13 +185,13 @@ def _seconds_an_image(paths: Sequence[str], options: Options, workers: int) -> f
 
 
 def measure_augment(options: Options) -> Iterator[Measurement]:
-    """Colour, blur, flip and normalisation of two views for each image of a batch, on the device."""
+    """Color, blur, flip and normalization of two views for each image of a batch, on the device."""
     paths, _ = readable(options.images)
     dataset = TwoViews(paths, seed=0, views=view_settings(options.size), finished=False)
     batch = collate([dataset[0, number % len(paths)] for number in range(options.batch)])
-    batch = {name: batch[name] for name in ("query", "key", "colours")}
+    batch = {name: batch[name] for name in ("query", "key", "colors")}
     on_device = [batch[name].to(options.device) for name in ("query", "key")]
-    transform = published_colours()
+    transform = published_colors()
 
     def reference() -> int:
         torch.stack([transform(view) for views in on_device for view in views])
@@ -204,7 +204,7 @@ def measure_augment(options: Options) -> Iterator[Measurement]:
         return options.batch
 
     pair = alternate(reference, ours, rounds=options.rounds, seconds=options.seconds, device=options.device)
-    what = f"colours of 2 x {options.batch} views of {options.size} px on {options.device}"
+    what = f"colors of 2 x {options.batch} views of {options.size} px on {options.device}"
     yield rates(
         *("augment", what, "torchvision on the device, view by view", pair),
         target=(">=", 5.0) if options.cuda else None,

@@ -29,10 +29,10 @@ class _Blur:
 def published_views(size: int = 224) -> T.Compose:
     """The augmentation of MoCo v2 (official code, ``--aug-plus``): Pillow image -> float (3, S, S)."""
     crop = T.RandomResizedCrop(size, scale=(0.2, 1.0))
-    return T.Compose([crop, *published_colours(on_tensors=False).transforms])
+    return T.Compose([crop, *published_colors(on_tensors=False).transforms])
 
 
-def published_colours(on_tensors: bool = True) -> T.Compose:
+def published_colors(on_tensors: bool = True) -> T.Compose:
     """The same without the crop: Pillow image, or a view on its device, uint8 (3, S, S) -> float (3, S, S).
 
     The blur of tensors takes a window, which ours and Pillow's do not cut: 23 pixels, for 224 as in SimCLR.
@@ -94,7 +94,7 @@ class PublishedMoCo(nn.Module):
         self.register_buffer("queue", F.normalize(torch.randn(dim, queue_size), dim=0))  # CxK
         self.pointer = 0
 
-    def forward(self, query: Tensor, key: Tensor) -> Tensor:  # each Nx3xSxS, normalised floats
+    def forward(self, query: Tensor, key: Tensor) -> Tensor:  # each Nx3xSxS, normalized floats
         q = F.normalize(self.encoder_q(query), dim=1)  # NxC
         with torch.no_grad():
             published_momentum_update(self.encoder_k, self.encoder_q, self.momentum)
@@ -106,7 +106,7 @@ class PublishedMoCo(nn.Module):
 
 
 def float_images(images: Tensor) -> Tensor:
-    """uint8 (N, 3, S, S) -> normalised floats, as ToTensor and Normalize leave them."""
+    """uint8 (N, 3, S, S) -> normalized floats, as ToTensor and Normalize leave them."""
     mean, std = (torch.tensor(v, device=images.device).view(-1, 1, 1) for v in (MEAN, STD))
     return (images / 255 - mean) / std
 

@@ -62,7 +62,7 @@ def _silent() -> Iterator[None]:
 def _toy_world(root: Path) -> Iterator[None]:
     """The toy data sets are those of a small world of its own, and afterwards what they were."""
     make_toyworld(
-        root, num_unlabelled=1, num_per_class_train=1, num_per_class_test=1, num_train=24, num_test=12
+        root, num_unlabeled=1, num_per_class_train=1, num_per_class_test=1, num_train=24, num_test=12
     )
     register_toy_datasets(str(root))
     try:

@@ -49,7 +49,7 @@ def set_keys(cfg, settings: Mapping[str, object]) -> None:
 
 
 def write_random_images(folder: Path, count: int, size: int = 40, seed: int = 0) -> list[Path]:
-    """JPEGs of smooth random colour, named 000.jpg onwards."""
+    """JPEGs of smooth random color, named 000.jpg onwards."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     paths = []

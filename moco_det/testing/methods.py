@@ -60,7 +60,7 @@ PIXELS = {"pixel_mean": [123.675, 116.28, 103.53], "pixel_std": [58.395, 57.12, 
 
 
 def plain_views(batch: dict) -> list[Tensor]:
-    """Both views of a batch as float64, normalised by hand."""
+    """Both views of a batch as float64, normalized by hand."""
     mean, std = (torch.tensor(values).double().view(3, 1, 1) for values in PIXELS.values())
     return [(batch[name].double() - mean) / std for name in ("query", "key")]
 

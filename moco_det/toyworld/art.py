@@ -15,7 +15,7 @@ class Sprite:
 
     Attributes:
         category: the class.
-        rgba: H x W x 4, uint8, colours not premultiplied.
+        rgba: H x W x 4, uint8, colors not premultiplied.
         source: the cut-out's path below the folder of cut-outs; empty when it was drawn.
     """
 

@@ -17,7 +17,7 @@ from moco_det.utils.files import datasets_root
 from moco_det.utils.machine import num_cores
 
 # Raised by every change that alters a pixel or a label; a world of another version is not reused.
-VERSION = 6
+VERSION = 7
 MANIFEST = "toyworld.json"
 MIN_IMAGE_SIZE = 32
 
@@ -26,7 +26,7 @@ def make_toyworld(
     root: str | Path,
     *,
     seed: int = 0,
-    num_unlabelled: int = 4000,
+    num_unlabeled: int = 4000,
     num_per_class_train: int = 30,
     num_per_class_test: int = 20,
     num_train: int = 120,
@@ -43,7 +43,7 @@ def make_toyworld(
     Args:
         root: the folder to make. Either all of it appears or nothing.
         seed: of everything that is random.
-        num_unlabelled: images in ``unlabelled/``, each of one large object.
+        num_unlabeled: images in ``unlabeled/``, each of one large object.
         num_per_class_train: images in each ``classes/train/<class>/``.
         num_per_class_test: images in each ``classes/test/<class>/``.
         num_train: detection scenes for training, at least one a class.
@@ -69,7 +69,7 @@ def make_toyworld(
         raise ValueError(f"--image-size is {image_size}; expected at least {MIN_IMAGE_SIZE} pixels")
     pictures = None if cutouts is None else list_pictures(cutouts, backgrounds)
     classes = ProceduralArt.classes if pictures is None else pictures.classes
-    counts = Counts(num_unlabelled, num_per_class_train, num_per_class_test, num_train, num_test)
+    counts = Counts(num_unlabeled, num_per_class_train, num_per_class_test, num_train, num_test)
     _check_counts(counts, len(classes))
     identity = {
         "version": VERSION,
@@ -92,7 +92,7 @@ def make_toyworld(
 
 
 def _check_counts(counts: Counts, num_classes: int) -> None:
-    least = Counts(unlabelled=1, per_class_train=1, per_class_test=1, train=num_classes, test=num_classes)
+    least = Counts(unlabeled=1, per_class_train=1, per_class_test=1, train=num_classes, test=num_classes)
     for name, needed in asdict(least).items():
         value = getattr(counts, name)
         if value < needed:
@@ -106,15 +106,15 @@ def _find(root: Path, identity: dict) -> dict | None:
     """The manifest of the world that is already there; None when the place is free."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return None
-    mend = "name another --output, or remove it first"
+    fix = "name another --output, or remove it first"
     try:
         manifest = json.loads((root / MANIFEST).read_text())
     except (OSError, ValueError) as error:
-        raise ValueError(f"{root} exists and is not a toy world (no readable {MANIFEST}); {mend}") from error
+        raise ValueError(f"{root} exists and is not a toy world (no readable {MANIFEST}); {fix}") from error
     differ = [key for key in identity if manifest.get(key) != identity[key]]
     if differ:
         facts = "; ".join(f"{key}: found {manifest.get(key)}, asked for {identity[key]}" for key in differ)
-        raise ValueError(f"{root} holds another toy world ({facts}); {mend}")
+        raise ValueError(f"{root} holds another toy world ({facts}); {fix}")
     return manifest
 
 
@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         name: parameter.default for name, parameter in inspect.signature(make_toyworld).parameters.items()
     }
     parser = argparse.ArgumentParser(
-        description="Render the toy world: unlabelled images, class folders, PASCAL VOC, COCO and Cityscapes.",
+        description="Render the toy world: unlabeled images, class folders, PASCAL VOC, COCO and Cityscapes.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     output = os.path.join(datasets_root(), "toyworld")
@@ -144,13 +144,17 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in (
         ("seed", "seed of everything that is random"),
         ("image_size", "side of every image, in pixels"),
-        ("num_unlabelled", "unlabelled images"),
+        ("num_unlabeled", "unlabeled images"),
         ("num_per_class_train", "training images in each class folder"),
         ("num_per_class_test", "test images in each class folder"),
         ("num_train", "detection scenes for training"),
         ("num_test", "detection scenes for testing"),
     ):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=defaults[name], help=text)
+    # as it was spelled before version 7
+    parser.add_argument(
+        "--num-unlabelled", type=int, dest="num_unlabeled", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
     parser.add_argument("--cutouts", help="{train,test}/<class>/*.png with alpha, instead of drawn shapes")
     parser.add_argument("--backgrounds", help="{train,test}/*.jpg, goes with --cutouts")
     return parser

@@ -16,8 +16,8 @@ def mask_to_polygons(mask: np.ndarray) -> list[list[float]]:
     Returns:
         one polygon a connected part: x0, y0, x1, y1, … in pixels; pixel (0, 0) covers [0, 1] x [0, 1].
     """
-    # A margin of background closes the lines at the border. Lines run midway between the centres of an inner
-    # and an outer pixel, i.e. along the pixels' edges. Half a pixel from centres to coordinates, less the
+    # A margin of background closes the lines at the border. Lines run midway between the centers of an inner
+    # and an outer pixel, i.e. along the pixels' edges. Half a pixel from centers to coordinates, less the
     # margin of one, makes the - 0.5 below.
     values = np.pad(mask.astype(np.float32), 1)
     outlines, offsets = contour_generator(z=values, fill_type=FillType.OuterOffset).filled(0.5, np.inf)
@@ -40,7 +40,7 @@ def outline(mask: np.ndarray) -> list[tuple[int, int]]:
         (x, y) of pixels; drawn as a polygon they fill the part.
     """
     values = np.pad(mask.astype(np.float32), 1)
-    # Lines run just outside the centres of the border's pixels, so that rounding gives these.
+    # Lines run just outside the centers of the border's pixels, so that rounding gives these.
     lines, offsets = contour_generator(z=values, fill_type=FillType.OuterOffset).filled(0.99, np.inf)
     outer = [line[: starts[1]] for line, starts in zip(lines, offsets, strict=True)]
     largest = max(outer, key=lambda line: np.ptp(line, axis=0).prod())

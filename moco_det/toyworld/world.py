@@ -24,9 +24,9 @@ from moco_det.utils.seeding import numpy_generator
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of images: unlabelled ones, a class and split (class folders), a split (in each layout)."""
+    """Numbers of images: unlabeled ones, a class and split (class folders), a split (in each layout)."""
 
-    unlabelled: int
+    unlabeled: int
     per_class_train: int
     per_class_test: int
     train: int
@@ -35,7 +35,7 @@ class Counts:
     def total(self, num_classes: int) -> int:
         """Scenes of a whole world; those for detection are written in four layouts."""
         per_class = self.per_class_train + self.per_class_test
-        return self.unlabelled + num_classes * per_class + self.train + self.test
+        return self.unlabeled + num_classes * per_class + self.train + self.test
 
 
 class SplitNames(NamedTuple):
@@ -99,7 +99,7 @@ class World:
                     yield scene
                     bar.update()
 
-            write_folder(folder / "unlabelled", scenes("train", counts.unlabelled, self.unlabelled))
+            write_folder(folder / "unlabeled", scenes("train", counts.unlabeled, self.unlabeled))
             for split, count in (("train", counts.per_class_train), ("test", counts.per_class_test)):
                 for name in self._classes:
                     render = functools.partial(self.one_class, split, name)
@@ -113,9 +113,9 @@ class World:
                 write_cityscapes(folder / "cityscapes", names.cityscapes, self._classes, several)
             write_lvis(folder, self._classes)
 
-    def unlabelled(self, index: int) -> Scene:
+    def unlabeled(self, index: int) -> Scene:
         """A scene for pre-training: one large object, which teaches more than a crowd."""
-        rng = numpy_generator(self._seed, "toyworld unlabelled", index)
+        rng = numpy_generator(self._seed, "toyworld unlabelled", index)  # a seed: spelled as ever
         return compose(rng, self._art["train"], self._size, ONE_LARGE)
 
     def one_class(self, split: str, name: str, index: int) -> Scene:

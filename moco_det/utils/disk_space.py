@@ -7,11 +7,11 @@ from torch import nn
 from moco_det.utils.files import existing_parent, gib
 
 
-def check_space(name: str, folder: str, needed: int, what: str, mend: str) -> int:
+def check_space(name: str, folder: str, needed: int, what: str, fix: str) -> int:
     """Bytes that are free at ``folder``, which need not exist yet.
 
     Args:
-        name: of the setting that is the folder; what: takes the space; mend: how to take less.
+        name: of the setting that is the folder; what: takes the space; fix: how to take less.
 
     Raises:
         ValueError: they are fewer than needed.
@@ -20,7 +20,7 @@ def check_space(name: str, folder: str, needed: int, what: str, mend: str) -> in
     if needed > free:
         raise ValueError(
             f"{name} {folder!r} has {gib(free)} free, but {what} need {gib(needed)}; free space, choose another "
-            f"{name}, or {mend}"
+            f"{name}, or {fix}"
         )
     return free
 
@@ -59,9 +59,9 @@ def check_disk_space(cfg, model: nn.Module, epochs_done: int = 0) -> tuple[int, 
         ValueError: there is too little space.
     """
     size, count = checkpoint_bytes(cfg, model), checkpoints_at_most(cfg, epochs_done)
-    mend = (
+    fix = (
         f"keep fewer checkpoints: SOLVER.CHECKPOINT_KEEP is {cfg.SOLVER.CHECKPOINT_KEEP} (0 keeps all), 1 needs "
         f"{gib(2 * size)}"
     )
     what = f"{count} checkpoints of {gib(size)}"
-    return count * size, check_space("OUTPUT_DIR", cfg.OUTPUT_DIR, count * size, what, mend)
+    return count * size, check_space("OUTPUT_DIR", cfg.OUTPUT_DIR, count * size, what, fix)

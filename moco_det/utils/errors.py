@@ -1,4 +1,4 @@
-"""How a command ends when its user can mend the error, and the exit codes that say why a run ended early."""
+"""How a command ends when its user can fix the error, and the exit codes that say why a run ended early."""
 
 import functools
 import os
@@ -15,7 +15,7 @@ LOST = 69
 
 
 def user_errors(function: Callable) -> Callable:
-    """Turn the errors that a user can mend into ``error: …`` on stderr and exit code 2.
+    """Turn the errors that a user can fix into ``error: …`` on stderr and exit code 2.
 
     These are ValueError, OSError and FloatingPointError, also when raised in a process that
     :func:`detectron2.engine.launch` started. ``MOCO_DET_TRACEBACK=1`` in the environment shows the whole
@@ -54,10 +54,10 @@ def user_errors(function: Callable) -> Callable:
 
 
 def _message_of_child(traceback: str) -> str | None:
-    """What the last error of a child's traceback says; None when it is not one that a user can mend."""
+    """What the last error of a child's traceback says; None when it is not one that a user can fix."""
     found = list(re.finditer(r"^(?:\w+\.)*(\w+): ", traceback, flags=re.MULTILINE))
-    mendable = (
+    fixable = (
         *("ValueError", "OSError", "FileNotFoundError", "PermissionError", "FloatingPointError"),
         "UnreadableImage",
     )
-    return traceback[found[-1].end() :].strip() if found and found[-1][1] in mendable else None
+    return traceback[found[-1].end() :].strip() if found and found[-1][1] in fixable else None

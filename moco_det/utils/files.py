@@ -25,7 +25,7 @@ def gib(count: float) -> str:
 
 
 @contextlib.contextmanager
-def appears_whole(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """Gives a temporary path in the same folder; what is written there takes the name ``path`` at the end.
 
     Raises:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from moco_det.utils.files import appears_whole
+from moco_det.utils.files import atomic_write
 
 _AUTHOR = "moco_det"
 
@@ -142,7 +142,7 @@ def write_backbone(
         "matching_heuristics": True,
         _AUTHOR: {"preprocessing": preprocessing.to_dict(), "provenance": dict(provenance)},
     }
-    with appears_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         with open(temporary, "wb") as file:
             pickle.dump(content, file, protocol=4)
         check(temporary)

@@ -22,7 +22,7 @@ from moco_det.report.ablation_results import (
     lines_of,
 )
 from moco_det.report.document import markdown_table
-from moco_det.report.statistics import summarise
+from moco_det.report.statistics import summarize
 from moco_det.report.zoo import load_results, render
 
 JUDGE = "toy/pretrain_moco_v2_R_18"  # any recipe; the fake tool reads none
@@ -146,7 +146,7 @@ lines = [{"iteration": 0, "knn_accuracy": 16.0}, {"iteration": 99, "knn_accuracy
 for name in ("model_0000049.pth", "model_final.pth", "last_checkpoint"):
     (out / name).write_text("weights of 0.0" if "0.0" in words else "weights")
 """
-JUDGEMENT = """
+JUDGMENT = """
 import json, pathlib, sys
 words = sys.argv
 accuracy = 15.0
@@ -169,7 +169,7 @@ def tools(tmp_path, monkeypatch, make_run):
     """tools/ in which m = 0.9 fails, and m = 0 learns nothing."""
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools/pretrain_moco.py").write_text(PRETRAIN)
-    (tmp_path / "tools/train_classifier.py").write_text(JUDGEMENT)
+    (tmp_path / "tools/train_classifier.py").write_text(JUDGMENT)
     record = make_run("any", seconds=60.0) / "run.json"
     record.rename(tmp_path / "tools/record.json")
     monkeypatch.setattr(ablation_plan, "REPOSITORY", tmp_path)
@@ -290,7 +290,7 @@ class MeasuredRow:
     mean: float
 
     def summary(self, metric):
-        return summarise([self.mean - 1, self.mean + 1]) if metric == LINEAR else None
+        return summarize([self.mean - 1, self.mean + 1]) if metric == LINEAR else None
 
 
 def test_the_figure_has_the_points_at_their_places_and_random_weights_as_a_line(monkeypatch):

@@ -1,4 +1,4 @@
-"""Small labelled sets, and runs of the tool's function on them."""
+"""Small labeled sets, and runs of the tool's function on them."""
 
 import json
 from pathlib import Path
@@ -19,8 +19,8 @@ LINEAR = ("linear_R_50_100ep", "SOLVER.BASE_LR", "0.1", "TEST.KNN.K", "3")
 SUPERVISED = ("supervised_R_50_90ep", "CLASSIFY.BN_GROUP_SIZE", "4", "SOLVER.BASE_LR", "0.02")
 
 
-def write_coloured_set(root: Path, per_class: int) -> Path:
-    """Three classes that differ in their colour, with noise that does not."""
+def write_colored_set(root: Path, per_class: int) -> Path:
+    """Three classes that differ in their color, with noise that does not."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         for channel, name in enumerate(("red", "green", "blue")):

@@ -1,15 +1,15 @@
 import pytest
 import torch
 from checkpoint_examples import random_states
-from classify_runs import write_coloured_set
+from classify_runs import write_colored_set
 
 from moco_det.testing.core import write_random_images
 
 
 @pytest.fixture(scope="session")
-def coloured(tmp_path_factory):
+def colored(tmp_path_factory):
     """Three classes that any features tell apart."""
-    return write_coloured_set(tmp_path_factory.mktemp("coloured"), 8)
+    return write_colored_set(tmp_path_factory.mktemp("colored"), 8)
 
 
 @pytest.fixture(scope="session")

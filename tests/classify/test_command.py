@@ -1,4 +1,4 @@
-"""What a user can get wrong, the labelled set, and the views that are drawn."""
+"""What a user can get wrong, the labeled set, and the views that are drawn."""
 
 import re
 import shutil
@@ -9,7 +9,7 @@ from classify_runs import LINEAR, SUPERVISED, make_trainer, run_tool
 
 from moco_det.classify.command import main
 from moco_det.classify.data import RandomViews, view_batches
-from moco_det.data.labelled_folder import open_labelled_set
+from moco_det.data.labeled_folder import open_labeled_set
 from moco_det.testing.core import write_random_images
 
 
@@ -113,29 +113,29 @@ def test_the_other_tool_sends_here(capsys):
     assert "is a recipe of classification; run it with tools/train_classifier.py" in capsys.readouterr().err
 
 
-# ---- The labelled set --------------------------------------------------------------------------------------
+# ---- The labeled set --------------------------------------------------------------------------------------
 
 
 def test_a_set_that_is_not_as_it_must_be(random_set, tmp_path):
     with pytest.raises(ValueError, match="has neither val/ nor test/"):
-        open_labelled_set(str(tmp_path), 32, "--images")
+        open_labeled_set(str(tmp_path), 32, "--images")
     write_random_images(tmp_path / "test/a", 1)
     with pytest.raises(ValueError, match="train' does not exist"):
-        open_labelled_set(str(tmp_path), 32, "--images")
+        open_labeled_set(str(tmp_path), 32, "--images")
     write_random_images(tmp_path / "train/a", 1)
     write_random_images(tmp_path / "train/b", 1)
     with pytest.raises(
         ValueError, match="has the classes a, b, .*test' a; expected the same, but only one has b"
     ):
-        open_labelled_set(str(tmp_path), 32, "--images")
+        open_labeled_set(str(tmp_path), 32, "--images")
 
 
 def test_val_goes_before_test(random_set, tmp_path):
     """ImageNet's test images have no labels."""
     shutil.copytree(random_set, tmp_path / "set")
     shutil.copytree(tmp_path / "set/test", tmp_path / "set/val")
-    assert open_labelled_set(str(tmp_path / "set"), 32, "--images")[1].root.endswith("val")
-    assert open_labelled_set(str(random_set), 32, "--images")[1].root.endswith("test")
+    assert open_labeled_set(str(tmp_path / "set"), 32, "--images")[1].root.endswith("val")
+    assert open_labeled_set(str(random_set), 32, "--images")[1].root.endswith("test")
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
@@ -147,7 +147,7 @@ def test_an_image_that_cannot_be_read_ends_the_run_in_one_sentence(random_set, t
         with pytest.raises(SystemExit):
             run_tool(recipe, tmp_path / "set", tmp_path / recipe[0], "DATALOADER.NUM_WORKERS", workers)
         (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
-        assert "--images: cannot read image" in line and "b/005.jpg" in line and "mend or remove" in line
+        assert "--images: cannot read image" in line and "b/005.jpg" in line and "fix or remove" in line
         assert not (tmp_path / recipe[0] / "run.json").exists()
 
 
@@ -155,7 +155,7 @@ def test_an_image_that_cannot_be_read_ends_the_run_in_one_sentence(random_set, t
 
 
 def test_draws_are_a_function_of_seed_epoch_and_image(random_set):
-    train, _ = open_labelled_set(str(random_set), 16, "--images")
+    train, _ = open_labeled_set(str(random_set), 16, "--images")
     train.paths = (train.paths[0],) * len(train)  # so that views differ by their draws alone
     settings = {"recipe": "crop_flip", "crop_scale": (0.08, 1.0)}
     views = RandomViews(train, seed=1, **settings)
@@ -170,9 +170,9 @@ def test_draws_are_a_function_of_seed_epoch_and_image(random_set):
     assert not torch.equal(other, alone[0])
 
 
-def test_colours_stay_as_they_are(random_set):
-    """Crop and flip alone: each pixel of a view lies within the range of its image's colours."""
-    train, _ = open_labelled_set(str(random_set), 16, "--images")
+def test_colors_stay_as_they_are(random_set):
+    """Crop and flip alone: each pixel of a view lies within the range of its image's colors."""
+    train, _ = open_labeled_set(str(random_set), 16, "--images")
     views = RandomViews(train, seed=1, recipe="crop_flip", crop_scale=(0.08, 1.0))
     for index in range(12):
         image = torch.tensor(list(train.decode(index).getdata()))  # (pixels)x3

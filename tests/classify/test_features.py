@@ -180,7 +180,7 @@ def test_with_fewer_than_five_classes_top_5_is_all():
 # ---- From shards -------------------------------------------------------------------------------------------
 
 
-def test_labelled_shards_give_what_their_folders_give(random_set, weights, tmp_path):
+def test_labeled_shards_give_what_their_folders_give(random_set, weights, tmp_path):
     """The same features, judged the same; and the cache goes with the shards."""
     for part in ("train", "test"):
         files = sorted((random_set / part).rglob("*.jpg"))

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from classify_runs import LINEAR, lines, make_trainer, metrics, run_tool, write_coloured_set
+from classify_runs import LINEAR, lines, make_trainer, metrics, run_tool, write_colored_set
 from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
 
@@ -19,8 +19,8 @@ RATES = ("CLASSIFY.MORE_LRS", "(1.0, 0.01)")
 
 
 @pytest.fixture(scope="module")
-def finished(coloured, weights, tmp_path_factory):
-    return run_tool(LINEAR, coloured, tmp_path_factory.mktemp("run"), *RATES, weights=weights)
+def finished(colored, weights, tmp_path_factory):
+    return run_tool(LINEAR, colored, tmp_path_factory.mktemp("run"), *RATES, weights=weights)
 
 
 def test_the_recipe_has_the_official_values():
@@ -39,7 +39,7 @@ def test_the_recipe_has_the_official_values():
     assert (cfg.CLASSIFY.FREEZE, cfg.CLASSIFY.FEATURES, cfg.CLASSIFY.MORE_LRS) == (True, "live", ())
 
 
-def test_the_run_folder(finished, coloured):
+def test_the_run_folder(finished, colored):
     assert {"config.yaml", "metrics.json", "run.json", "model_final.pth", "features"} <= {
         path.name for path in finished.iterdir()
     }
@@ -74,7 +74,7 @@ def test_classifiers_start_as_the_official_ones_and_all_alike(random_set, tmp_pa
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     """Many images, which are never read: their features are made up."""
-    root = write_coloured_set(tmp_path_factory.mktemp("many"), 1)
+    root = write_colored_set(tmp_path_factory.mktemp("many"), 1)
     for folder in root.glob("*/*"):
         for number in range(1, 200):
             shutil.copy(folder / "000.png", folder / f"{number:03d}.png")
@@ -215,14 +215,14 @@ def test_stop_and_resume_equals_uninterrupted(random_set, weights, tmp_path, fea
     assert all(any(line.items() <= other.items() for other in lines(tmp_path / "cut")) for line in losses)
 
 
-def test_a_finished_run_that_lost_its_record_gets_it_back(finished, coloured, weights, tmp_path):
+def test_a_finished_run_that_lost_its_record_gets_it_back(finished, colored, weights, tmp_path):
     shutil.copytree(finished, tmp_path / "run")
     (tmp_path / "run/run.json").unlink()
-    again = run_tool(LINEAR, coloured, tmp_path / "run", *RATES, weights=weights, flags=("--resume",))
+    again = run_tool(LINEAR, colored, tmp_path / "run", *RATES, weights=weights, flags=("--resume",))
     assert metrics(again) == metrics(finished)
 
 
-def test_other_weights_do_not_continue_a_run(finished, coloured, weights, tmp_path, capsys):
+def test_other_weights_do_not_continue_a_run(finished, colored, weights, tmp_path, capsys):
     """Of the same name, so that only their content tells."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
@@ -232,7 +232,7 @@ def test_other_weights_do_not_continue_a_run(finished, coloured, weights, tmp_pa
     try:
         torch.save(states, weights)
         with pytest.raises(SystemExit):
-            run_tool(LINEAR, coloured, run, *RATES, weights=weights, flags=("--resume",))
+            run_tool(LINEAR, colored, run, *RATES, weights=weights, flags=("--resume",))
     finally:
         weights.write_bytes(kept)
     assert "is another file than the run" in capsys.readouterr().err

@@ -17,12 +17,12 @@ from moco_det.weights.resnet_names import to_detectron2
 
 
 @pytest.fixture(scope="module")
-def finished(coloured, tmp_path_factory):
+def finished(colored, tmp_path_factory):
     words = (
         *("CLASSIFY.BN_GROUP_SIZE", "8", "SOLVER.BASE_LR", "0.003", "SOLVER.EPOCHS", "12"),
         *("SOLVER.LR_SCHEDULER_NAME", "EpochCosineLR", "CLASSIFY.PERIOD_EPOCHS", "4"),
     )
-    return run_tool(SUPERVISED, coloured, tmp_path_factory.mktemp("run"), *words)
+    return run_tool(SUPERVISED, colored, tmp_path_factory.mktemp("run"), *words)
 
 
 @pytest.mark.parametrize(
@@ -118,11 +118,11 @@ def test_stop_and_resume_equals_uninterrupted(random_set, tmp_path):
         assert torch.equal(value, quiet.classifier.state_dict()[name]), name
 
 
-def test_a_trained_network_is_judged_by_the_same_tool(finished, coloured, tmp_path):
+def test_a_trained_network_is_judged_by_the_same_tool(finished, colored, tmp_path):
     shutil.copy(finished / "model_final.pth", tmp_path / "supervised.pth")
     run = run_tool(
         ("linear_R_50_100ep", "SOLVER.BASE_LR", "0.1", "TEST.KNN.K", "3"),
-        *(coloured, tmp_path / "linear"),
+        *(colored, tmp_path / "linear"),
         weights=tmp_path / "supervised.pth",
     )
     assert metrics(run)["knn/top1"] > 90

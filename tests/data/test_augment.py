@@ -1,4 +1,4 @@
-"""Colours against torchvision on Pillow images, operation by operation; batches against single views."""
+"""Colors against torchvision on Pillow images, operation by operation; batches against single views."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision.transforms import functional as F
 
-from moco_det.data import augment as colour
+from moco_det.data import augment
 from moco_det.data.augment import BLUR, COLUMNS, FLIP, GRAYSCALE, HUE, SLOTS, SOLARIZE, finish_views
 
 V2 = ("jitter", "grayscale", "blur")
@@ -15,7 +15,7 @@ OPERATIONS = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adj
 
 
 def pictures(count: int, side: int = 64) -> list[Image.Image]:
-    """Smooth colours with noise, the first of them noise alone, the last two gray and black."""
+    """Smooth colors with noise, the first of them noise alone, the last two gray and black."""
     rng = np.random.default_rng(0)
     made = [Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8))]
     while len(made) < count - 2:
@@ -105,7 +105,7 @@ def test_blur_is_pillows_but_for_its_roundings(sigma, mean):
 
 def test_the_variance_of_the_blur_is_sigmas_square():
     for sigma in (0.2, 0.9, 1.5, 2.0, 3.3):
-        half = colour.box_of_blur(sigma)
+        half = augment.box_of_blur(sigma)
         assert half[0] + 2 * half[1:].sum() == pytest.approx(1)
         assert 3 * 2 * (half * np.arange(len(half)) ** 2).sum() == pytest.approx(sigma**2)
 

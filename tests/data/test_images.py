@@ -109,14 +109,14 @@ def register():
 def test_registered_data_sets_give_each_file_once_in_order(tmp_path, register):
     touch(tmp_path, "1.jpg", "2.jpg", "3.jpg")
     one, two, three = (str(tmp_path / f"{i}.jpg") for i in (1, 2, 3))
-    register("unlabelled_x", lambda: [{"file_name": two, "annotations": []}, {"file_name": one}])
-    register("unlabelled_y", lambda: [{"file_name": one}, {"file_name": three}])
-    assert registered_images(("unlabelled_x", "unlabelled_y")) == [two, one, three]
+    register("unlabeled_x", lambda: [{"file_name": two, "annotations": []}, {"file_name": one}])
+    register("unlabeled_y", lambda: [{"file_name": one}, {"file_name": three}])
+    assert registered_images(("unlabeled_x", "unlabeled_y")) == [two, one, three]
 
 
 def test_unknown_data_set_names_the_nearest(register):
-    register("unlabelled_photos", list)
-    with pytest.raises(ValueError, match=r"'unlabeled_photo' is registered; the nearest .*unlabelled_photos"):
+    register("unlabeled_photos", list)
+    with pytest.raises(ValueError, match=r"'unlabeled_photo' is registered; the nearest .*unlabeled_photos"):
         registered_images(["unlabeled_photo"])
 
 
@@ -222,7 +222,7 @@ def test_gray_with_alpha(tmp_path):
     assert decoded(tmp_path / "a.png").tolist() == [[[200, 200, 200], list(BACKGROUND)]]
 
 
-def test_colour_key_of_an_rgb_png_is_transparent(tmp_path):
+def test_color_key_of_an_rgb_png_is_transparent(tmp_path):
     quadrants().save(tmp_path / "a.png", transparency=BLUE)
     expected = np.array(quadrants())
     expected[8:, :12] = BACKGROUND

@@ -140,15 +140,15 @@ def test_folders_that_a_split_does_not_use_may_be_missing(root):
 
 
 @pytest.mark.parametrize(
-    ("name", "mend"),
+    ("name", "fix"),
     [
         ("lvis_v1_train", "take moco_lvis_v1_train"),
         ("lvis_v0.5_val", "take moco_lvis_v0.5_val"),
         ("lvis_v0.5_val_cocofied", "take one of .*moco_lvis_v1_val"),
     ],
 )
-def test_the_names_that_detectron2_cannot_read_are_refused(name, mend):
-    with pytest.raises(ValueError, match=f"{name}' is read by detectron2 with the package lvis.*{mend}"):
+def test_the_names_that_detectron2_cannot_read_are_refused(name, fix):
+    with pytest.raises(ValueError, match=f"{name}' is read by detectron2 with the package lvis.*{fix}"):
         check_datasets(get_config(RECIPE["v1"]), (name,))
 
 

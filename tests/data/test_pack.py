@@ -17,7 +17,7 @@ from PIL import Image
 from moco_det.data import pack as pack_module
 from moco_det.data import shards
 from moco_det.data.images import decode_rgb, find_images
-from moco_det.data.labelled_folder import LabelledFolder
+from moco_det.data.labeled_folder import LabeledFolder
 from moco_det.data.pack import main
 from moco_det.data.packed_images import Settings, member_names, packed_jpeg
 from moco_det.testing.core import REPOSITORY, write_random_images, write_shard
@@ -117,7 +117,7 @@ def test_a_packed_copy_stands_for_its_folder(source, tmp_path, capsys):
     assert line.startswith(f"{source}/cow/002.jpg\tnot an image")
     said = capsys.readouterr().out
     assert "12 images, packed about" in said and "1 could not be read and are left out" in said
-    assert LabelledFolder(str(output), 16, "--images").classes == ["cow", "hut"]
+    assert LabeledFolder(str(output), 16, "--images").classes == ["cow", "hut"]
     assert sorted(os.listdir(tmp_path)) == ["packed", "source"]
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from moco_det.data import shards
 from moco_det.data.images import UnreadableImage, decode_rgb, find_images, shown
-from moco_det.data.labelled_folder import LabelledFolder
+from moco_det.data.labeled_folder import LabeledFolder
 from moco_det.data.views import ViewSettings
 from moco_det.pretrain.loader import build_loader
 from moco_det.pretrain.plan.facts import typical_side
@@ -124,15 +124,15 @@ def test_more_shards_than_may_stay_open(tmp_path, monkeypatch):
     assert few.cache_info().currsize == 3 and len(os.listdir("/proc/self/fd")) <= before + 3
 
 
-def test_classes_of_labelled_shards(tmp_path):
+def test_classes_of_labeled_shards(tmp_path):
     pack(tmp_path / "set/0.tar", {"./cow/a.jpg": jpeg(1), "hut/b.jpg": jpeg(2)})
     pack(tmp_path / "set/1.tar", {"cow/a.jpg": jpeg(3), "ant/c/d.jpg": jpeg(4)})
-    labelled = LabelledFolder(str(tmp_path / "set"), 8, "--images")
-    assert labelled.classes == ["ant", "cow", "hut"] and labelled.labels == (0, 1, 1, 2)
-    assert [round(labelled[n][0].float().mean().item()) for n in range(4)] == [4, 1, 3, 2]
+    labeled = LabeledFolder(str(tmp_path / "set"), 8, "--images")
+    assert labeled.classes == ["ant", "cow", "hut"] and labeled.labels == (0, 1, 1, 2)
+    assert [round(labeled[n][0].float().mean().item()) for n in range(4)] == [4, 1, 3, 2]
     pack(tmp_path / "flat/0.tar", {"a.jpg": jpeg()})
     with pytest.raises(ValueError, match="--images: .*flat/0.tar/a.jpg: no class folder in its name"):
-        LabelledFolder(str(tmp_path / "flat"), 8, "--images")
+        LabeledFolder(str(tmp_path / "flat"), 8, "--images")
 
 
 # ---- what is refused -------------------------------------------------------------------------------

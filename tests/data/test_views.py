@@ -29,7 +29,7 @@ DRAWS = 10_000
 
 
 def picture(width: int, height: int) -> Image.Image:
-    """Colour gradients with noise: no symmetry, no constant channel."""
+    """Color gradients with noise: no symmetry, no constant channel."""
     y, x = np.mgrid[0:height, 0:width]
     waves = np.stack([255 * x / width, 255 * y / height, 127 + 120 * np.sin(x / 5 + y / 9)], axis=-1)
     noise = np.random.default_rng(0).normal(0, 20, waves.shape)

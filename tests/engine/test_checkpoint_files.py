@@ -15,7 +15,7 @@ from moco_det.engine.checkpoint_files import (
     remove_left_over,
 )
 from moco_det.engine.run_logs import cut_metrics, cut_unfinished_line
-from moco_det.utils.files import appears_whole
+from moco_det.utils.files import atomic_write
 
 
 def save(folder, name, iteration):
@@ -114,7 +114,7 @@ def test_what_a_kill_left_half_written_is_removed(tmp_path):
     kept = [save(tmp_path, "model_0000001", 1), tmp_path / ".hidden", tmp_path / "notes.tmp"]
     for path in kept[1:]:
         path.touch()
-    with appears_whole(tmp_path / "model_0000002.pth") as temporary:
+    with atomic_write(tmp_path / "model_0000002.pth") as temporary:
         temporary.touch()
         assert remove_left_over(tmp_path) == [temporary.name]
         temporary.touch()  # so that it may take its name

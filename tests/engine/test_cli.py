@@ -1,4 +1,4 @@
-"""How commands end: one sentence for what a user can mend, also when a started process raised it."""
+"""How commands end: one sentence for what a user can fix, also when a started process raised it."""
 
 import argparse
 

@@ -11,7 +11,7 @@ from torch import distributed
 
 from moco_det.data.images import names_digest
 from moco_det.engine.agreement import check_agreement, code_digest, settings_and_code
-from moco_det.engine.lost_processes import RollCall, with_roll_call
+from moco_det.engine.lost_processes import Heartbeat, with_heartbeat
 from moco_det.testing.core import run_processes, tiny_pretrain_config
 from moco_det.utils.errors import LOST
 
@@ -29,8 +29,8 @@ def join(rank, folder, behave) -> None:
     with open(folder / f"{rank}.err", "w") as errors:
         os.dup2(errors.fileno(), 2)
     distributed.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=COUNT)
-    RollCall.__init__.__defaults__ = (0.2, 3.0)
-    with_roll_call(behave, rank)
+    Heartbeat.__init__.__defaults__ = (0.2, 3.0)
+    with_heartbeat(behave, rank)
     distributed.destroy_process_group()
     os._exit(0)
 

@@ -25,7 +25,7 @@ SMALL = (
 def toyworld(tmp_path_factory):
     """Where detectron2 finds the toy data sets during these tests."""
     root = tmp_path_factory.mktemp("datasets")
-    counts = {"num_unlabelled": 1, "num_per_class_train": 1, "num_per_class_test": 1}
+    counts = {"num_unlabeled": 1, "num_per_class_train": 1, "num_per_class_test": 1}
     make_toyworld(root / "toyworld", image_size=64, num_train=13, num_test=12, **counts)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DETECTRON2_DATASETS", str(root))

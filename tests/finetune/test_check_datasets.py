@@ -48,7 +48,7 @@ def broken(toyworld, tmp_path, monkeypatch):
     def copy(source, target):
         (os.link if source.endswith((".jpg", ".png")) else shutil.copy)(source, target)
 
-    unused = shutil.ignore_patterns("unlabelled", "classes")
+    unused = shutil.ignore_patterns("unlabeled", "classes")
     shutil.copytree(toyworld / "toyworld", tmp_path / "copy" / "toyworld", ignore=unused, copy_function=copy)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "copy"))
     register_toy_datasets()

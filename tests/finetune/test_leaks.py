@@ -67,19 +67,19 @@ def test_images_without_content_or_that_cannot_be_read_match_nothing(tmp_path):
 def test_the_tool_lists_leaks_and_pretraining_leaves_them_out(tmp_path, capsys):
     labels, images = own_data.coco(tmp_path, "val")
     for seed in range(5):
-        picture(tmp_path / "unlabelled" / f"{seed}.jpg", 100 + seed)
+        picture(tmp_path / "unlabeled" / f"{seed}.jpg", 100 + seed)
     for number in (1, 3):
         with Image.open(tmp_path / f"images/val{number}.jpg") as image:
-            image.resize((128, 96)).save(tmp_path / f"unlabelled/copy{number}.jpg", quality=70)
-    words = ["--coco", "mine", labels, images, "--leaks-in", str(tmp_path / "unlabelled")]
+            image.resize((128, 96)).save(tmp_path / f"unlabeled/copy{number}.jpg", quality=70)
+    words = ["--coco", "mine", labels, images, "--leaks-in", str(tmp_path / "unlabeled")]
     with pytest.raises(SystemExit) as end:
         main([*words, "--leaks-list", str(tmp_path / "leaks.txt")])
     text = capsys.readouterr().out
     assert end.value.code == 1 and "2 of 7 images in " in text and "copy1.jpg  shows  " in text
-    kept = without(find_images(str(tmp_path / "unlabelled")), str(tmp_path / "leaks.txt"))
+    kept = without(find_images(str(tmp_path / "unlabeled")), str(tmp_path / "leaks.txt"))
     assert [path.rsplit("/", 1)[1] for path in kept] == [f"{seed}.jpg" for seed in range(5)]
     with pytest.raises(SystemExit) as end:
-        main([*words[:4], "--leaks-in", str(tmp_path / "unlabelled/0.jpg")])
+        main([*words[:4], "--leaks-in", str(tmp_path / "unlabeled/0.jpg")])
     assert end.value.code == 2
 
 

@@ -136,7 +136,7 @@ RULES = {
         [RIGHT, STRAY, detection(1, PLACE, 0.8)],
         100,
     ),
-    "instances were left out, the labelled one still counts": (
+    "instances were left out, the labeled one still counts": (
         small_case(not_exhaustive=[5], in_first=True),
         [RIGHT, STRAY],
         100 * 51 / 101,
@@ -213,8 +213,8 @@ def predicted(record, annotations, shift=0):
 def measure(tmp_path, records, shift=0, labels=TOY):
     evaluator = LvisEvaluator(TOY, str(tmp_path))
     evaluator.reset()
-    for record, labelled in zip(records, DatasetCatalog.get(labels), strict=True):
-        evaluator.process([record], [{"instances": predicted(record, labelled["annotations"], shift)}])
+    for record, labeled in zip(records, DatasetCatalog.get(labels), strict=True):
+        evaluator.process([record], [{"instances": predicted(record, labeled["annotations"], shift)}])
     return evaluator.evaluate()
 
 

@@ -54,7 +54,7 @@ def test_the_mapper_yields_the_array_that_was_written(record, labels):
     assert record.keys() == {"file_name", "sem_seg_file_name"}  # as it was
 
 
-def test_small_images_are_padded_with_void_and_about_the_mean_colour(record, labels):
+def test_small_images_are_padded_with_void_and_about_the_mean_color(record, labels):
     found = SegmentationMapper(make_cfg(crop=(80, 100)), is_train=True)(record)
     image, truth = found["image"].numpy(), found["sem_seg"].numpy()
     assert image.shape == (3, 80, 100) and truth.shape == (80, 100)
@@ -65,7 +65,7 @@ def test_small_images_are_padded_with_void_and_about_the_mean_colour(record, lab
 
 @pytest.mark.parametrize("flip", ["none", "horizontal"])
 def test_image_and_labels_move_together(record, flip):
-    """Whatever was drawn, a pixel's colour tells its label."""
+    """Whatever was drawn, a pixel's color tells its label."""
     mapper = SegmentationMapper(make_cfg((0.5, 2.0), flip=flip), is_train=True)
     np.random.seed(0)
     sizes, right = set(), 0
@@ -75,7 +75,7 @@ def test_image_and_labels_move_together(record, flip):
         image, truth = found["image"][0].numpy().astype(int), found["sem_seg"].numpy()
         known = truth != 255
         sizes.add(int(known.sum()))
-        right += np.mean(np.abs(image[known] - 10 * truth[known]) <= 5) / 20  # not so where colours blend
+        right += np.mean(np.abs(image[known] - 10 * truth[known]) <= 5) / 20  # not so where colors blend
     assert right > 0.75 and len(sizes) > 5
 
 
@@ -121,10 +121,10 @@ def test_plain_indices_are_read_alike(tmp_path, labels):
     assert read_labels(str(tmp_path / "plain.png"), dtype=int).dtype == int
 
 
-def test_labels_in_colour_are_refused(tmp_path, labels):
-    Image.fromarray(labels).convert("RGB").save(tmp_path / "colours.png")
-    with pytest.raises(ValueError, match=r"colours.png' has the mode RGB; expected indices"):
-        read_labels(str(tmp_path / "colours.png"))
+def test_labels_in_color_are_refused(tmp_path, labels):
+    Image.fromarray(labels).convert("RGB").save(tmp_path / "colors.png")
+    with pytest.raises(ValueError, match=r"colors.png' has the mode RGB; expected indices"):
+        read_labels(str(tmp_path / "colors.png"))
 
 
 def test_labels_of_another_size_are_refused(tmp_path, record, labels):

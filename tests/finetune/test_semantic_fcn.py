@@ -90,11 +90,11 @@ def test_a_pixel_of_the_image_moves_its_own_score(model):
     change = (patch - plain).abs().sum(0)
     assert change.shape == (129, 129)
     rows, columns = torch.meshgrid(torch.arange(129.0), torch.arange(129.0), indexing="ij")
-    centre = [float((change * axis).sum() / change.sum()) for axis in (rows, columns)]
-    assert centre == pytest.approx([64, 64], abs=6)
+    center = [float((change * axis).sum() / change.sum()) for axis in (rows, columns)]
+    assert center == pytest.approx([64, 64], abs=6)
 
 
-def test_the_loss_is_the_mean_over_labelled_pixels():
+def test_the_loss_is_the_mean_over_labeled_pixels():
     torch.manual_seed(0)
     head = make_head(loss_weight=0.5).double()
     features = torch.randn(2, 2, 3, 3, dtype=torch.float64)

@@ -29,7 +29,7 @@ def load(cfg, path):
 # ---- reading ------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_file_is_named_with_the_mend():
+def test_a_missing_file_is_named_with_the_fix():
     with pytest.raises(ValueError, match="'nowhere/backbone.pkl' does not exist.*convert_to_d2.py"):
         read_weights("nowhere/backbone.pkl")
 
@@ -92,7 +92,7 @@ def test_each_key_is_compared_with_the_record(tiny_cfg, backbone, key, value):
     assert str(error.value).count("expected") == 1  # the other three are not blamed
 
 
-def test_the_mend_names_the_overlay_that_fits(tmp_path, tiny_cfg, backbone_tensors):
+def test_the_fix_names_the_overlay_that_fits(tmp_path, tiny_cfg, backbone_tensors):
     weights = read_weights(save(tmp_path / "msra.pkl", backbone_tensors, MSRA))
     with pytest.raises(
         ValueError, match="INPUT.FORMAT.*PIXEL_MEAN.*PIXEL_STD.*STRIDE.*use --init supervised_msra"

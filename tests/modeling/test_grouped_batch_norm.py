@@ -45,7 +45,7 @@ def test_vectors_are_maps_of_one_position(affine):
 
 
 @pytest.mark.parametrize("group_size", [2, 4, 12])
-def test_normalises_each_group_by_its_own_statistics(group_size):
+def test_normalizes_each_group_by_its_own_statistics(group_size):
     bn, x = layer(group_size), images()
     y = bn(x)
     for start in range(0, 12, group_size):
@@ -131,7 +131,7 @@ def _on_ranks():
 
 
 def _vectors(affine):
-    """Of this rank's block: vectors normalised in one group over all ranks, gradient and statistics."""
+    """Of this rank's block: vectors normalized in one group over all ranks, gradient and statistics."""
     bn = GroupedBatchNorm1d(3, 12, affine=affine).double()
     x = images().mean((2, 3)).requires_grad_()  # 12x3
     y = bn(local_block(x))

@@ -32,8 +32,8 @@ def test_equals_loops(k, temperature):
     assert knn_accuracy(queries, truth, references, labels, k, temperature) == pytest.approx(expected)
 
 
-def test_near_neighbours_outvote_many_far_ones():
-    """One neighbour at cosine 1 against three at 0.5: e^(1/T) > 3 e^(0.5/T) when T < 0.5 / log 3 = 0.455."""
+def test_near_neighbors_outvote_many_far_ones():
+    """One neighbor at cosine 1 against three at 0.5: e^(1/T) > 3 e^(0.5/T) when T < 0.5 / log 3 = 0.455."""
     query = torch.tensor([[1.0, 0.0]])
     references = torch.tensor([[2.0, 0.0], *[[0.5, 0.75**0.5]] * 3])
     labels = torch.tensor([0, 1, 1, 1])

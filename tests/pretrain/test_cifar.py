@@ -10,7 +10,7 @@ from moco_det import model_zoo
 from moco_det.config import get_cfg, merge_config
 from moco_det.convert.command import main as convert
 from moco_det.data.images import decode_rgb
-from moco_det.data.labelled_folder import LabelledFolder
+from moco_det.data.labeled_folder import LabeledFolder
 from moco_det.data.views import RECIPES
 from moco_det.modeling.encoder import build_resnet, pooled_features
 from moco_det.pretrain.command import main as pretrain
@@ -31,10 +31,10 @@ def test_the_recipe_is_that_of_the_demo():
     assert (solver.BASE_LR, solver.MOMENTUM, solver.WEIGHT_DECAY, solver.EPOCHS) == (0.06, 0.9, 5e-4, 200)
     assert solver.LR_SCHEDULER_NAME == "EpochCosineLR"
     assert (knn.K, knn.TEMPERATURE, knn.FEATURES, knn.CENTER_CROP) == (200, 0.1, "embedding", False)
-    for colours in RECIPES[cfg.INPUT.VIEWS.RECIPE]:
-        assert (colours.order, colours.jitter) == (("jitter", "grayscale"), (0.4, 0.4, 0.4, 0.1))
-        assert (colours.jitter_probability, colours.grayscale_probability) == (0.8, 0.2)
-        assert colours.blur_probability == 0
+    for colors in RECIPES[cfg.INPUT.VIEWS.RECIPE]:
+        assert (colors.order, colors.jitter) == (("jitter", "grayscale"), (0.4, 0.4, 0.4, 0.1))
+        assert (colors.jitter_probability, colors.grayscale_probability) == (0.8, 0.2)
+        assert colors.blur_probability == 0
     assert tuple(cfg.INPUT.VIEWS.CROP_SCALE) == (0.08, 1.0)
 
 
@@ -65,11 +65,11 @@ def test_the_small_stem_keeps_the_side_of_an_image():
 
 def test_the_monitor_can_see_whole_images(tmp_path):
     write_random_images(tmp_path / "x", 1, size=32)
-    folder = LabelledFolder(str(tmp_path), 32, "TEST.KNN.IMAGES", center_crop=False)
+    folder = LabeledFolder(str(tmp_path), 32, "TEST.KNN.IMAGES", center_crop=False)
     (path,) = folder.paths
     image = torch.frombuffer(bytearray(decode_rgb(path).tobytes()), dtype=torch.uint8)
     assert torch.equal(folder[0][0], image.view(32, 32, 3).permute(2, 0, 1))
-    assert not torch.equal(LabelledFolder(str(tmp_path), 32, "TEST.KNN.IMAGES")[0][0], folder[0][0])
+    assert not torch.equal(LabeledFolder(str(tmp_path), 32, "TEST.KNN.IMAGES")[0][0], folder[0][0])
 
 
 def test_a_folder_in_cifars_layout_trains_and_is_refused_by_name_where_detectors_begin(tmp_path, capsys):

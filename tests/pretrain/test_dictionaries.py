@@ -8,7 +8,7 @@ from moco_det.testing.core import run_processes
 
 
 def rows(start, count, dim=3):
-    """``count`` recognisable keys: start, start + 1, ..."""
+    """``count`` recognizable keys: start, start + 1, ..."""
     return torch.arange(start, start + count).float()[:, None].repeat(1, dim)
 
 

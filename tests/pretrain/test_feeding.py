@@ -9,7 +9,7 @@ from moco_det.config import get_cfg
 from moco_det.engine.record import config_hash
 from moco_det.engine.run_folder import check_continuation
 from moco_det.pretrain import feeding
-from moco_det.pretrain.feeding import QUIET_PERIODS, DataWaitWatch, describe_waiting, mends_of_waiting
+from moco_det.pretrain.feeding import QUIET_PERIODS, DataWaitWatch, describe_waiting, fixes_of_waiting
 
 
 def config(workers: int = 4, device: str = "cuda", where: str = "auto", prefetch: int = 2):
@@ -46,7 +46,7 @@ def test_resume_takes_what_is_advised(tmp_path):
     before.OUTPUT_DIR = str(tmp_path)
     (tmp_path / "config.yaml").write_text(before.dump())
     after, advised = before.clone(), []
-    for words in map(str.split, mends_of_waiting(before, cores=16, processes=2)):
+    for words in map(str.split, fixes_of_waiting(before, cores=16, processes=2)):
         if "." in words[0]:
             after.merge_from_list(words[:2])
             advised.append(words[0])

@@ -19,7 +19,7 @@ from moco_det.pretrain.loader import (
     TwoViews,
     UnreadableLog,
     build_loader,
-    colours_on_device,
+    colors_on_device,
     finish_batch,
 )
 from moco_det.utils.seeding import numpy_generator
@@ -30,7 +30,7 @@ SETTINGS = {"seed": 3, "views": VIEWS}
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory) -> list[str]:
-    """Eleven images, each of another colour and size."""
+    """Eleven images, each of another color and size."""
     folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for i in range(11):
@@ -96,14 +96,14 @@ def test_small_views_come_on_top_and_change_no_large_one(paths):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_colours_of_the_whole_batch_are_those_of_the_workers(paths, num_workers):
+def test_colors_of_the_whole_batch_are_those_of_the_workers(paths, num_workers):
     """AUGMENT_ON device: the same draws, so the same views but for a rounding."""
     views = dataclasses.replace(VIEWS, recipe="byol", small_crops=3, small_size=8)
     crops = batches(paths, 4, views=views, finished=False, num_workers=num_workers, prefetch=1)
     expected = batches(paths, 4, views=views)
     finished = [finish_batch(batch, views, "cpu") for batch in crops]
     for crop, ours, theirs in zip(crops, finished, expected, strict=True):
-        assert crop["colours"].shape == (4, 5, 12) and ours.keys() == theirs.keys()
+        assert crop["colors"].shape == (4, 5, 12) and ours.keys() == theirs.keys()
         assert torch.equal(ours["index"], theirs["index"])
         for name in ("query", "key", "small"):
             assert ours[name].shape == theirs[name].shape and ours[name].dtype == torch.uint8
@@ -112,7 +112,7 @@ def test_colours_of_the_whole_batch_are_those_of_the_workers(paths, num_workers)
         assert finish_batch(theirs, views, "cpu") is theirs
 
 
-def test_where_colours_are_done():
+def test_where_colors_are_done():
     cfg = get_cfg()
     for device, where, expected in (
         ("cuda", "auto", True),
@@ -121,7 +121,7 @@ def test_where_colours_are_done():
         ("cpu", "device", True),
     ):
         cfg.MODEL.DEVICE, cfg.INPUT.VIEWS.AUGMENT_ON = device, where
-        assert colours_on_device(cfg) == expected
+        assert colors_on_device(cfg) == expected
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -155,7 +155,7 @@ def test_seed_and_epoch_change_the_draws(paths):
     other = batches(paths, 1, seed=4)[0]
     assert not torch.equal(first["query"], other["query"])
     assert not torch.equal(first["query"], second["query"])
-    # The same image in two epochs is cropped and coloured anew.
+    # The same image in two epochs is cropped and colored anew.
     views = TwoViews(paths, **SETTINGS)
     assert not torch.equal(views[0, 5]["query"], views[1, 5]["query"])
 
@@ -237,16 +237,16 @@ def test_unreadable_images_are_replaced_with_the_slots_own_draws(some_broken):
 
 
 def test_replacement_changes_no_other_image_and_no_batch_size(paths, some_broken):
-    clean, mended = batches(paths, 4), batches(some_broken, 4)
+    clean, fixed = batches(paths, 4), batches(some_broken, 4)
     slots = rank_batches(11, seed=3, images_per_batch=4, rank=0, world_size=1, start_iteration=0)
     replaced = 0
-    for a, b, batch in zip(clean, mended, slots, strict=False):
+    for a, b, batch in zip(clean, fixed, slots, strict=False):
         assert a["query"].shape == b["query"].shape
         for i, (_, index) in enumerate(batch):
             assert torch.equal(a["query"][i], b["query"][i]) == (index not in (2, 5, 7))
             replaced += index in (2, 5, 7)
     assert replaced >= 3
-    assert {p for b in mended for p, _ in b["unreadable"]} == {some_broken[i] for i in (2, 5, 7)}
+    assert {p for b in fixed for p, _ in b["unreadable"]} == {some_broken[i] for i in (2, 5, 7)}
 
 
 def test_replacements_are_the_same_for_all_workers_and_ranks(some_broken):

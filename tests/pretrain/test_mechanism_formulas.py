@@ -153,7 +153,7 @@ def z_estimated_anew():
     plain = MemoryBank.step
 
     def wrong(self, *args):
-        self.has_normaliser = False
+        self.has_normalizer = False
         return plain(self, *args)
 
     return mock.patch.object(MemoryBank, "step", wrong)
@@ -190,7 +190,7 @@ def test_the_loops_tell_a_wrong_step(setting, bug, steps):
 # ---- The loss of InstDisc against its definition ---------------------------------------------------
 
 
-def test_nce_by_its_definition_with_the_exact_normalisation():
+def test_nce_by_its_definition_with_the_exact_normalization():
     """Three images: P sums to 1 over them, and the estimate of Z from all entries once is exact."""
     generator = torch.Generator().manual_seed(0)
     bank = F.normalize(torch.randn(3, 4, generator=generator, dtype=torch.float64), dim=1)
@@ -207,5 +207,5 @@ def test_nce_by_its_definition_with_the_exact_normalisation():
 
     dictionary = MemoryBank(4, 3, negatives=3, momentum=0.5, use_nce=True, seed=0).double()
     model = mock.Mock(accumulate=1, temperature=0.5, embed=lambda encoder, x: v[None])
-    estimate = dictionary.estimate_normaliser(model, {"query": torch.zeros(1)}, bank)
+    estimate = dictionary.estimate_normalizer(model, {"query": torch.zeros(1)}, bank)
     assert estimate.item() == pytest.approx(z, abs=1e-12)

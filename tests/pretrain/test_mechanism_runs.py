@@ -49,7 +49,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, setting):
     assert ("bank_real" in log) == (setting == "bank with nce") and "queue_real" not in log
     if setting == "bank with nce":
         assert ours.method.dictionary.entries.dtype == torch.float16
-        assert ours.method.dictionary.seen.all() and ours.method.dictionary.normaliser > 0
+        assert ours.method.dictionary.seen.all() and ours.method.dictionary.normalizer > 0
 
 
 def test_a_run_from_before_a_key_continues_as_with_its_default(tmp_path):

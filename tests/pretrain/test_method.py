@@ -170,7 +170,7 @@ def test_a_plan_tells_of_the_method_and_not_of_moco(recipe):
     (_, rate), leader = method_rows(facts)
     assert leader == ("leader", f"weight {SECRET}")
     assert rate == "0.5 falling along half a cosine to 0; the linear rule, 0.5 x 8 / 256, gives 0.01562"
-    text = " ".join(f"{advice.found} {advice.mend} {advice.why}" for advice in advise(facts))
+    text = " ".join(f"{advice.found} {advice.fix} {advice.why}" for advice in advise(facts))
     assert "SOLVER.BASE_LR 0.01562" in text and "the paper's rule is 0.5 for 256" in text
     assert "queue" not in text and "shuffling" not in text
 

@@ -216,10 +216,10 @@ def test_activation_checkpointing_keeps_less():
     assert kept[1] < 0.6 * kept[0]
 
 
-def test_synchronised_norm_is_one_group_of_the_whole_batch():
-    synchronised, one_group = make_model(NORM="SyncBN"), make_model(BN_GROUP_SIZE=8)
+def test_synchronized_norm_is_one_group_of_the_whole_batch():
+    synchronized, one_group = make_model(NORM="SyncBN"), make_model(BN_GROUP_SIZE=8)
     losses = [
-        model(make_batch())["loss_contrastive"].item() for model in (synchronised, one_group, make_model())
+        model(make_batch())["loss_contrastive"].item() for model in (synchronized, one_group, make_model())
     ]
     assert losses[0] == losses[1] and abs(losses[0] - losses[2]) > 1e-3
 

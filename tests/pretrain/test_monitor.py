@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from moco_det.data.labelled_folder import LabelledFolder
+from moco_det.data.labeled_folder import LabeledFolder
 from moco_det.modeling.knn import knn_accuracy
 from moco_det.pretrain.diagnostics import effective_rank
 from moco_det.pretrain.moco.model import MoCo
@@ -31,7 +31,7 @@ def make_model(cfg):
 
 
 def batches(cfg, size):
-    folder = LabelledFolder(cfg.TEST.KNN.IMAGES + "/train", 32, "TEST.KNN.IMAGES")
+    folder = LabeledFolder(cfg.TEST.KNN.IMAGES + "/train", 32, "TEST.KNN.IMAGES")
     return torch.utils.data.DataLoader(folder, batch_size=size)
 
 
@@ -71,14 +71,14 @@ def test_test_images_are_judged_by_training_images(cfg):
     train, train_labels = extract_features(model, monitor._batches(monitor.train))
     expected = knn_accuracy(test, test_labels, train, train_labels, 3, cfg.TEST.KNN.TEMPERATURE)
     assert Trainer.storage.values == {"knn_accuracy": expected, "effective_rank": effective_rank(train)}
-    assert expected < 90  # random colours: only images that judge themselves would do better
-    for row in json.loads(Path(cfg.OUTPUT_DIR, "neighbours.json").read_text()):
-        assert "/test/" in row["query"] and all("/train/" in n["path"] for n in row["neighbours"])
+    assert expected < 90  # random colors: only images that judge themselves would do better
+    for row in json.loads(Path(cfg.OUTPUT_DIR, "neighbors.json").read_text()):
+        assert "/test/" in row["query"] and all("/train/" in n["path"] for n in row["neighbors"])
 
 
-def test_an_unreadable_labelled_image_is_named_with_its_key(cfg, tmp_path):
+def test_an_unreadable_labeled_image_is_named_with_its_key(cfg, tmp_path):
     (tmp_path / "knn/train/x/000.jpg").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"TEST.KNN.IMAGES: .*000.jpg.*mend or remove the image"):
+    with pytest.raises(ValueError, match=r"TEST.KNN.IMAGES: .*000.jpg.*fix or remove the image"):
         extract_features(make_model(cfg), batches(cfg, 4))
 
 

@@ -7,7 +7,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from moco_det.data.datasets import own as own_datasets
 from moco_det.pretrain.command import argument_parser
-from moco_det.pretrain.preflight import unlabelled_images
+from moco_det.pretrain.preflight import unlabeled_images
 from moco_det.pretrain.settings import build_config
 from moco_det.testing.core import write_random_images
 
@@ -22,7 +22,7 @@ def images(tmp_path, monkeypatch):
     def call(*flags, keys=()):
         words = ["--config-file", "toy/pretrain_moco_v2_R_18", "--num-gpus", "0", *flags, *keys]
         args = argument_parser().parse_args([*words, "OUTPUT_DIR", str(tmp_path / "out")])
-        return unlabelled_images(build_config(args))
+        return unlabeled_images(build_config(args))
 
     return call
 

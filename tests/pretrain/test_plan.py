@@ -257,7 +257,7 @@ CASES = {
 @pytest.mark.parametrize("rule, speaks, says, silent", CASES.values(), ids=CASES)
 def test_a_rule_speaks_where_it_should_and_nowhere_else(rule, speaks, says, silent):
     advice = rule(speaks)
-    assert re.search(says, advice.mend), advice.mend
+    assert re.search(says, advice.fix), advice.fix
     assert advice in rules.advise(speaks) and advice.found and advice.why.endswith(".")
     assert rule(silent) is None
     assert {case[0] for case in CASES.values()} == set(rules.RULES)
@@ -278,7 +278,7 @@ def test_advice_on_epochs_says_what_they_cost():
 
 
 def test_what_the_advice_says_to_set_settles_it():
-    """Pasting the mends of a bad config, again and again, leaves nothing to say but that weights would help."""
+    """Pasting the fixes of a bad config, again and again, leaves nothing to say but that weights would help."""
     settings = {"SOLVER.IMS_PER_BATCH": "32", "INPUT.VIEWS.SIZE": "64", "MODEL.MOCO.QUEUE_SIZE": "1500"}
     counts = []
     for _ in range(4):
@@ -286,9 +286,9 @@ def test_what_the_advice_says_to_set_settles_it():
         found = rules.advise(facts_of(*pairs, images=2000))
         counts.append(len(found))
         for advice in found:
-            words = shlex.split(advice.mend.split(";")[0].removesuffix(" or more"))
+            words = shlex.split(advice.fix.split(";")[0].removesuffix(" or more"))
             settings.update(zip(words[::2], words[1::2], strict=False) if "FILE" not in words else ())
-    assert counts[0] >= 6 and counts[-1] == 1 and found[0].mend.startswith("MODEL.WEIGHTS"), counts
+    assert counts[0] >= 6 and counts[-1] == 1 and found[0].fix.startswith("MODEL.WEIGHTS"), counts
 
 
 # ---- disk --------------------------------------------------------------------------------------------

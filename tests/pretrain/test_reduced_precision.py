@@ -26,14 +26,14 @@ def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("world")
     make_toyworld(
         folder / "world",
-        num_unlabelled=256,
+        num_unlabeled=256,
         num_per_class_train=1,
         num_per_class_test=1,
         num_train=12,
         num_test=12,
         image_size=64,
     )
-    return folder / "world/unlabelled"
+    return folder / "world/unlabeled"
 
 
 @pytest.fixture(scope="module")

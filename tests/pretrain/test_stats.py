@@ -22,12 +22,12 @@ from moco_det.testing.core import write_random_images
 
 @pytest.fixture
 def images(tmp_path):
-    """Colour, gray, 16 bits, palette and transparency, in sizes from 6 to 800 pixels."""
+    """Color, gray, 16 bits, palette and transparency, in sizes from 6 to 800 pixels."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "images"
     folder.mkdir()
     noise = rng.integers(0, 256, (20, 40, 4), dtype=np.uint8)
-    Image.fromarray(noise[..., :3] // 2).save(folder / "colour.png")
+    Image.fromarray(noise[..., :3] // 2).save(folder / "color.png")
     Image.fromarray(noise[:2, :3, 0]).save(folder / "gray.png")
     Image.fromarray(rng.integers(0, 65536, (7, 5), dtype=np.uint16)).save(folder / "deep.png")
     Image.fromarray(noise[:9, :8, :3]).quantize(5).save(folder / "palette.png")
@@ -132,7 +132,7 @@ def save_deep(folder, values):
     return find_images(str(folder))
 
 
-def test_one_colour_is_refused_with_the_reason(tmp_path):
+def test_one_color_is_refused_with_the_reason(tmp_path):
     Image.new("RGB", (4, 4), (10, 20, 30)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="red is 10 in all pixels of the 1 images, so there is no std"):
         measure([str(tmp_path / "a.png")])
@@ -203,5 +203,5 @@ def test_statistics_travel_to_the_detector(images, tmp_path):
     assert detector.MODEL.WEIGHTS == str(tmp_path / "own_r18.pkl") and detector.MODEL.PIXEL_MEAN == mean
     weights = read_weights(detector.MODEL.WEIGHTS)
     check_preprocessing(detector, weights, read_init(own))
-    with pytest.raises(ValueError, match=f"PIXEL_MEAN is .*123.675.*expected .*Mend: use --init {own}"):
+    with pytest.raises(ValueError, match=f"PIXEL_MEAN is .*123.675.*expected .*Fix: use --init {own}"):
         check_preprocessing(get_config("toy/faster_rcnn_R_18_FPN", "moco"), weights, read_init("moco"))

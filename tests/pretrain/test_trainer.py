@@ -71,8 +71,8 @@ def test_run_folder_holds_what_the_other_stages_read(finished):
     assert record["stage"] == "pretrain" and record["extra"]["images"] == 24
     assert record["extra"]["precision"] == "float32"
     assert 0 <= record["metrics"]["knn_untrained"] <= 100
-    neighbours = json.loads((finished / "neighbours.json").read_text())
-    assert len(neighbours) == 8 and len(neighbours[0]["neighbours"]) == 5
+    neighbors = json.loads((finished / "neighbors.json").read_text())
+    assert len(neighbors) == 8 and len(neighbors[0]["neighbors"]) == 5
 
 
 def test_checkpoint_follows_the_contract_and_loads_without_code(finished):
@@ -89,7 +89,7 @@ def test_checkpoint_follows_the_contract_and_loads_without_code(finished):
     assert saved["model"]["dictionary.num_real"] == 16
 
 
-def test_colours_done_on_the_device_resume_bit_for_bit_and_train_the_same(images, tmp_path):
+def test_colors_done_on_the_device_resume_bit_for_bit_and_train_the_same(images, tmp_path):
     def run(folder, where, steps=None, resume=False):
         cfg = tiny_pretrain_config(tmp_path / folder, CHECKPOINT_EPOCHS=1)
         cfg.INPUT.VIEWS.AUGMENT_ON = where

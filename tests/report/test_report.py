@@ -37,7 +37,7 @@ def test_page_holds_every_figure_and_needs_no_network(runs, tmp_path):
     figures = dict(
         re.findall(r'<figure id="(\w+)">\s*<img alt="\w+" src="data:image/png;base64,([^"]+)">', page)
     )
-    assert sorted(figures) == [*("curves_0", "detections_0", "neighbours_0", "pretraining", "sample_views_0")]
+    assert sorted(figures) == [*("curves_0", "detections_0", "neighbors_0", "pretraining", "sample_views_0")]
     for name, data in figures.items():
         png = base64.b64decode(data)
         assert Image.open(io.BytesIO(png)).width >= 64
@@ -114,13 +114,13 @@ def test_missing_and_broken_images_leave_a_gap_only(make_pretraining, make_run, 
     (folder / "test.png").write_bytes(b"half an image")
     (make_pretraining() / "fish.png").unlink()
     page = write_report([tmp_path / "runs"], tmp_path / "out").html.read_text()
-    assert 'id="detections_0"' in page and 'id="neighbours_0"' in page
+    assert 'id="detections_0"' in page and 'id="neighbors_0"' in page
 
 
 def test_a_broken_list_is_named(make_pretraining, tmp_path):
     folder = make_pretraining()
-    (folder / "neighbours.json").write_text("[{")
-    with pytest.raises(ValueError, match="neighbours.json is not readable JSON"):
+    (folder / "neighbors.json").write_text("[{")
+    with pytest.raises(ValueError, match="neighbors.json is not readable JSON"):
         write_report([folder], tmp_path / "out")
 
 
@@ -180,7 +180,7 @@ def test_images_in_shards_are_shown_too(tmp_path):
 
 
 @pytest.mark.parametrize("tasks, labels", [("a", ["first", "second"]), ("ab", ["a, 100", "b, 100"])])
-def test_runs_of_a_recipe_share_a_colour_beside_another_recipe(tasks, labels, make_pretraining, monkeypatch):
+def test_runs_of_a_recipe_share_a_color_beside_another_recipe(tasks, labels, make_pretraining, monkeypatch):
     drawn = []
     monkeypatch.setattr(figures, "to_png", drawn.append)
     runs = tuple(read_run(make_pretraining(name)) for name in ("first", "second"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from moco_det.report.statistics import paired_difference, summarise, t_quantile
+from moco_det.report.statistics import paired_difference, summarize, t_quantile
 
 
 @pytest.mark.parametrize(
@@ -18,16 +18,16 @@ def test_t_quantile_is_that_of_the_tables(degrees, level, printed):
 
 
 def test_mean_and_sample_deviation_by_hand():
-    summary = summarise([2, 4, 9])  # mean 5; squares 9 + 1 + 16 = 26; 26 / 2 = 13
+    summary = summarize([2, 4, 9])  # mean 5; squares 9 + 1 + 16 = 26; 26 / 2 = 13
     assert (summary.n, summary.mean) == (3, 5)
     assert summary.std == pytest.approx(13**0.5)
     assert str(summary) == "5.0 ± 3.6"
 
 
 def test_one_value_shows_no_deviation():
-    assert str(summarise([7.25])) == "7.2"
-    assert summarise([7.25]).std is None
-    assert summarise([]) is None
+    assert str(summarize([7.25])) == "7.2"
+    assert summarize([7.25]).std is None
+    assert summarize([]) is None
 
 
 def test_paired_difference_by_hand():

@@ -13,7 +13,7 @@ from moco_det.toyworld.make import make_toyworld
 def small():
     """Arguments of a world that takes half a second."""
     return {
-        "num_unlabelled": 4,
+        "num_unlabeled": 4,
         "num_per_class_train": 2,
         "num_per_class_test": 1,
         "num_train": 14,
@@ -39,12 +39,12 @@ def instances(world):
     }
 
 
-def write_cutout(path, colour, size=(30, 20)):
-    """An opaque ellipse of one colour on nothing."""
+def write_cutout(path, color, size=(30, 20)):
+    """An opaque ellipse of one color on nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     y, x = np.mgrid[-1 : 1 : size[1] * 1j, -1 : 1 : size[0] * 1j]
     rgba = np.empty((size[1], size[0], 4), dtype=np.uint8)
-    rgba[..., :3] = colour
+    rgba[..., :3] = color
     rgba[..., 3] = np.where(x**2 + y**2 <= 1, 255, 0)
     Image.fromarray(rgba).save(path)
 
@@ -55,8 +55,8 @@ def pictures(tmp_path):
     for split, strong, pale in (("train", (250, 0, 0), (90, 0, 0)), ("test", (0, 0, 250), (0, 0, 90))):
         for name in ("apple", "boat"):
             for number in range(2):
-                colour = [c * (3 + number + (name == "boat")) // 5 for c in strong]
-                write_cutout(tmp_path / "cutouts" / split / name / f"{number}.png", colour)
+                color = [c * (3 + number + (name == "boat")) // 5 for c in strong]
+                write_cutout(tmp_path / "cutouts" / split / name / f"{number}.png", color)
         for number in range(2):
             path = tmp_path / "backgrounds" / split / f"{number}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from moco_det.toyworld.scenes import SEVERAL, compose
 from moco_det.utils.seeding import numpy_generator
 
 COUNTS = {
-    "num_unlabelled": 6,
+    "num_unlabeled": 6,
     "num_per_class_train": 2,
     "num_per_class_test": 2,
     "num_train": 4,
@@ -28,7 +28,7 @@ def test_train_and_test_never_share_a_picture(tmp_path, pictures):
     """All train pictures are red and all test pictures are blue, so the pixels tell."""
     manifest = make_toyworld(tmp_path / "world", **pictures, **COUNTS)
     parts = {
-        "train": ["unlabelled/*.jpg", "classes/train/*/*.jpg", "coco/train2017/*.jpg"],
+        "train": ["unlabeled/*.jpg", "classes/train/*/*.jpg", "coco/train2017/*.jpg"],
         "test": ["classes/test/*/*.jpg", "coco/val2017/*.jpg"],
     }
     for split, channel in (("train", 0), ("test", 2)):

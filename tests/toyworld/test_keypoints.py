@@ -24,7 +24,7 @@ def named(numbers):
     return dict(zip(TOY_KEYPOINTS, np.reshape(numbers, (-1, 3)).tolist(), strict=True))
 
 
-# A kite: its tips, and its centre of mass.
+# A kite: its tips, and its center of mass.
 KITE = np.array(
     [
         [0, 0, 1, 0, 0],
@@ -44,26 +44,26 @@ def test_points_of_a_kite():
         "bottom": [5, 7, VISIBLE],
         "left": [3, 4, VISIBLE],
         "right": [7, 4, VISIBLE],
-        "centre": [5, 4, VISIBLE],
+        "center": [5, 4, VISIBLE],
     }
 
 
-def test_a_hidden_point_is_labelled_and_one_beyond_the_border_is_not():
+def test_a_hidden_point_is_labeled_and_one_beyond_the_border_is_not():
     assert named(keypoints_of(place(KITE, -1, 2, hidden={(1, 4)}))) == {
         "top": [1, 2, VISIBLE],
         "bottom": [1, 7, VISIBLE],
         "left": [0, 0, OUTSIDE],
         "right": [3, 4, VISIBLE],
-        "centre": [1, 4, HIDDEN],
+        "center": [1, 4, HIDDEN],
     }
 
 
-def test_a_flat_side_has_its_point_in_the_middle_and_a_ring_has_its_centre_on_itself():
+def test_a_flat_side_has_its_point_in_the_middle_and_a_ring_has_its_center_on_itself():
     square = named(keypoints_of(place(np.ones((5, 5), bool), 0, 0)))
     assert square["top"] == [2, 0, VISIBLE] and square["left"] == [0, 2, VISIBLE]
     ring = np.ones((5, 5), bool)
     ring[1:4, 1:4] = False
-    x, y, flag = named(keypoints_of(place(ring, 0, 0)))["centre"]
+    x, y, flag = named(keypoints_of(place(ring, 0, 0)))["center"]
     assert ring[y, x] and flag == VISIBLE
 
 

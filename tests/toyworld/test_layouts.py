@@ -88,7 +88,7 @@ def test_coco_area_box_and_polygons_agree(instances, split):
 
 
 def test_folders_hold_the_images_they_should(world):
-    assert len(list((world / "unlabelled").glob("*.jpg"))) == 4
+    assert len(list((world / "unlabeled").glob("*.jpg"))) == 4
     for split, count in (("train", 2), ("test", 1)):
         folders = sorted(entry.name for entry in (world / "classes" / split).iterdir())
         assert folders == sorted(TOY_CLASSES)

@@ -53,14 +53,14 @@ def test_labels_are_true_and_what_is_left_out_is_declared(files):
     left_out = unknown = 0
     for image in lvis["images"]:
         for category in (entry["id"] for entry in lvis["categories"]):
-            labelled, there = (by_category(content, image, category) for content in (lvis, coco))
+            labeled, there = (by_category(content, image, category) for content in (lvis, coco))
             if category in image["neg_category_ids"]:
                 assert there == []
             elif category in image["not_exhaustive_category_ids"]:
-                assert labelled and labelled == there[: len(labelled)] and len(labelled) < len(there)
+                assert labeled and labeled == there[: len(labeled)] and len(labeled) < len(there)
                 left_out += 1
-            elif labelled:
-                assert labelled == there
+            elif labeled:
+                assert labeled == there
             else:
                 unknown += bool(there)
     assert left_out > 0 and unknown > 0
@@ -70,10 +70,10 @@ def test_every_category_has_instances_and_rare_ones_are_looked_for_less(files):
     lvis, _, _ = files
     looked_for = {}
     for entry in lvis["categories"]:
-        labelled = {a["image_id"] for a in lvis["annotations"] if a["category_id"] == entry["id"]}
-        assert labelled
+        labeled = {a["image_id"] for a in lvis["annotations"] if a["category_id"] == entry["id"]}
+        assert labeled
         denied = {image["id"] for image in lvis["images"] if entry["id"] in image["neg_category_ids"]}
-        looked_for.setdefault(entry["frequency"], []).append(len(labelled | denied) / len(lvis["images"]))
+        looked_for.setdefault(entry["frequency"], []).append(len(labeled | denied) / len(lvis["images"]))
     for frequency, shares in looked_for.items():
         assert min(shares) >= SHARE[frequency] - 0.2 and max(shares) <= SHARE[frequency] + 0.2
     assert max(looked_for["r"]) < max(looked_for["c"]) < min(looked_for["f"]) == 1

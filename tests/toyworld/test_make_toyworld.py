@@ -55,7 +55,7 @@ def test_more_images_leave_the_earlier_ones_alone(tmp_path, world, small):
     )
 
 
-def test_unlabelled_scenes_show_one_large_object(monkeypatch, tmp_path, small):
+def test_unlabeled_scenes_show_one_large_object(monkeypatch, tmp_path, small):
     """For if the background filled the picture, two views would agree in it and say nothing of objects."""
     counts, compose = [], world_module.compose
 
@@ -65,7 +65,7 @@ def test_unlabelled_scenes_show_one_large_object(monkeypatch, tmp_path, small):
         return scene
 
     monkeypatch.setattr(world_module, "compose", counted)
-    make_toyworld(tmp_path / "world", **(small | {"num_unlabelled": 20}))
+    make_toyworld(tmp_path / "world", **(small | {"num_unlabeled": 20}))
     assert all(number == 1 and side >= 0.8 * 48 - 1 for number, side in counts[:20])
 
 
@@ -134,7 +134,7 @@ def test_a_cut_run_leaves_nothing(tmp_path, monkeypatch, error, small):
         ({"num_test": 11}, r"--num-test is 11; expected at least 12 \(there are 12 classes\)"),
         ({"num_train": 0}, r"--num-train is 0; expected at least 12"),
         ({"num_per_class_train": 0}, r"--num-per-class-train is 0; expected at least 1"),
-        ({"num_unlabelled": -1}, r"--num-unlabelled is -1; expected at least 1"),
+        ({"num_unlabeled": -1}, r"--num-unlabeled is -1; expected at least 1"),
         ({"image_size": 16}, r"--image-size is 16; expected at least 32 pixels"),
     ],
 )
@@ -154,7 +154,7 @@ def test_the_tool_makes_the_world_it_was_asked_for(tmp_path, world, small):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "datasets" / "toyworld") == contents(world)
-    assert "datasets/toyworld: 12 classes; images: unlabelled 4, per class train 2" in done.stdout
+    assert "datasets/toyworld: 12 classes; images: unlabeled 4, per class train 2" in done.stdout
 
 
 def test_the_output_stands_where_detectron2_looks(tmp_path, monkeypatch, small):
@@ -164,7 +164,7 @@ def test_the_output_stands_where_detectron2_looks(tmp_path, monkeypatch, small):
 
 
 def test_the_command_takes_cutouts(tmp_path, pictures):
-    counts = {"num_unlabelled": 2, "num_per_class_train": 1, "num_per_class_test": 1, "num_train": 2}
+    counts = {"num_unlabeled": 2, "num_per_class_train": 1, "num_per_class_test": 1, "num_train": 2}
     main(flags({"output": tmp_path / "world", "num_test": 2, "image_size": 32, **counts, **pictures}))
     assert Image.open(tmp_path / "world/classes/test/boat/000000.jpg").size == (32, 32)
 

@@ -73,16 +73,16 @@ def test_voc_void_is_two_pixels_wide_along_each_outline(scenes):
         assert np.array_equal(void, np.any([other != number for other in others], axis=0))
 
 
-def test_voc_files_have_the_official_colours(world):
+def test_voc_files_have_the_official_colors(world):
     for folder in ("SegmentationClassAug", "SegmentationClass"):
         image = Image.open(next((world / "VOC2012" / folder).iterdir()))
         assert image.mode == "P"
-        colours = np.array(image.getpalette()).reshape(256, 3)
-        assert np.array_equal(colours, palette())
+        colors = np.array(image.getpalette()).reshape(256, 3)
+        assert np.array_equal(colors, palette())
         # From the development kit: background, aeroplane, bicycle, person, tvmonitor, void.
         official = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 15: (192, 128, 128), 20: (0, 64, 128)}
-        for index, colour in (official | {255: (224, 224, 192)}).items():
-            assert tuple(colours[index]) == colour
+        for index, color in (official | {255: (224, 224, 192)}).items():
+            assert tuple(colors[index]) == color
 
 
 def test_every_class_is_in_the_voc_test_split(world):

@@ -245,8 +245,8 @@ def load_semantic(images: str, labels: str) -> list[dict]:
     Raises:
         ValueError: a folder has none, or an image has no label image.
     """
-    found, labelled = _by_stem(images, EXTENSIONS), _by_stem(labels, LABEL_EXTENSIONS)
-    missing = sorted(found.keys() - labelled.keys())
+    found, labeled = _by_stem(images, EXTENSIONS), _by_stem(labels, LABEL_EXTENSIONS)
+    missing = sorted(found.keys() - labeled.keys())
     if not found:
         raise ValueError(f"no image in {images!r}; looked for {', '.join(EXTENSIONS)}")
     if missing:
@@ -255,7 +255,7 @@ def load_semantic(images: str, labels: str) -> list[dict]:
             f"{missing[0]!r}; expected the same name with one of {', '.join(LABEL_EXTENSIONS)}"
         )
     return [
-        {"file_name": found[stem], "sem_seg_file_name": labelled[stem], "image_id": stem}
+        {"file_name": found[stem], "sem_seg_file_name": labeled[stem], "image_id": stem}
         for stem in sorted(found)
     ]
 

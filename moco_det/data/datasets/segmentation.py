@@ -42,8 +42,8 @@ def load_voc_sem_seg(dirname: str, split: str) -> list[dict]:
 
     Args:
         dirname: the folder with ImageSets/Segmentation, JPEGImages and the labels.
-        split: ``"val"``, …, labelled in SegmentationClass; or ``"train_aug"``, with SBD's annotations (Hariharan
-            et al. 2011), labelled in SegmentationClassAug.
+        split: ``"val"``, …, labeled in SegmentationClass; or ``"train_aug"``, with SBD's annotations (Hariharan
+            et al. 2011), labeled in SegmentationClassAug.
     """
     with open(_voc_list(dirname, split)) as file:
         # Some lists in circulation hold "/JPEGImages/<name>.jpg /SegmentationClassAug/<name>.png".

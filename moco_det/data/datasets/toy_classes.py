@@ -21,8 +21,8 @@ TOY_CLASSES: tuple[str, ...] = (
 )
 
 # The points of an object in the toy world's keypoint layout: the middle one of the pixels furthest to a side, and
-# the pixel nearest to the centre of mass. Sides are the image's, so a mirror swaps left and right.
-TOY_KEYPOINTS: tuple[str, ...] = ("top", "bottom", "left", "right", "centre")
+# the pixel nearest to the center of mass. Sides are the image's, so a mirror swaps left and right.
+TOY_KEYPOINTS: tuple[str, ...] = ("top", "bottom", "left", "right", "center")
 TOY_KEYPOINT_FLIPS: tuple[tuple[str, str], ...] = (("left", "right"),)
 
 # The nearest category for a kind that LVIS has under another name. By LVIS's own count three of all are rare.

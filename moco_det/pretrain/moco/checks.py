@@ -5,7 +5,7 @@ def check_moco_config(cfg) -> None:
     """Refuse settings that do not fit each other.
 
     Raises:
-        ValueError: with the key, the value found, what was expected and the mend.
+        ValueError: with the key, the value found, what was expected and the fix.
     """
     moco, batch = cfg.MODEL.MOCO, cfg.SOLVER.IMS_PER_BATCH
     kind = moco.DICTIONARY
@@ -34,7 +34,7 @@ def check_queue_size(cfg, num_images: int) -> None:
     """Refuse a dictionary with more keys than there are images.
 
     Raises:
-        ValueError: with the key, the value found, what was expected and the mend.
+        ValueError: with the key, the value found, what was expected and the fix.
     """
     if cfg.MODEL.MOCO.DICTIONARY != "end_to_end" and cfg.MODEL.MOCO.QUEUE_SIZE > num_images:
         raise ValueError(

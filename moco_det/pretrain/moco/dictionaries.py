@@ -224,7 +224,7 @@ class MemoryBank(nn.Module):
         """
         Args:
             negatives: K.
-            momentum: t of the update, entry <- normalise(t entry + (1 - t) q).
+            momentum: t of the update, entry <- normalize(t entry + (1 - t) q).
             use_nce: the loss of InstDisc instead of InfoNCE.
             proximal: weight of the squared distance between a query and its entry, added to the loss.
             seed: the run's seed, from which the start and the negatives are drawn.
@@ -237,12 +237,12 @@ class MemoryBank(nn.Module):
             "seen", torch.zeros(num_images, dtype=torch.bool)
         )  # entries that came from images
         self.register_buffer("num_real", torch.zeros((), dtype=torch.long))  # how many these are
-        self.register_buffer("normaliser", torch.zeros(()))  # Z of the NCE loss; 0: not estimated yet
-        self.has_normaliser = False
+        self.register_buffer("normalizer", torch.zeros(()))  # Z of the NCE loss; 0: not estimated yet
+        self.has_normalizer = False
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self.has_normaliser = bool(self.normaliser > 0)
+        self.has_normalizer = bool(self.normalizer > 0)
 
     def key_encoder(self, encoder: nn.Module) -> None:
         """There is none."""
@@ -256,9 +256,9 @@ class MemoryBank(nn.Module):
             step.keys = self.rows(step.index)  # NxC
             step.negatives = self.rows(self.draw(batch["iteration"]))  # KxC
             step.queries = []
-            if self.use_nce and not self.has_normaliser:
-                self.normaliser.copy_(self.estimate_normaliser(model, batch, step.negatives))
-                self.has_normaliser = True
+            if self.use_nce and not self.has_normalizer:
+                self.normalizer.copy_(self.estimate_normalizer(model, batch, step.negatives))
+                self.has_normalizer = True
 
         queries = model.embed_queries(batch)  # nxC
         k = model.micro_batch(local_block(step.keys), batch)  # nxC
@@ -266,7 +266,7 @@ class MemoryBank(nn.Module):
         for q in queries:
             positive, negatives = torch.einsum("nc,nc->n", q, k), q @ step.negatives.T  # n, nxK
             if self.use_nce:
-                loss = nce(positive, negatives, model.temperature, self.normaliser, len(self.entries))
+                loss = nce(positive, negatives, model.temperature, self.normalizer, len(self.entries))
             else:
                 loss = info_nce(positive, negatives, model.temperature)
             found = {"loss_contrastive": loss}
@@ -290,10 +290,10 @@ class MemoryBank(nn.Module):
 
     def rows(self, index: Tensor) -> Tensor:
         """Entries in the precision of the loss."""
-        return self.entries[index].to(self.normaliser.dtype)
+        return self.entries[index].to(self.normalizer.dtype)
 
     @torch.no_grad()
-    def estimate_normaliser(self, model, batch: dict, negatives: Tensor) -> Tensor:
+    def estimate_normalizer(self, model, batch: dict, negatives: Tensor) -> Tensor:
         """Z = n/K sum_k exp(v.f_k / tau), the mean over the queries of the global batch (InstDisc, equation 8).
 
         The queries are embedded once more for it, so that all micro-batches have the same Z.

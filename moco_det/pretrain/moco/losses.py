@@ -28,7 +28,7 @@ def info_nce(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
 
 
 def nce(
-    positive: Tensor, negatives: Tensor, temperature: float, normaliser: Tensor, num_images: int
+    positive: Tensor, negatives: Tensor, temperature: float, normalizer: Tensor, num_images: int
 ) -> Tensor:
     """Noise-contrastive estimation: is a bank's entry the query's own, or drawn? (InstDisc, equations 4 to 7).
 
@@ -39,14 +39,14 @@ def nce(
         positive: (N,) similarity of each query with the entry of its image.
         negatives: (N, K) similarities of each query with K entries drawn uniformly.
         temperature: tau > 0.
-        normaliser: Z, a scalar.
+        normalizer: Z, a scalar.
         num_images: n, entries in the bank.
 
     Returns:
         -log h(positive) - sum over the negatives of log(1 - h(negative)), the mean over the queries, a scalar.
     """
     # h is the sigmoid of log P - log(K/n).
-    shift = normaliser.log() + math.log(negatives.shape[1] / num_images)
+    shift = normalizer.log() + math.log(negatives.shape[1] / num_images)
     own = F.logsigmoid(positive / temperature - shift)  # N
     drawn = F.logsigmoid(shift - negatives / temperature)  # NxK, log(1 - h)
     return -(own + drawn.sum(dim=1)).mean()

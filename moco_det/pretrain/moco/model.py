@@ -51,7 +51,7 @@ def build_encoder(
     Args:
         dim: length of the embedding.
         mlp: two layers with the encoder's width hidden (v2) instead of one (v1).
-        bn_group_size: images that batch norm normalises together, a part of the global batch.
+        bn_group_size: images that batch norm normalizes together, a part of the global batch.
         activation_checkpointing: keep the input of each residual block only, and compute the rest anew in the
             backward pass.
         stem: its first layers, see :data:`moco_det.modeling.encoder.STEMS`.

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable
 
 from moco_det.data.views import ViewSettings
-from moco_det.pretrain.feeding import WAITS, mends_of_waiting
+from moco_det.pretrain.feeding import WAITS, fixes_of_waiting
 from moco_det.pretrain.plan.facts import LINEAR_BATCH, Facts, duration
 from moco_det.utils.files import gib
 
@@ -26,7 +26,7 @@ class Advice:
     """Attributes: what was found; the keys and values to give, or what else to do; why."""
 
     found: str
-    mend: str
+    fix: str
     why: str
 
 
@@ -103,15 +103,15 @@ def key_encoder_hardly_moves(facts: Facts) -> Advice | None:
     needed = ENOUGH_STEPS * facts.time_constant
     if facts.steps >= needed:
         return None
-    mend = f"SOLVER.EPOCHS {facts.epochs_for(needed)}"
+    fix = f"SOLVER.EPOCHS {facts.epochs_for(needed)}"
     faster = int(100 * (1 - ENOUGH_STEPS / facts.steps)) / 100
     if faster >= 0.9:
         queue = min((OLD_KEYS - 1) * facts.batch, facts.queue)
-        mend += f"; or MODEL.MOCO.MOMENTUM {faster} MODEL.MOCO.QUEUE_SIZE {queue}"
+        fix += f"; or MODEL.MOCO.MOMENTUM {faster} MODEL.MOCO.QUEUE_SIZE {queue}"
     return Advice(
         f"{facts.steps:,} steps are few for a momentum of {facts.momentum:g}: at the end {facts.start_left:.0%} "
         "of the key encoder is still its start",
-        mend,
+        fix,
         f"it follows over 1 / (1 - m) = {facts.time_constant:,.0f} steps; {ENOUGH_STEPS} times that leaves less "
         "than 1%. A rule of thumb; a faster key encoder wants a short queue, since keys of different age differ.",
     )
@@ -120,16 +120,16 @@ def key_encoder_hardly_moves(facts: Facts) -> Advice | None:
 def age_gives_keys_away(facts: Facts) -> Advice | None:
     if facts.momentum >= PAPER_MOMENTUM or facts.queue_batches < OLD_KEYS:
         return None
-    mend = f"MODEL.MOCO.MOMENTUM {PAPER_MOMENTUM}"
+    fix = f"MODEL.MOCO.MOMENTUM {PAPER_MOMENTUM}"
     needed = ENOUGH_STEPS / (1 - PAPER_MOMENTUM)
     if facts.steps < needed:
-        mend += f" SOLVER.EPOCHS {facts.epochs_for(needed)}; or a queue of fewer batches: " + (
+        fix += f" SOLVER.EPOCHS {facts.epochs_for(needed)}; or a queue of fewer batches: " + (
             f"MODEL.MOCO.QUEUE_SIZE {(OLD_KEYS - 1) * facts.batch}"
         )
     return Advice(
         f"with a momentum of {facts.momentum:g} the key encoder changes while a key is in the queue "
         f"({facts.queue_batches:.3g} steps), so the age of a key can give it away as a negative",
-        mend,
+        fix,
         "measured in this project on small photographs: with 0.99 and 8 batches the similarity to keys falls with "
         "their age, with 0.999 it is level. The paper: 57.8% with 0.99, 59.0% with 0.999 (16 batches). The "
         "CIFAR-10 demo of MoCo's authors does work with 0.99 and 8 batches, over 19,400 steps.",
@@ -202,7 +202,7 @@ def waits_for_images(facts: Facts) -> Advice | None:
     if facts.trial is None or facts.trial.data_wait <= WAITS:
         return None
     here = facts.ranks // facts.machines
-    first, *others = mends_of_waiting(facts.cfg, facts.trial.cores, here)
+    first, *others = fixes_of_waiting(facts.cfg, facts.trial.cores, here)
     size = ""
     if facts.side and facts.side > 2 * facts.cfg.INPUT.VIEWS.SIZE:
         size = f" The images' shorter side is {facts.side} px, views have {facts.cfg.INPUT.VIEWS.SIZE}."

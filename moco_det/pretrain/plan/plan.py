@@ -22,7 +22,7 @@ from moco_det.pretrain.plan.facts import (
     typical_side,
 )
 from moco_det.pretrain.plan.trial import explain_out_of_memory, run_trial, trial_config
-from moco_det.pretrain.preflight import check_run, unlabelled_images
+from moco_det.pretrain.preflight import check_run, unlabeled_images
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.utils.disk_space import check_disk_space, checkpoint_bytes, checkpoints_at_most
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, add_configs) -> None:
     """
     here = settle(args)
     cfg = build_config(args, add_configs)
-    paths = unlabelled_images(cfg)
+    paths = unlabeled_images(cfg)
     ranks = num_processes(args)
     check_run(cfg, len(paths), ranks, args.resume)
     facts = Facts(cfg, len(paths), ranks, args.num_machines, typical_side(paths))
@@ -200,5 +200,5 @@ def show_advice(found: list[Advice]) -> None:
     print("Advice")
     for number, advice in enumerate(found, 1):
         print(fill(f"  {number}. {advice.found}", 5))
-        print(f"     set  {advice.mend}")
+        print(f"     set  {advice.fix}")
         print(fill(f"     why  {advice.why}", 10))

@@ -21,13 +21,13 @@ EGO_VEHICLE_SHARE = 1 / 32
 
 
 class Label(NamedTuple):
-    """A class of Cityscapes: ``train_id`` 255 is not learnt; things are told apart as instances."""
+    """A class of Cityscapes: ``train_id`` 255 is not learned; things are told apart as instances."""
 
     name: str
     id: int
     train_id: int
     is_thing: bool
-    colour: tuple[int, int, int]
+    color: tuple[int, int, int]
 
 
 _LABELS = [
@@ -39,7 +39,7 @@ EGO_VEHICLE = Label("ego vehicle", 1, 255, False, (0, 0, 0))
 
 
 class Shape(NamedTuple):
-    """A labelled polygon; ``points`` are (x, y) of pixels."""
+    """A labeled polygon; ``points`` are (x, y) of pixels."""
 
     label: Label
     points: list[tuple[int, int]]
@@ -64,7 +64,7 @@ def write_cityscapes(root: Path, split: str, classes: Sequence[str], scenes: Ite
     images.mkdir(parents=True)
     truth.mkdir(parents=True)
     for number, scene in enumerate(scenes):
-        name = f"{city}_{number:06d}_000019"  # of the 30 frames of a snippet, the 20th is labelled
+        name = f"{city}_{number:06d}_000019"  # of the 30 frames of a snippet, the 20th is labeled
         Image.fromarray(scene.image).save(images / f"{name}_leftImg8bit.png")
         shapes = _shapes(scene, classes)
         height, width, _ = scene.image.shape
@@ -103,7 +103,7 @@ def _draw(shapes: Sequence[Shape], size: tuple[int, int]) -> dict[str, Image.Ima
         if label.is_thing:
             instance = 1000 * label.id + count[label]
             count[label] += 1
-        fills = {"labelIds": label.id, "labelTrainIds": label.train_id, "color": label.colour}
+        fills = {"labelIds": label.id, "labelTrainIds": label.train_id, "color": label.color}
         for kind, fill in (fills | {"instanceIds": instance}).items():
             pens[kind].polygon(points, fill=fill)
     return images

@@ -10,7 +10,7 @@ from moco_det.data.datasets.toy_classes import TOY_KEYPOINTS
 from moco_det.toyworld.scenes import SceneObject
 
 CATEGORY = {"id": 1, "name": "object", "supercategory": "object"}
-# COCO's flags: outside the image (and not labelled), hidden, visible.
+# COCO's flags: outside the image (and not labeled), hidden, visible.
 OUTSIDE, HIDDEN, VISIBLE = 0, 1, 2
 
 
@@ -38,7 +38,7 @@ def _points(mask: np.ndarray) -> np.ndarray:
         "bottom": _middle(pixels[ys == ys.max()]),
         "left": _middle(pixels[xs == xs.min()]),
         "right": _middle(pixels[xs == xs.max()]),
-        "centre": pixels[((pixels - pixels.mean(axis=0)) ** 2).sum(axis=1).argmin()],
+        "center": pixels[((pixels - pixels.mean(axis=0)) ** 2).sum(axis=1).argmin()],
     }
     return np.stack([found[name] for name in TOY_KEYPOINTS])
 
@@ -65,7 +65,7 @@ def write_keypoints(path: Path, instances: dict, keypoints: Sequence[list[int]])
         for annotation, points in zip(instances["annotations"], keypoints, strict=True)
     ]
     names = list(TOY_KEYPOINTS)
-    centre = names.index("centre") + 1  # a skeleton counts from 1
-    skeleton = [[centre, number] for number in range(1, len(names) + 1) if number != centre]
+    center = names.index("center") + 1  # a skeleton counts from 1
+    skeleton = [[center, number] for number in range(1, len(names) + 1) if number != center]
     categories = [CATEGORY | {"keypoints": names, "skeleton": skeleton}]
     path.write_text(json.dumps(instances | {"annotations": annotations, "categories": categories}))

@@ -1,4 +1,4 @@
-"""Plain folders of JPEGs, without annotation: unlabelled images, and the classes of a classification set."""
+"""Plain folders of JPEGs, without annotation: unlabeled images, and the classes of a classification set."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,6 +1,6 @@
 """The LVIS v1 layout: other annotations of the images of COCO, so it is written from the COCO layout's files.
 
-As in LVIS, only some categories are looked for in an image: those found there are labelled, the others stand in
+As in LVIS, only some categories are looked for in an image: those found there are labeled, the others stand in
 ``neg_category_ids``, and of the rest nothing is said. The rarer a category, the fewer the images in which it is
 looked for: a long tail from scenes that have none. ``not_exhaustive_category_ids`` holds the categories of which
 instances were really left out.

@@ -31,7 +31,7 @@ def write_voc_segmentation(root: Path, split: str, classes: Sequence[str], scene
     for number, scene in enumerate(scenes, start=FIRST_NUMBER[split]):
         names.append(f"2012_{number:06d}")
         save_jpeg(scene.image, root / "JPEGImages" / f"{names[-1]}.jpg")
-        # With the colours that the real files have: a reader that looks at them and not at the indices is wrong.
+        # With the colors that the real files have: a reader that looks at them and not at the indices is wrong.
         image = Image.fromarray(label_image(scene, classes))
         image.putpalette(palette().tobytes())
         image.save(root / FOLDER[split] / f"{names[-1]}.png")
@@ -56,11 +56,11 @@ def label_image(scene: Scene, classes: Sequence[str]) -> np.ndarray:
 
 
 def palette() -> np.ndarray:
-    """VOC's colours, 256 x 3, uint8: bits 0, 3, 6 of an index make its red from the top bit on, and so on."""
+    """VOC's colors, 256 x 3, uint8: bits 0, 3, 6 of an index make its red from the top bit on, and so on."""
     index = np.arange(256)
-    colours = np.zeros((256, 3), dtype=np.uint8)
+    colors = np.zeros((256, 3), dtype=np.uint8)
     for place in range(8):
         for channel in range(3):
             bit = index >> (3 * place + channel) & 1
-            colours[:, channel] |= (bit << (7 - place)).astype(np.uint8)
-    return colours
+            colors[:, channel] |= (bit << (7 - place)).astype(np.uint8)
+    return colors

@@ -113,7 +113,7 @@ class Family:
         layout: how the names behind the prefix are made, see ``layouts.py``.
         head: what the tensors ``fc.*`` next to the backbone are.
         others: (pattern, what it is) of further tensors that are no backbone; matched at the name's start.
-        preprocessing: how the family normalises, where stride lies; None: nobody says, so the user must.
+        preprocessing: how the family normalizes, where stride lies; None: nobody says, so the user must.
         record: reads what the file itself says.
     """
 
@@ -129,7 +129,7 @@ class Family:
     preprocessing: Preprocessing | None = TORCHVISION_PREPROCESSING
     record: Callable[[Mapping, Preprocessing | None], Record] = assumed
 
-    def recognises(self, lines: str) -> bool:
+    def recognizes(self, lines: str) -> bool:
         """Does every ``needs`` and no ``lacks`` begin a name? The names are one a line, which is quick."""
         return all(begins(pattern, lines) for pattern in self.needs) and not any(
             begins(pattern, lines) for pattern in self.lacks

@@ -82,7 +82,7 @@ _FEATURES = (
     (r"layer\d\.\d+\.(se|se_module|eca|cbam|attn|bam|gc)\.", "squeeze-and-excitation or other attention"),
     (r"layer\d\.\d+\.conv\d\.(fc\d|bn\d|conv|attn|paths|radix)", "split attention or selective kernels"),
     (r"layer\d\.\d+\.(convs|bns)\.\d", "the scales of a Res2Net"),
-    (r"layer\d\.\d+\.bn\d\.(IN|BN)\.", "instance normalisation (IBN-Net)"),
+    (r"layer\d\.\d+\.bn\d\.(IN|BN)\.", "instance normalization (IBN-Net)"),
     (r"layer\d\.\d+\.conv2_offset\.", "deformable convolutions"),
     (r"(.*\.)?(stages\.\d+\.blocks?|stem\.conv$|norm1|pre_norm)", "pre-activation or CSP blocks"),
     (r"(.*\.)?(patch_embed|patch_embeddings|cls_token|class_token|pos_embed)", "a vision transformer"),

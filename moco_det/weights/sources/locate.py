@@ -55,7 +55,7 @@ def locate_backbone(
     prefix: str | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> Source:
-    """Recognise a checkpoint's family and sort its tensors into backbone and the rest.
+    """Recognize a checkpoint's family and sort its tensors into backbone and the rest.
 
     Names are looked at as they are, then without what all backbones of the file have before their names
     (``"model."`` of a user's module), until they are a family's; at the end of that stands a plain ResNet.
@@ -149,7 +149,7 @@ def agreed_preprocessing(found: Source, given: Preprocessing | None = None) -> P
     wanted = given or found.record.preprocessing
     if wanted is None:
         raise ValueError(
-            f"a {found.family} file does not say how its images were normalised, nor where the stride is; give "
+            f"a {found.family} file does not say how its images were normalized, nor where the stride is; give "
             "--preprocessing torchvision (RGB, scaled, stride in the 3x3) or msra (BGR, std 1, stride in the 1x1)"
         )
     channels = in_channels(found.backbone)

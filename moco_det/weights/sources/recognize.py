@@ -71,9 +71,9 @@ def recognize(
     if family is not None:
         known = next(known for known in FAMILIES if known.name == family)
         begin = known.prefixes.get(encoder or known.default, "")
-        fits = (o for o in outers if o + begin in places or known.recognises(lines[o]))
+        fits = (o for o in outers if o + begin in places or known.recognizes(lines[o]))
         return known, next(fits, ""), []
-    known = _best([family for family in FAMILIES if family.recognises(lines[""])], encoder, preprocessing)
+    known = _best([family for family in FAMILIES if family.recognizes(lines[""])], encoder, preprocessing)
     if known:
         return known, "", []
     # Heads are often stripped: then the family's prefix alone must tell.
@@ -85,7 +85,7 @@ def recognize(
         return _plain(tensors, known.prefixes[known.default], places, known.layout)
     for outer in outers[1:]:
         known = _best(
-            [family for family in FAMILIES if family.recognises(lines[outer])], encoder, preprocessing
+            [family for family in FAMILIES if family.recognizes(lines[outer])], encoder, preprocessing
         )
         if known and known.name in PLAIN:
             return _plain(tensors, outer, places, known.layout)
@@ -97,7 +97,7 @@ def recognize(
 
 
 def _lines(content: Mapping, tensors: Mapping[str, Any], outer: str) -> str:
-    """The names behind a prefix and the file's entries, one a line, for ``Family.recognises``."""
+    """The names behind a prefix and the file's entries, one a line, for ``Family.recognizes``."""
     records = content.get("config.json", {})
     marks = [f"<{key}>" for key in (*content, *(records if isinstance(records, Mapping) else ()))]
     return "\n".join((*(name.removeprefix(outer) for name in tensors if name.startswith(outer)), *marks))

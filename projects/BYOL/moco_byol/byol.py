@@ -63,7 +63,7 @@ class BYOL(PretrainMethod):
         cls.check_config(cfg, comm.get_world_size())
         byol, group = cfg.MODEL.BYOL, bn_group_size(cfg)
         encoder = build_backbone(cfg)
-        # Linear, batch norm, ReLU, linear, for both; the output is not normalised (section 3.3).
+        # Linear, batch norm, ReLU, linear, for both; the output is not normalized (section 3.3).
         encoder.fc = mlp((encoder.fc.in_features, byol.HIDDEN_DIM, byol.DIM), group)
         return {
             **common_settings(cfg),

@@ -132,7 +132,7 @@ def test_the_result_converts_and_fine_tunes(whole, tmp_path, monkeypatch):
     found = convert(f"{whole.cfg.OUTPUT_DIR}/model_final.pth", tmp_path / "backbone.pkl")
     assert (found.provenance["arch"], found.provenance["encoder"]) == ("resnet18", "query")
     assert all(name.startswith("predictor.") for name in found.dropped["other parts of the method"])
-    counts = {"num_unlabelled": 1, "num_per_class_train": 1, "num_per_class_test": 1}
+    counts = {"num_unlabeled": 1, "num_per_class_train": 1, "num_per_class_test": 1}
     make_toyworld(tmp_path / "toyworld", image_size=64, num_train=13, num_test=12, **counts)
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     register_toy_datasets()

@@ -1,4 +1,4 @@
-"""Contrastive Multiview Coding as a meta-architecture: lightness against colour.
+"""Contrastive Multiview Coding as a meta-architecture: lightness against color.
 
 Tian et al. 2019, arXiv 1906.05849.
 n: images on this rank (in this micro-batch), N: in the global batch, S: side of a view, C: embedding length.
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
-from moco_cmc.colour import YDBDR, split_channels
+from moco_cmc.color import YDBDR, split_channels
 from moco_det.modeling.encoder import pooled_features
 from moco_det.modeling.grouped_batch_norm import (
     draw_permutation,
@@ -41,9 +41,9 @@ from moco_det.pretrain.moco.plan import queue_rows
 
 @META_ARCH_REGISTRY.register()
 class CMC(PretrainMethod):
-    """Two encoders, each with a moving average and a queue: of lightness (``encoder_q``, the result), of colour.
+    """Two encoders, each with a moving average and a queue: of lightness (``encoder_q``, the result), of color.
 
-    In YDbDr, ``encoder_q`` sees luma as an RGB image: the part of the normalised channels along luma; and its
+    In YDbDr, ``encoder_q`` sees luma as an RGB image: the part of the normalized channels along luma; and its
     first convolution has no weight across it. So it gives the same for the RGB image itself, and converts.
     """
 
@@ -71,7 +71,7 @@ class CMC(PretrainMethod):
     ):
         """
         Args:
-            encoder, colour_encoder: images of lightness and of colour to embeddings of length ``dim``.
+            encoder, colour_encoder: images of lightness and of color to embeddings of length ``dim``.
             queue_size: keys of either queue.
             momentum: m of the key encoders.
             temperature: tau of the losses.
@@ -83,13 +83,13 @@ class CMC(PretrainMethod):
         """
         super().__init__(**common)
         self.encoder_q = encoder.to(memory_format=self.memory_format)
-        self.colour_q = colour_encoder.to(memory_format=self.memory_format)
-        self.encoder_k, self.colour_k = make_key_encoder(self.encoder_q), make_key_encoder(self.colour_q)
+        self.color_q = colour_encoder.to(memory_format=self.memory_format)
+        self.encoder_k, self.color_k = make_key_encoder(self.encoder_q), make_key_encoder(self.color_q)
         self.queue = Queue(dim, queue_size, seed)
         self.colour_queue = copy.deepcopy(self.queue)
         self.momentum, self.temperature, self.shuffle_bn = momentum, temperature, shuffle_bn
         self.space, self.two_crops, self.seed = space, two_crops, seed
-        # Luma less its mean is a scalar product with the normalised channels; of that vector, the direction.
+        # Luma less its mean is a scalar product with the normalized channels; of that vector, the direction.
         luma = torch.tensor(YDBDR[0]) * self.pixel_std.flatten()
         self.register_buffer("luma", F.normalize(luma, dim=0), persistent=False)
         if space == "ydbdr":
@@ -124,7 +124,7 @@ class CMC(PretrainMethod):
         check_moco_config(cfg)
         if cfg.MODEL.WEIGHTS:
             raise ValueError(
-                f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r}, but the encoders of CMC see lightness or colour alone, "
+                f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r}, but the encoders of CMC see lightness or color alone, "
                 "which no other checkpoint does: leave it empty"
             )
 
@@ -135,7 +135,7 @@ class CMC(PretrainMethod):
     @classmethod
     def plan_rows(cls, facts) -> list[Row]:
         convert = "the first one converts" if facts.cfg.MODEL.CMC.SPACE == "ydbdr" else "neither converts"
-        two = f"one of lightness and one of colour ({facts.cfg.MODEL.CMC.SPACE}); {convert}"
+        two = f"one of lightness and one of color ({facts.cfg.MODEL.CMC.SPACE}); {convert}"
         return [("encoders", two), *queue_rows(facts)]
 
     def forward(self, batch: dict) -> dict[str, Tensor]:
@@ -145,7 +145,7 @@ class CMC(PretrainMethod):
             batch: of :meth:`PretrainMethod.forward`.
 
         Returns:
-            ``loss_lightness`` of lightness that looks for its colour, ``loss_colour`` the other way round, and
+            ``loss_lightness`` of lightness that looks for its color, ``loss_colour`` the other way round, and
             detached statistics.
         """
         step = batch.get("step", StepState())
@@ -153,21 +153,21 @@ class CMC(PretrainMethod):
             if self.space == "ydbdr":
                 self.keep_to_luma()
             momentum_update(self.encoder_k, self.encoder_q, self.momentum)
-            momentum_update(self.colour_k, self.colour_q, self.momentum)
+            momentum_update(self.color_k, self.color_q, self.momentum)
             step.keys = self.embed_keys(batch)  # twice NxC
         images = self.micro_batch(batch["query"], batch)
-        lightness, colour = self.embed((self.encoder_q, self.colour_q), images)  # nxC
-        keys, colour_keys = step.keys  # NxC
-        k, colour_k = (self.micro_batch(local_block(every), batch) for every in step.keys)  # nxC
+        lightness, color = self.embed((self.encoder_q, self.color_q), images)  # nxC
+        keys, color_keys = step.keys  # NxC
+        k, color_k = (self.micro_batch(local_block(every), batch) for every in step.keys)  # nxC
         outputs = {
-            **self.compare("lightness", lightness, colour_k, self.colour_queue),
-            **self.compare("colour", colour, k, self.queue),
+            **self.compare("lightness", lightness, color_k, self.colour_queue),
+            **self.compare("color", color, k, self.queue),
             **self.queue.report(len(keys)),
             "embedding_spread": spread(lightness.detach()),
         }
         if self.is_last(batch):
             self.queue.enqueue(keys)
-            self.colour_queue.enqueue(colour_keys)
+            self.colour_queue.enqueue(color_keys)
             update_running_statistics(self)
         return outputs
 
@@ -184,29 +184,29 @@ class CMC(PretrainMethod):
         }
 
     def views(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Lightness and colour of uint8 (n, 3, S, S): floats (n, 3 or 1, S, S) and (n, 2, S, S)."""
+        """Lightness and color of uint8 (n, 3, S, S): floats (n, 3 or 1, S, S) and (n, 2, S, S)."""
         images = images.to(self.pixel_mean.device, non_blocking=True)
-        lightness, colour = split_channels(images, self.space, self.pixel_mean.dtype)
+        lightness, color = split_channels(images, self.space, self.pixel_mean.dtype)
         if self.space == "ydbdr":
             luma = torch.einsum("c,nchw->nhw", self.luma, self.normalized(images))
             lightness = torch.einsum("c,nhw->nchw", self.luma, luma)
-        return tuple(view.contiguous(memory_format=self.memory_format) for view in (lightness, colour))
+        return tuple(view.contiguous(memory_format=self.memory_format) for view in (lightness, color))
 
     def embed(self, encoders: tuple[ResNet, ResNet], images: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (n, 3, S, S) -> unit-length (n, C) of lightness and of colour."""
+        """uint8 (n, 3, S, S) -> unit-length (n, C) of lightness and of color."""
         pairs = zip(encoders, self.views(images), strict=True)
-        lightness, colour = (F.normalize(self.compute(encoder, view), dim=1) for encoder, view in pairs)
-        return lightness, colour
+        lightness, color = (F.normalize(self.compute(encoder, view), dim=1) for encoder, view in pairs)
+        return lightness, color
 
     @torch.no_grad()
     def embed_keys(self, batch: dict) -> tuple[Tensor, Tensor]:
-        """The keys of the whole global batch, of lightness and of colour: twice (N, C)."""
+        """The keys of the whole global batch, of lightness and of color: twice (N, C)."""
         images = batch["key" if self.two_crops else "query"].to(self.pixel_mean.device, non_blocking=True)
         permutation = draw_permutation(len(images), self.shuffle_bn, self.seed, "shuffle", batch["iteration"])
         images = shuffle(images, permutation)
-        parts = [self.embed((self.encoder_k, self.colour_k), part) for part in images.chunk(self.accumulate)]
-        lightness, colour = (unshuffle(torch.cat(keys), permutation) for keys in zip(*parts, strict=True))
-        return lightness, colour
+        parts = [self.embed((self.encoder_k, self.color_k), part) for part in images.chunk(self.accumulate)]
+        lightness, color = (unshuffle(torch.cat(keys), permutation) for keys in zip(*parts, strict=True))
+        return lightness, color
 
     @torch.no_grad()
     def keep_to_luma(self) -> None:
@@ -218,13 +218,13 @@ class CMC(PretrainMethod):
     def features(self, images: Tensor) -> Tensor:
         """Pooled features of lightness, whose encoder is the result: uint8 (n, 3, S, S) -> (n, D).
 
-        (The paper's linear probe has those of colour beside them.)
+        (The paper's linear probe has those of color beside them.)
         """
         return self.compute(lambda x: pooled_features(self.encoder_q, x), self.views(images)[0])
 
     def embeddings(self, images: Tensor) -> Tensor:
         """Unit-length embeddings of lightness: uint8 (n, 3, S, S) -> (n, C)."""
-        return self.embed((self.encoder_q, self.colour_q), images)[0]
+        return self.embed((self.encoder_q, self.color_q), images)[0]
 
 
 def first_convolution(channels: int) -> nn.Conv2d:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from moco_cmc import add_cmc_config
 from moco_cmc.cmc import CMC
-from moco_cmc.colour import split_channels
+from moco_cmc.color import split_channels
 from moco_det.config import get_cfg, merge_config
 from moco_det.convert.command import main as convert
 from moco_det.testing.core import REPOSITORY, run_processes, write_random_images
@@ -66,12 +66,12 @@ def test_a_step_is_the_papers(space, two_crops):
     """Without shuffled keys; the tests of ranks have them."""
     model = make_model(space=space, two_crops=two_crops, shuffle_bn=False)
     model.encoder_q.fc.weight.data *= 1.5  # else queries and keys of a crop are the same
-    model.colour_q.fc.weight.data[0] *= 3
+    model.color_q.fc.weight.data[0] *= 3
     batch = random_batch(0)
     keys, embedded = [], []
     for query, key, channel in (
         (model.encoder_q, model.encoder_k, 0),
-        (model.colour_q, model.colour_k, 1),
+        (model.color_q, model.color_k, 1),
     ):
         key = copy.deepcopy(key)
         with torch.no_grad():
@@ -82,8 +82,8 @@ def test_a_step_is_the_papers(space, two_crops):
             embedded.append(F.normalize(copy.deepcopy(query)(model.views(batch["query"])[channel]), dim=1))
     queues = [model.queue.keys.clone(), model.colour_queue.keys.clone()]
     outputs = model(batch)
-    # Lightness looks for its colour among those of the queue, and the other way round.
-    for name, q, other in (("lightness", embedded[0], 1), ("colour", embedded[1], 0)):
+    # Lightness looks for its color among those of the queue, and the other way round.
+    for name, q, other in (("lightness", embedded[0], 1), ("color", embedded[1], 0)):
         expected = loss_by_loops(q, keys[other], queues[other])
         assert float(outputs[f"loss_{name}"].detach()) == pytest.approx(expected, rel=1e-9)
         bound = math.log(25) - expected
@@ -97,8 +97,8 @@ def test_lab_encoders_see_the_channels_and_ydbdr_luma_as_rgb():
     lab = make_model(space="lab")
     for ours, theirs in zip(lab.views(images), split_channels(images, "lab", torch.float64), strict=True):
         torch.testing.assert_close(ours, theirs)
-    luma, colour = make_model().views(images)
-    assert luma.shape == (8, 3, 9, 9) and colour.shape == (8, 2, 9, 9)
+    luma, color = make_model().views(images)
+    assert luma.shape == (8, 3, 9, 9) and color.shape == (8, 2, 9, 9)
     # Up to its scale it is luma, less that of the mean.
     red, green, blue = images.double().unbind(1)
     expected = 0.299 * red + 0.587 * green + 0.114 * blue

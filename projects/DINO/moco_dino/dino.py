@@ -57,7 +57,7 @@ class DINO(PretrainMethod):
         Args:
             encoder: ends in a :class:`DINOHead` with ``out_dim`` outputs.
             momentum: of the teacher, at the beginning.
-            center_momentum: m of the centre.
+            center_momentum: m of the center.
             student_temperature: of the student.
             teacher_temperature: of the teacher, in the first epoch and after ``teacher_warmup_epochs``.
             freeze_last_layer_epochs: epochs in which the last layer keeps its random start.
@@ -146,7 +146,7 @@ class DINO(PretrainMethod):
         return {"loss_distillation": loss, **report}
 
     def embed(self, encoder: ResNet, images: Tensor) -> Tensor:
-        """Before the last layer: normalised images (n, 3, S, S) -> unit-length (n, B)."""
+        """Before the last layer: normalized images (n, 3, S, S) -> unit-length (n, B)."""
         return F.normalize(self.compute(encoder, images), dim=1)
 
     def embeddings(self, images: Tensor) -> Tensor:

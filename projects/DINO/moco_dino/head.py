@@ -9,7 +9,7 @@ from moco_det.modeling.grouped_batch_norm import GroupedBatchNorm1d
 class DINOHead(nn.Module):
     """Three linear layers with GELU between them, (n, D) -> (n, B), and the last layer behind the sphere.
 
-    That one takes vectors of unit length and has rows of unit length: weight normalisation whose length stays 1.
+    That one takes vectors of unit length and has rows of unit length: weight normalization whose length stays 1.
     """
 
     def __init__(
@@ -17,7 +17,7 @@ class DINOHead(nn.Module):
     ):
         """
         Args:
-            bn_group_size: images that batch norm after the hidden layers normalises together; None: no batch norm.
+            bn_group_size: images that batch norm after the hidden layers normalizes together; None: no batch norm.
         """
         super().__init__()
         layers: list[nn.Module] = []

@@ -1,4 +1,4 @@
-"""Self-distillation with centring and sharpening (Caron et al. 2021, arXiv 2104.14294), as pure functions.
+"""Self-distillation with centering and sharpening (Caron et al. 2021, arXiv 2104.14294), as pure functions.
 
 n: images on this rank, J: outputs of the head (K in the paper), V: crops of an image.
 """
@@ -22,7 +22,7 @@ def distillation(
 ) -> Tensor:
     """The mean over pairs (large crop by the teacher, another crop by the student) of H(P_t, P_s).
 
-    H is the cross-entropy: equations 1 to 3; the teacher's outputs are centred and sharpened (section 3.1).
+    H is the cross-entropy: equations 1 to 3; the teacher's outputs are centerd and sharpened (section 3.1).
 
     Args:
         student: V tensors (n, J), the large crops first.

@@ -1,4 +1,4 @@
-"""Distillation and centring against loops and against lightly."""
+"""Distillation and centering against loops and against lightly."""
 
 import math
 

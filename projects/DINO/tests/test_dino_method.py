@@ -45,7 +45,7 @@ def outputs_by_hand(encoder, images):
 
 
 def test_steps_are_those_of_algorithm_1():
-    """The loss, the centre and the teacher after it, for three steps with a student that moves."""
+    """The loss, the center and the teacher after it, for three steps with a student that moves."""
     model = make_model()
     optimizer = torch.optim.SGD(model.parameter_groups(), lr=0.5)
     center = torch.zeros(OUT, dtype=torch.float64)

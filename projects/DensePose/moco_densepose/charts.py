@@ -12,7 +12,7 @@ NUM_CHARTS = 24
 MASK_SIZE = 256
 BOX_UNITS = 255.0
 
-# By label I, the label of the chart that a mirror makes of it: each but the torso's changes with its neighbour.
+# By label I, the label of the chart that a mirror makes of it: each but the torso's changes with its neighbor.
 MIRRORED_CHART = np.array([0, 1, 2, *(chart + side for chart in range(3, 25, 2) for side in (1, 0))])
 # By label I, the coarse part (label S, the order of dp_masks). Torso, head and limbs have two charts each:
 # 1 and 2, 23 and 24, upper legs 7 and 9 (right), 8 and 10 (left), and so on in steps of two.

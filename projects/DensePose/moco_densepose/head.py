@@ -24,7 +24,7 @@ class ConvStack(nn.Module):
         for number in range(1, count + 1):
             layer = nn.Conv2d(channels if number == 1 else width, width, kernel, padding=kernel // 2)
             self.add_module(f"body_conv_fcn{number}", layer)
-        _initialise(self)
+        _initialize(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """From N x channels x P x P to N x width x P x P."""
@@ -50,7 +50,7 @@ class ChartPredictor(nn.Module):
         self.u_lowres = nn.ConvTranspose2d(channels, NUM_CHARTS + 1, **options)
         self.v_lowres = nn.ConvTranspose2d(channels, NUM_CHARTS + 1, **options)
         self.up_scale = up_scale
-        _initialise(self)
+        _initialize(self)
 
     def forward(self, x: torch.Tensor) -> ChartOutput:
         """From N x channels x P x P to maps of side S = 2 P up_scale."""
@@ -102,7 +102,7 @@ def _decoder_conv(channels: int, width: int, norm: str) -> Conv2d:
     return layer
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialize(module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         if name.endswith("bias"):
             nn.init.zeros_(parameter)

@@ -44,8 +44,8 @@ def random_pose(rng: np.random.Generator, size: int, slot: tuple[float, float]) 
         turns[f"{side} hand"] = rng.uniform(-0.3, 0.3)
         turns[f"{side} upper leg"] = sign * rng.uniform(-0.1, 0.5)
         turns[f"{side} lower leg"] = -sign * rng.uniform(0, 0.5)
-    centre = size * rng.uniform(*slot), size * rng.uniform(0.35, 0.45)
-    return Pose(centre, scale, bool(rng.random() < 0.5), turns, bool(rng.random() < 0.5))
+    center = size * rng.uniform(*slot), size * rng.uniform(0.35, 0.45)
+    return Pose(center, scale, bool(rng.random() < 0.5), turns, bool(rng.random() < 0.5))
 
 
 def paint(rng: np.random.Generator, seen: Rendered, back: bool, canvas: np.ndarray) -> None:
@@ -58,16 +58,16 @@ def paint(rng: np.random.Generator, seen: Rendered, back: bool, canvas: np.ndarr
         here = seen.part == index
         a, b = seen.a[here], seen.b[here]
         kind = part.name.removeprefix("left ").removeprefix("right ")
-        colour = np.tile(cloth.get(kind, skin), (len(a), 1))
+        color = np.tile(cloth.get(kind, skin), (len(a), 1))
         if part.name == "head":
             hair = (b < -0.4) | back
-            colour[hair] = colour[hair] * 0.3
+            color[hair] = color[hair] * 0.3
             face = (np.hypot(np.abs(a) - 0.4, b) < 0.2) | ((np.abs(a) < 0.35) & (np.abs(b - 0.5) < 0.1))
-            colour[face & ~hair] = 0.1
+            color[face & ~hair] = 0.1
         if part.name == "torso" and not back:
-            colour[np.abs(a) < 0.15] = 1 - shirt
+            color[np.abs(a) < 0.15] = 1 - shirt
         shade = 1.05 - 0.45 * np.clip(np.abs(a) ** 3 + np.abs(b) ** 6, 0, 1)
-        canvas[here] = 255 * np.clip(colour * shade[:, None], 0, 1)
+        canvas[here] = 255 * np.clip(color * shade[:, None], 0, 1)
 
 
 def annotate(rng: np.random.Generator, seen: Rendered, visible: np.ndarray) -> dict:

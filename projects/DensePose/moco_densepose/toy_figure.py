@@ -28,8 +28,8 @@ class Part:
     Attributes:
         charts: labels I by side; for the head by half (left, right).
         parent: the part it hangs on; empty for the torso.
-        joint: where it hangs, from the parent's joint (of the torso: from its centre), in the parent's axes.
-        offset: its centre, from its joint.
+        joint: where it hangs, from the parent's joint (of the torso: from its center), in the parent's axes.
+        offset: its center, from its joint.
         half: half its width and length.
         power: of its outline ``|a|^p + |b|^p = 1``; 2 is an ellipse, more is squarer.
         rest: angle in the rest pose, in radians, clockwise on the picture of a front.
@@ -93,7 +93,7 @@ class Pose:
     """How a body stands in a picture.
 
     Attributes:
-        centre: the torso's centre, x and y in pixels.
+        center: the torso's center, x and y in pixels.
         scale: pixels a metre.
         back: whether it is seen from behind.
         turns: by name, how far a part is turned against its parent beyond the rest pose, in radians, clockwise
@@ -101,7 +101,7 @@ class Pose:
         left_first: whether the left hides the right where they cross.
     """
 
-    centre: tuple[float, float]
+    center: tuple[float, float]
     scale: float
     back: bool = False
     turns: dict[str, float] = field(default_factory=dict)
@@ -110,8 +110,8 @@ class Pose:
     def mirrored(self, width: int) -> "Pose":
         """The pose in the mirrored picture: left and right exchange their parts, the facing stays."""
         turns = {mirrored_name(name): -turn for name, turn in self.turns.items()}
-        centre = (width - self.centre[0], self.centre[1])
-        return Pose(centre, self.scale, self.back, turns, not self.left_first)
+        center = (width - self.center[0], self.center[1])
+        return Pose(center, self.scale, self.back, turns, not self.left_first)
 
 
 def _rotation(angle: float) -> np.ndarray:
@@ -120,7 +120,7 @@ def _rotation(angle: float) -> np.ndarray:
 
 
 def placements(turns: dict[str, float]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Centre (2, metres from the torso's) and rotation (2 x 2, own axes to the body's) of each part."""
+    """Center (2, metres from the torso's) and rotation (2 x 2, own axes to the body's) of each part."""
     joints, angles, places = {}, {}, []
     for part in PARTS:
         parent = PARTS[INDEX[part.parent]] if part.parent else None
@@ -195,15 +195,15 @@ class Rendered:
 def render(pose: Pose, height: int, width: int) -> Rendered:
     """What is seen of a body at the middle of each pixel."""
     y, x = np.mgrid[:height, :width] + 0.5
-    body_x = (x - pose.centre[0]) / pose.scale * (-1 if pose.back else 1)
-    points = np.stack([body_x, (y - pose.centre[1]) / pose.scale], axis=-1)
+    body_x = (x - pose.center[0]) / pose.scale * (-1 if pose.back else 1)
+    points = np.stack([body_x, (y - pose.center[1]) / pose.scale], axis=-1)
     part = np.full((height, width), -1)
     a, b, u, v = (np.zeros((height, width)) for _ in range(4))
     label = np.zeros((height, width), dtype=np.int64)
     places = placements(pose.turns)
     for index in _drawing_order(pose.left_first):
-        centre, rotation = places[index]
-        own = (points - centre) @ rotation / PARTS[index].half  # the rotation's inverse, for row vectors
+        center, rotation = places[index]
+        own = (points - center) @ rotation / PARTS[index].half  # the rotation's inverse, for row vectors
         inside = (np.abs(own) ** PARTS[index].power).sum(axis=-1) <= 1
         seen = inside & (part < 0)
         part[seen], a[seen], b[seen] = index, own[seen, 0], own[seen, 1]

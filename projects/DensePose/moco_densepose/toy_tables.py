@@ -1,6 +1,6 @@
 """The toy body's tables, computed from its shape: surface points, geodesic distances, symmetry.
 
-Distances are shortest paths over a net of vertices in the rest pose. Neighbours on a side, the two sides at the
+Distances are shortest paths over a net of vertices in the rest pose. Neighbors on a side, the two sides at the
 rim and parts at their joints are connected. A finer net of surface points stands for the vertices
 next to it, as the human model's subdivided surface does.
 """
@@ -37,25 +37,25 @@ def _vertices() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Part, side, (a, b) and place (metres, in the rest pose) of all vertices; W, W, W x 2, W x 2."""
     places = placements({})
     parts, sides, own, positions = [], [], [], []
-    for part, (centre, rotation) in enumerate(places):
+    for part, (center, rotation) in enumerate(places):
         net = _net(part, VERTICES)
         for side in (FRONT, BACK):
             parts.append(np.full(len(net), part))
             sides.append(np.full(len(net), side))
             own.append(net)
-            positions.append(centre + (net * PARTS[part].half) @ rotation.T)
+            positions.append(center + (net * PARTS[part].half) @ rotation.T)
     return tuple(np.concatenate(values) for values in (parts, sides, own, positions))
 
 
 def _edges() -> np.ndarray:
-    """Lengths of the ways between neighbouring vertices, in metres; W x W, infinite where there is none."""
+    """Lengths of the ways between neighboring vertices, in metres; W x W, infinite where there is none."""
     part, side, own, position = _vertices()
     apart = np.linalg.norm(position[:, None] - position, axis=-1)
     same_part, same_side = part[:, None] == part, side[:, None] == side
     step = np.abs(own[:, None] - own).max(axis=-1)
-    neighbours = same_part & (step < 2.1 / VERTICES)
-    lengths = np.where(neighbours & same_side, apart, np.inf)
-    full = (neighbours & same_side).sum(axis=1) == 9  # itself and eight around it
+    neighbors = same_part & (step < 2.1 / VERTICES)
+    lengths = np.where(neighbors & same_side, apart, np.inf)
+    full = (neighbors & same_side).sum(axis=1) == 9  # itself and eight around it
     around = same_part & ~same_side & (step < 1e-9) & ~full[:, None]
     lengths[around] = RIM
     for index, child in enumerate(PARTS):

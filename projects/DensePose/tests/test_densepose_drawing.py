@@ -1,4 +1,4 @@
-"""Points and people are drawn where they are, in colours that tell charts and coordinates apart."""
+"""Points and people are drawn where they are, in colors that tell charts and coordinates apart."""
 
 import numpy as np
 import pytest
@@ -6,13 +6,13 @@ from PIL import Image
 
 from moco_densepose import draw
 from moco_densepose.charts import NUM_CHARTS
-from moco_densepose.drawing import chart_colours, draw_detections, draw_points
+from moco_densepose.drawing import chart_colors, draw_detections, draw_points
 from moco_densepose.gps import Detection
 
 IMAGE = np.full((20, 30, 3), 100, dtype=np.uint8)
 
 
-def test_points_are_squares_of_their_colour():
+def test_points_are_squares_of_their_color():
     person = {
         "bbox": [10, 5, 8, 10],
         "dp_x": [255 / 2],
@@ -28,7 +28,7 @@ def test_points_are_squares_of_their_colour():
     changed[4:7, 13:16] = True
     for panel in (charts, u, v):
         assert ((panel != 80).any(axis=-1) == changed).all()
-    assert charts[5, 14].tolist() == chart_colours()[7].round().tolist()
+    assert charts[5, 14].tolist() == chart_colors()[7].round().tolist()
     assert u[5, 14, 0] > 200 > 100 > v[5, 14, 0]  # yellow, and dark blue
 
 
@@ -39,14 +39,14 @@ def test_people_are_cut_at_the_border_and_the_best_is_in_front():
     people = [Detection(0, 0.9, (26.7, -2.0, 6, 6), whole), Detection(0, 0.3, (24, 2, 6, 6), other)]
     panels = draw_detections(IMAGE, people)
     charts = panels[:, :30]
-    expected = (25 + 0.75 * chart_colours()[[5, 9]]).round()
+    expected = (25 + 0.75 * chart_colors()[[5, 9]]).round()
     assert charts[2, 27].tolist() == expected[0].tolist() and charts[5, 25].tolist() == expected[1].tolist()
     assert (charts[2, 24] == 80).all() and (charts[10, 10] == 80).all()
 
 
-def test_colours_of_charts_differ():
-    colours = chart_colours()
-    apart = np.linalg.norm(colours[:, None] - colours, axis=-1) + 1e9 * np.eye(NUM_CHARTS + 1)
+def test_colors_of_charts_differ():
+    colors = chart_colors()
+    apart = np.linalg.norm(colors[:, None] - colors, axis=-1) + 1e9 * np.eye(NUM_CHARTS + 1)
     assert apart.min() > 20
 
 

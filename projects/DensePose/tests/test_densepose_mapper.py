@@ -56,7 +56,7 @@ def coarse_agreement(target, seen):
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("flip", [False, True])
 def test_points_lie_where_the_moved_picture_has_them(symmetry, flip, back):
-    pose = Pose(POSE.centre, POSE.scale, back, POSE.turns)
+    pose = Pose(POSE.center, POSE.scale, back, POSE.turns)
     _, entry = annotation(pose)
     target = read_target(entry, T.TransformList([T.HFlipTransform(SIZE)] if flip else []), symmetry)
     seen = render(pose.mirrored(SIZE), SIZE, SIZE) if flip else render(pose, SIZE, SIZE)
@@ -124,7 +124,7 @@ def test_a_turned_image_is_refused(symmetry):
 
 
 def test_masks_may_be_missing():
-    _, entry = annotation(Pose(POSE.centre, POSE.scale))
+    _, entry = annotation(Pose(POSE.center, POSE.scale))
     masks = [[], *entry["dp_masks"][1:]]
     assert set(np.unique(coarse_mask(entry["dp_masks"]))) - set(np.unique(coarse_mask(masks))) == {1}
 

@@ -34,7 +34,7 @@ def test_charts_can_be_read_back(label):
 @pytest.mark.parametrize("back", [False, True])
 def test_a_mirrored_picture_shows_the_mirrored_body(back):
     """Which fixes what a flip has to do to I, U and V: rendering knows nothing of the tables."""
-    pose = Pose(POSE.centre, POSE.scale, back, POSE.turns)
+    pose = Pose(POSE.center, POSE.scale, back, POSE.turns)
     seen, mirrored = render(pose, 64, 64), render(pose.mirrored(64), 64, 64)
     flipped = {name: getattr(seen, name)[:, ::-1] for name in ("label", "u", "v")}
     assert ((flipped["label"] > 0) == (mirrored.label > 0)).all()
@@ -54,7 +54,7 @@ def test_from_behind_the_left_is_on_the_left(back, side):
 
 
 def test_front_and_back_show_other_charts():
-    front, back = (set(np.unique(render(Pose(POSE.centre, 30, b), 64, 64).label)) for b in (False, True))
+    front, back = (set(np.unique(render(Pose(POSE.center, 30, b), 64, 64).label)) for b in (False, True))
     both_sides = {0, 3, 4, 5, 6, 23, 24}
     assert front & back == both_sides and front | back == set(range(NUM_CHARTS + 1))
     assert to_chart(0, np.array([FRONT]), np.zeros(1), np.zeros(1))[0] == 2

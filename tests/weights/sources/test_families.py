@@ -37,7 +37,7 @@ def test_every_family_has_an_example_and_a_name_of_its_own():
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_family_is_recognised_and_its_encoders_are_found(name, resnet18, other_resnet18):
+def test_family_is_recognized_and_its_encoders_are_found(name, resnet18, other_resnet18):
     family = BY_NAME[name]
     content = EXAMPLES[name](resnet18, other_resnet18)
     states = {"query": resnet18, "key": other_resnet18}
@@ -204,7 +204,7 @@ def test_one_statistic_of_another_length_is_damage(resnet18):
         ({"layer1.0.se.fc1.weight": 1}, "squeeze-and-excitation"),
         ({"layer1.0.conv2.fc1.weight": 1}, "split attention"),
         ({"layer1.0.convs.0.weight": 1}, "Res2Net"),
-        ({"layer1.0.bn1.IN.weight": 1}, "instance normalisation"),
+        ({"layer1.0.bn1.IN.weight": 1}, "instance normalization"),
         ({"layer1.0.conv2_offset.weight": 1}, "deformable convolutions"),
         ({"layer1.0.conv1.bias": 1}, "convolutions with a bias"),
         ({"attnpool.k_proj.weight": 1}, "attention pooling"),

@@ -90,7 +90,7 @@ def test_text_is_refused(tmp_path):
         read_checkpoint(tmp_path / "notes.pth")
 
 
-# ---- Recognising and locating ------------------------------------------------------------------------
+# ---- Recognizing and locating ------------------------------------------------------------------------
 
 
 def test_own_checkpoint(resnet18, other_resnet18):

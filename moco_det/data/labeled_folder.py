@@ -1,4 +1,4 @@
-"""A labelled set of images: one folder a class."""
+"""A labeled set of images: one folder a class."""
 
 import os
 
@@ -10,7 +10,7 @@ from moco_det.data.images import UnreadableImage, decode_rgb, find_images
 from moco_det.data.views import center_view, whole_view
 
 
-class LabelledFolder(torch.utils.data.Dataset):
+class LabeledFolder(torch.utils.data.Dataset):
     """``root/<class>/*``: a fixed view of each image and its class number, classes in alphabetic order.
 
     Where ``root`` holds tar shards, their members' names begin with the class: ``<class>/*``.
@@ -24,7 +24,7 @@ class LabelledFolder(torch.utils.data.Dataset):
         Args:
             size: side of the view, in pixels.
             key: what named the folder, for messages, e.g. ``"TEST.KNN.IMAGES"``.
-            center_crop: the view is the image's centre; else the whole image.
+            center_crop: the view is the image's center; else the whole image.
 
         Raises:
             ValueError: the folder is missing or has no class folders, or one of these has no images.
@@ -48,25 +48,25 @@ class LabelledFolder(torch.utils.data.Dataset):
         """The image as it is.
 
         Raises:
-            ValueError: it cannot be read; a labelled set has none to spare.
+            ValueError: it cannot be read; a labeled set has none to spare.
         """
         try:
             return decode_rgb(self.paths[index])
         except UnreadableImage as error:
-            raise ValueError(f"{self.key}: {error}; mend or remove the image") from error
+            raise ValueError(f"{self.key}: {error}; fix or remove the image") from error
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         """Its view, uint8 (3, size, size) in RGB, and its class; raises as :meth:`decode`."""
         return self.view(self.decode(index), self.size), self.labels[index]
 
 
-def open_labelled_set(
+def open_labeled_set(
     root: str, size: int, key: str, center_crop: bool = True
-) -> tuple[LabelledFolder, LabelledFolder]:
-    """Open both parts of a labelled set: ``root/train``, and to measure on ``root/val`` or else ``root/test``.
+) -> tuple[LabeledFolder, LabeledFolder]:
+    """Open both parts of a labeled set: ``root/train``, and to measure on ``root/val`` or else ``root/test``.
 
     Args:
-        size, key, center_crop: as of :class:`LabelledFolder`.
+        size, key, center_crop: as of :class:`LabeledFolder`.
 
     Raises:
         ValueError: a part is missing or empty, or their classes differ.
@@ -79,7 +79,7 @@ def open_labelled_set(
             "(or test/<class>/) with images"
         )
     train, test = (
-        LabelledFolder(os.path.join(root, name), size, key, center_crop) for name in ("train", measured)
+        LabeledFolder(os.path.join(root, name), size, key, center_crop) for name in ("train", measured)
     )
     check_same_classes(train, test)
     return train, test
@@ -109,7 +109,7 @@ def _of_shards(root: str, key: str) -> dict[str, list[str]]:
     return by_class
 
 
-def check_same_classes(train: LabelledFolder, test: LabelledFolder) -> None:
+def check_same_classes(train: LabeledFolder, test: LabeledFolder) -> None:
     """Refuse two parts of a set whose class folders differ.
 
     Raises:

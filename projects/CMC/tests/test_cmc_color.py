@@ -1,9 +1,9 @@
-"""Colour conversion against published values and a scalar computation from the standards."""
+"""Color conversion against published values and a scalar computation from the standards."""
 
 import pytest
 import torch
 
-from moco_cmc.colour import RANGES, SPACES, split_channels
+from moco_cmc.color import RANGES, SPACES, split_channels
 
 
 def pixel(space, *rgb):
@@ -11,7 +11,7 @@ def pixel(space, *rgb):
     return SPACES[space](image).flatten().tolist()
 
 
-# sRGB's primaries and white in CIE Lab, D65, as tables of colour science list them.
+# sRGB's primaries and white in CIE Lab, D65, as tables of color science list them.
 @pytest.mark.parametrize(
     "rgb, expected",
     [
@@ -41,14 +41,14 @@ def lab_by_hand(red, green, blue):
 
 def test_lab_equals_the_scalar_computation_also_in_the_dark():
     generator = torch.Generator().manual_seed(0)
-    colours = torch.cat([torch.randint(0, high, (50, 3), generator=generator) for high in (256, 30, 4)])
-    for rgb in colours.tolist():
+    colors = torch.cat([torch.randint(0, high, (50, 3), generator=generator) for high in (256, 30, 4)])
+    for rgb in colors.tolist():
         assert pixel("lab", *rgb) == pytest.approx(lab_by_hand(*rgb), abs=1e-9)
 
 
-def test_ydbdr_of_grey_has_no_colour_and_its_primaries_are_the_matrix():
-    for grey in (0, 77, 255):
-        assert pixel("ydbdr", grey, grey, grey) == pytest.approx((grey / 255, 0, 0), abs=1e-9)
+def test_ydbdr_of_gray_has_no_color_and_its_primaries_are_the_matrix():
+    for gray in (0, 77, 255):
+        assert pixel("ydbdr", gray, gray, gray) == pytest.approx((gray / 255, 0, 0), abs=1e-9)
     assert pixel("ydbdr", 0, 0, 255) == pytest.approx((0.114, 1.333, 0.217))
     assert pixel("ydbdr", 255, 0, 0) == pytest.approx((0.299, -0.450, -1.333))
 
@@ -56,9 +56,9 @@ def test_ydbdr_of_grey_has_no_colour_and_its_primaries_are_the_matrix():
 @pytest.mark.parametrize("space", RANGES)
 def test_channels_fill_minus_one_to_one(space):
     levels = torch.tensor([0, 85, 170, 255], dtype=torch.uint8)
-    colours = torch.cartesian_prod(levels, levels, levels).T.reshape(1, 3, 8, 8)
-    lightness, colour = split_channels(colours, space)
-    assert lightness.shape == (1, 1, 8, 8) and colour.shape == (1, 2, 8, 8)
-    for channel in (lightness[:, 0], *colour.unbind(1)):
+    colors = torch.cartesian_prod(levels, levels, levels).T.reshape(1, 3, 8, 8)
+    lightness, color = split_channels(colors, space)
+    assert lightness.shape == (1, 1, 8, 8) and color.shape == (1, 2, 8, 8)
+    for channel in (lightness[:, 0], *color.unbind(1)):
         assert float(channel.min()) == pytest.approx(-1, abs=1e-3)
         assert float(channel.max()) == pytest.approx(1, abs=1e-3)

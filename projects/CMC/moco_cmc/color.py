@@ -1,4 +1,4 @@
-"""From 8-bit RGB to a lightness and two colour channels, on the device of the images.
+"""From 8-bit RGB to a lightness and two color channels, on the device of the images.
 
 Two spaces of the paper (Tian et al. 2019, arXiv 1906.05849, section 4.1): CIE Lab, and YDbDr, linear in RGB.
 Channels are scaled to about -1 to 1.
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# ITU-R BT.601: the luma of SECAM's YDbDr, and its two colour differences.
+# ITU-R BT.601: the luma of SECAM's YDbDr, and its two color differences.
 YDBDR = ((0.299, 0.587, 0.114), (-0.450, -0.883, 1.333), (-1.333, 1.116, 0.217))
 # sRGB (IEC 61966-2-1), linear RGB to CIE XYZ, and the white of its illuminant D65.
 XYZ = (
@@ -23,7 +23,7 @@ WHITE = (0.95047, 1.0, 1.08883)
 
 
 class Range(NamedTuple):
-    """Smallest and largest value of each channel over all 8-bit RGB colours."""
+    """Smallest and largest value of each channel over all 8-bit RGB colors."""
 
     low: tuple[float, float, float]
     high: tuple[float, float, float]
@@ -45,7 +45,7 @@ def lab(images: Tensor) -> Tensor:
 
 
 def ydbdr(images: Tensor) -> Tensor:
-    """Luma and colour differences: float (n, 3, S, S) from 0 to 1 -> Y 0 to 1, Db, Dr."""
+    """Luma and color differences: float (n, 3, S, S) from 0 to 1 -> Y 0 to 1, Db, Dr."""
     return _mixed(images, YDBDR)
 
 
@@ -57,7 +57,7 @@ SPACES = {"lab": lab, "ydbdr": ydbdr}
 
 
 def split_channels(images: Tensor, space: str, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """The two views of CMC: uint8 RGB (n, 3, S, S) -> lightness (n, 1, S, S) and colour (n, 2, S, S), scaled.
+    """The two views of CMC: uint8 RGB (n, 3, S, S) -> lightness (n, 1, S, S) and color (n, 2, S, S), scaled.
 
     Args:
         space: "lab" or "ydbdr".
