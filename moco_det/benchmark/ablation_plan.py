@@ -222,7 +222,8 @@ def epoch_curves(curves: dict[str, Curve]) -> dict[str, Curve]:
         if values:
             pretext.append((iteration, 100 * sum(values) / len(values)))
         since = iteration
-    return {"knn_accuracy": knn, "pretext_accuracy": pretext}
+    found = {"knn_accuracy": knn, "pretext_accuracy": pretext}
+    return {name: curve for name, curve in found.items() if curve}  # supervised training has neither
 
 
 def read_ablation_runs(planned: Sequence[AblationRun], output: Path) -> tuple[list[Run], list[Incomplete]]:
