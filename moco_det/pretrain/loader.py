@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+from detectron2.engine import HookBase
+from detectron2.utils import comm
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -17,6 +19,7 @@ from moco_det.data.augment import finish_views
 from moco_det.data.images import UnreadableImage, decode_pixels
 from moco_det.data.order import PackedPaths, Slot, rank_batches, steps_per_epoch
 from moco_det.data.views import LARGE_VIEWS, ViewSettings, crop_view, draw_view
+from moco_det.engine.hooks import is_due
 from moco_det.engine.interruption import ignore_stop_signals
 from moco_det.engine.run_logs import cut_unfinished_line
 from moco_det.utils.seeding import numpy_generator, torch_generator
@@ -260,3 +263,24 @@ class UnreadableLog:
                 f"share DATASETS.MAX_UNREADABLE = {self.max_share}; listed in {self.path!r}: fix or "
                 "remove them, or raise DATASETS.MAX_UNREADABLE"
             )
+
+
+class UnreadableImages(HookBase):
+    """Passes the files that any rank could not read to the main process's log, every ``period`` steps."""
+
+    def __init__(self, log: UnreadableLog | None, period: int):
+        self.log, self.period, self.pending = log, period, []
+
+    def after_step(self):
+        self.pending += self.trainer.batch["unreadable"]
+        if is_due(self.trainer, self.period):
+            self.flush()
+
+    def flush(self) -> None:
+        """Note what is pending, on all ranks at once."""
+        found = comm.gather(self.pending)
+        self.pending = []
+        if comm.is_main_process():
+            slots = (self.trainer.iter + 1) * self.trainer.cfg.SOLVER.IMS_PER_BATCH
+            self.log.update(itertools.chain.from_iterable(found), slots)
+            self.trainer.storage.put_scalar("unreadable_images", len(self.log.files), smoothing_hint=False)

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from moco_det.engine import checkpoint
+from moco_det.engine.hooks import LogWriter
 from moco_det.engine.run_folder import prepare_run_folder
 from moco_det.engine.schedule import learning_rate
 from moco_det.pretrain import trainer as trainer_module
 from moco_det.pretrain.command import argument_parser, main
-from moco_det.pretrain.hooks import describe_step
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.testing.core import tiny_pretrain_config, write_random_images
@@ -296,9 +296,10 @@ def test_the_log_says_why_the_loss_rises_first():
         0.1,
     )
     latest |= {"epoch": 0.5, "total_loss": 6.0, "accuracy": 0.2, "seconds_per_step": 2.0}
-    filling = describe_step({**latest, "queue_real": 0.4}, 5, 35, 10)
+    writer = LogWriter(PretrainTrainer.describe_outputs, 35, 10)
+    filling = writer.line({**latest, "queue_real": 0.4}, 5)
     assert "queue 40% real (the loss rises until it is full)" in filling and "left 0:01:00" in filling
-    assert "rises" not in describe_step({**latest, "queue_real": 1.0}, 5, 35, 10)
+    assert "rises" not in writer.line({**latest, "queue_real": 1.0}, 5)
 
 
 def test_weights_that_are_not_finite_are_not_saved(images, tmp_path):
