@@ -7,11 +7,11 @@ from detectron2.config import CfgNode
 from moco_det.classify.settings import build_config
 from moco_det.classify.trainer import ClassifierTrainer
 from moco_det.engine.command import stage_parser
-from moco_det.engine.launch import num_processes, processes_of_torchrun, run_in_processes, settle_processes
+from moco_det.engine.launch import choose_gpus, num_processes, processes_of_torchrun, run_in_processes
 from moco_det.engine.plan_text import changed_settings, count, show, show_start
 from moco_det.engine.run_folder import check_output, prepare_run_folder
 from moco_det.engine.run_logs import held_back_logs
-from moco_det.engine.threads import settle_threads
+from moco_det.engine.threads import choose_threads
 from moco_det.model_zoo import get_config_file, recipe_name
 from moco_det.utils.errors import user_errors
 from moco_det.utils.files import gib
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, add_configs=()) -> None:
     """
     if args.eval_only:
         raise ValueError("--eval-only does not apply here: accuracies are measured while training")
-    settle_processes(args)
+    choose_gpus(args)
     if args.dry_run:
         dry_run(args, add_configs)
         return
@@ -68,7 +68,7 @@ def checked_trainer(args: argparse.Namespace, add_configs) -> tuple[CfgNode, Cla
     """
     cfg, weights = build_config(args, add_configs)
     check_output(cfg, args.resume)
-    settle_threads(cfg)
+    choose_threads(cfg)
     trainer = ClassifierTrainer(cfg, weights)
     if args.resume:
         trainer.resume()

@@ -10,7 +10,7 @@ from moco_det.config.overlays import PREPROCESSING_KEYS
 from moco_det.config.rules import check_values, refuse_keys
 from moco_det.engine.agreement import check_agreement, settings_and_code
 from moco_det.engine.command import read_config
-from moco_det.engine.run_folder import settle_seed
+from moco_det.engine.run_folder import choose_seed
 from moco_det.engine.schedule import check_schedule
 from moco_det.weights.initial_weights import InitialWeights, read_initial_weights
 
@@ -48,7 +48,7 @@ def build_config(args: argparse.Namespace, add_configs=()) -> tuple[CfgNode, Ini
         cfg.MODEL.DEVICE = "cpu"
     weights = _take_encoder(cfg, given)
     check_agreement(settings_and_code(cfg))
-    settle_seed(cfg, args.resume)
+    choose_seed(cfg, args.resume)
     check_settings(cfg)
     cfg.freeze()
     return cfg, weights

@@ -6,10 +6,10 @@ from detectron2.utils import comm
 
 from moco_det.data.datasets.own import add_dataset_options
 from moco_det.engine.command import stage_parser
-from moco_det.engine.launch import run_in_processes, settle_processes
+from moco_det.engine.launch import choose_gpus, run_in_processes
 from moco_det.engine.run_folder import prepare_run_folder
 from moco_det.engine.run_logs import held_back_logs
-from moco_det.engine.threads import settle_threads
+from moco_det.engine.threads import choose_threads
 from moco_det.model_zoo import recipe_name
 from moco_det.pretrain.plan import plan
 from moco_det.pretrain.preflight import check_run, unlabeled_images
@@ -59,10 +59,12 @@ def run(args: argparse.Namespace, add_configs=()) -> None:
     Raises:
         ValueError: the settings cannot run; OSError: the output cannot be written.
     """
+    if args.eval_only:
+        raise ValueError("--eval-only does not apply here: TEST.KNN.IMAGES evaluates while training")
     if args.plan or args.dry_run:
         plan.run(args, add_configs)
         return
-    settle_processes(args)
+    choose_gpus(args)
     run_in_processes(train_process, args, args, add_configs)
 
 
@@ -70,7 +72,7 @@ def train_process(args: argparse.Namespace, add_configs=()) -> None:
     """One process of a run."""
     with held_back_logs():  # nothing is written until all is checked
         cfg = build_config(args, add_configs)
-        settle_threads(cfg)
+        choose_threads(cfg)
         paths = unlabeled_images(cfg)
         check_run(cfg, len(paths), comm.get_world_size(), args.resume)
         trainer = PretrainTrainer(cfg, paths)

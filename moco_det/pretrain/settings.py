@@ -9,7 +9,7 @@ from moco_det.config.rules import check_values, refuse_keys
 from moco_det.data.datasets.own import settle_datasets
 from moco_det.engine.agreement import check_agreement, settings_and_code
 from moco_det.engine.command import read_config
-from moco_det.engine.run_folder import settle_seed
+from moco_det.engine.run_folder import choose_seed
 from moco_det.pretrain.method import method_class
 
 
@@ -41,6 +41,6 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     check_agreement(settings_and_code(cfg))
-    settle_seed(cfg, args.resume)
+    choose_seed(cfg, args.resume)
     cfg.freeze()
     return cfg

@@ -45,6 +45,17 @@ def finished(images, tmp_path_factory):
     return root / "out"
 
 
+def test_no_evaluation_is_lost_between_two_lines_of_the_log(finished, images, tmp_path):
+    """A run of six steps with kNN before them and after the third and the last, which logs once."""
+    knn = ("TEST.KNN.IMAGES", str(finished.parent / "knn"), "TEST.KNN.K", "3", "SOLVER.LOG_PERIOD", "100")
+    main([*RECIPE, "--images", str(images), *TINY, *knn, "OUTPUT_DIR", str(tmp_path)])
+    measured = [line["knn_accuracy"] for line in lines(tmp_path) if "knn_accuracy" in line]
+    assert measured == [line["knn_accuracy"] for line in lines(finished) if "knn_accuracy" in line]
+    assert [line["iteration"] for line in lines(tmp_path)] == [0, 2, 5]
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["metrics"]["knn_untrained"] == measured[0]
+
+
 def lines(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.json").read_text().splitlines()]
 
