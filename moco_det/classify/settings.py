@@ -10,6 +10,7 @@ from moco_det.config.overlays import PREPROCESSING_KEYS
 from moco_det.config.rules import check_values, refuse_keys
 from moco_det.engine.agreement import check_agreement, settings_and_code
 from moco_det.engine.command import read_config
+from moco_det.engine.launch import check_batch
 from moco_det.engine.run_folder import choose_seed
 from moco_det.engine.schedule import check_schedule
 from moco_det.weights.initial_weights import InitialWeights, read_initial_weights
@@ -97,11 +98,7 @@ def check_settings(cfg: CfgNode) -> None:
     rates = [solver.BASE_LR, *map(float, cfg.CLASSIFY.MORE_LRS)]
     if len({f"{rate:g}" for rate in rates}) < len(rates):
         raise ValueError(f"SOLVER.BASE_LR and CLASSIFY.MORE_LRS are {rates}; expected different rates")
-    if solver.IMS_PER_BATCH % ranks:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {solver.IMS_PER_BATCH}, which {ranks} processes cannot share equally; "
-            f"set it to a multiple of {ranks}"
-        )
+    check_batch(solver.IMS_PER_BATCH, ranks)
     if not cfg.CLASSIFY.FREEZE:
         _check_groups(solver.IMS_PER_BATCH, cfg.CLASSIFY.BN_GROUP_SIZE, ranks)
 

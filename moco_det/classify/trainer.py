@@ -5,7 +5,6 @@ import logging
 import os
 
 import torch
-from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import Tensor
 
@@ -96,19 +95,18 @@ class ClassifierTrainer(EpochTrainer):
         """Features (M, D) and labels (M,) of the training images."""
         return self.features(self.train_set), torch.tensor(self.train_set.labels)
 
-    def evaluation_hooks(self) -> list[HookBase]:
-        cfg, period = self.cfg, self.evaluation_period
+    def evaluation(self) -> JudgeFeatures | JudgeClassifier:
+        cfg, period = self.cfg, self.cfg.CLASSIFY.PERIOD_EPOCHS * self.steps_per_epoch
+        logger.info(
+            f"{len(self.classes)} classes, measured on {len(self.test_set)} images of {self.test_set.root}"
+        )
         if not self.classifier.frozen:
-            return [JudgeClassifier(cfg, self.classifier, self.test_set, period)]
+            return JudgeClassifier(cfg, self.classifier, self.test_set, period)
         test, labels = self.features(self.test_set), torch.tensor(self.test_set.labels)
         judge = JudgeFeatures(cfg, self.classifier, test, labels, period)
         if cfg.TEST.KNN.K:
             judge.vote(*self.training_features)
-        return [judge]
-
-    @property
-    def evaluation_period(self) -> int:
-        return self.cfg.CLASSIFY.PERIOD_EPOCHS * self.steps_per_epoch
+        return judge
 
     def features(self, folder) -> torch.Tensor:
         """Cached features of a part of the set, (M, D)."""
@@ -134,12 +132,6 @@ class ClassifierTrainer(EpochTrainer):
         views, cfg = self.cfg.INPUT.VIEWS, self.cfg
         dataset = RandomViews(self.train_set, seed=cfg.SEED, recipe=views.RECIPE, crop_scale=views.CROP_SCALE)
         return view_batches(dataset, self._slots(), cfg.DATALOADER.NUM_WORKERS)
-
-    def describe_data(self) -> str:
-        return (
-            f"{self.num_images} images of {len(self.classes)} classes, measured on {len(self.test_set)} of "
-            f"{self.test_set.root}"
-        )
 
     @staticmethod
     def describe_outputs(latest: dict[str, float]) -> list[str]:

@@ -45,7 +45,5 @@ def read_config(
     """
     if not args.config_file:
         raise ValueError(f"there is no --config-file; give a recipe such as {example}")
-    cfg = get_cfg()
-    for add_config in add_configs:
-        add_config(cfg)
+    cfg = get_cfg(add_configs)
     return cfg, merge_config(cfg, get_config_file(args.config_file), args.opts, overlays)

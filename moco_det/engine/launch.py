@@ -56,6 +56,15 @@ def num_processes(args: argparse.Namespace) -> int:
     return max(args.num_gpus, 1) * args.num_machines
 
 
+def check_batch(images_per_batch: int, processes: int) -> None:
+    """Raises ValueError: the processes of a run cannot share SOLVER.IMS_PER_BATCH equally."""
+    if images_per_batch < 1 or images_per_batch % processes:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is {images_per_batch}; expected a multiple of the {processes} processes, since "
+            f"it counts the images of all of them: for example {max(images_per_batch // processes, 1) * processes}"
+        )
+
+
 def num_machines(args: argparse.Namespace) -> int:
     """On how many machines ``args`` run."""
     started = processes_of_torchrun()

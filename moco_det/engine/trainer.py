@@ -57,17 +57,12 @@ class EpochTrainer(TrainerBase, abc.ABC):
         """The batches of this rank from ``start_iter`` on, without end."""
 
     @abc.abstractmethod
-    def evaluation_hooks(self) -> list[HookBase | None]:
-        """What come between the statistics of a step and what writes them."""
+    def evaluation(self) -> HookBase | None:
+        """What evaluates the model, every ``period`` steps of its own."""
 
-    @property
-    @abc.abstractmethod
-    def evaluation_period(self) -> int:
-        """Steps between two evaluations."""
-
-    @abc.abstractmethod
-    def describe_data(self) -> str:
-        """What the run trains on, for the log."""
+    def watches(self) -> list[HookBase]:
+        """Further hooks, which come after the evaluation and before what writes it; by default none."""
+        return []
 
     @abc.abstractmethod
     def describe_outputs(self, latest: dict[str, float]) -> list[str]:
@@ -167,8 +162,8 @@ class EpochTrainer(TrainerBase, abc.ABC):
         self.batches = iter(self.loader())
         self.register_hooks(self._hooks_of_run())
         logger.info(
-            f"{self.describe_data()}; {self.steps_per_epoch} steps an epoch, {self.max_iter} steps in all; "
-            f"on {comm.get_world_size()} x {self.cfg.MODEL.DEVICE} in {describe_precision(self.cfg)}"
+            f"{self.num_images} images, {self.steps_per_epoch} steps an epoch, {self.max_iter} steps in all; on "
+            f" {comm.get_world_size()} x {self.cfg.MODEL.DEVICE} in {describe_precision(self.cfg)}"
         )
         super().train(self.start_iter, self.max_iter)
 
@@ -179,15 +174,17 @@ class EpochTrainer(TrainerBase, abc.ABC):
         self.data_seconds = time.perf_counter() - start
         return batch
 
-    def _hooks_of_run(self) -> list[HookBase]:
+    def _hooks_of_run(self) -> list[HookBase | None]:
         cfg, period = self.cfg, self.cfg.SOLVER.LOG_PERIOD
-        self.statistics = StepStatistics(period)
+        self.statistics, evaluation = StepStatistics(period), self.evaluation()
+        writers = self._writers() if comm.is_main_process() else []
         return [
             SlowStepWatch(cfg),  # first, so that it measures the step alone
             LearningRate(),
             self.statistics,
-            *self.evaluation_hooks(),
-            Writers(self._writers() if comm.is_main_process() else [], period, self.evaluation_period),
+            evaluation,
+            *self.watches(),
+            Writers(writers, period, evaluation.period if evaluation else 0),
             hooks.PeriodicCheckpointer(self.checkpointer, self._checkpoint_period),
             StopOnSignal(self.save_before_stop),
         ]

@@ -17,7 +17,13 @@ from moco_det.data.datasets.own import add_dataset_options, register_datasets, s
 from moco_det.data.datasets.toy import register_toy_datasets
 from moco_det.engine.agreement import check_agreement, settings_and_code
 from moco_det.engine.command import AddConfig, read_config, stage_parser
-from moco_det.engine.launch import choose_gpus, num_processes, processes_of_torchrun, run_in_processes
+from moco_det.engine.launch import (
+    check_batch,
+    choose_gpus,
+    num_processes,
+    processes_of_torchrun,
+    run_in_processes,
+)
 from moco_det.engine.record import FILE_NAME as RECORD
 from moco_det.engine.record import write_run_record
 from moco_det.engine.run_folder import log_to
@@ -99,11 +105,7 @@ def _choose_device(cfg: CfgNode, args: argparse.Namespace) -> None:
             f"{processes} processes were asked for on CPUs; detectron2's trainer needs a GPU for each "
             "where there are several: take one process, or GPUs"
         )
-    if cfg.SOLVER.IMS_PER_BATCH % processes:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} does not divide among {processes} GPUs; "
-            "take another number of GPUs (another batch is another schedule)"
-        )
+    check_batch(cfg.SOLVER.IMS_PER_BATCH, processes)
 
 
 def _choose_seed(cfg: CfgNode, args: argparse.Namespace) -> None:

@@ -21,6 +21,7 @@ from moco_det.data.order import PackedPaths, Slot, rank_batches, steps_per_epoch
 from moco_det.data.views import LARGE_VIEWS, ViewSettings, crop_view, draw_view
 from moco_det.engine.hooks import is_due
 from moco_det.engine.interruption import ignore_stop_signals
+from moco_det.engine.launch import check_batch
 from moco_det.engine.run_logs import cut_unfinished_line
 from moco_det.utils.seeding import numpy_generator, torch_generator
 
@@ -123,11 +124,7 @@ def build_loader(
         ValueError: a setting is out of range, or batch, ranks and images do not fit together; while
             iterating: an image and all its replacements cannot be read.
     """
-    if images_per_batch < 1 or images_per_batch % world_size:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {images_per_batch}, which {world_size} processes cannot share equally; "
-            f"set it to a multiple of {world_size}"
-        )
+    check_batch(images_per_batch, world_size)
     if prefetch < 1:
         raise ValueError(f"DATALOADER.PREFETCH is {prefetch}; expected at least 1 batch for each worker")
     steps_per_epoch(len(paths), images_per_batch)

@@ -75,7 +75,10 @@ class PretrainTrainer(EpochTrainer):
             prefetch=cfg.DATALOADER.PREFETCH,
         )
 
-    def evaluation_hooks(self) -> list[HookBase | None]:
+    def evaluation(self) -> KNNMonitor | None:
+        return KNNMonitor(self.cfg, self.steps_per_epoch) if self.cfg.TEST.KNN.IMAGES else None
+
+    def watches(self) -> list[HookBase]:
         cfg, log = self.cfg, None
         if comm.is_main_process():
             log = UnreadableLog(
@@ -86,23 +89,11 @@ class PretrainTrainer(EpochTrainer):
             )
         period = cfg.SOLVER.LOG_PERIOD
         self.unreadable = UnreadableImages(log, period)
-        return [
-            self.unreadable,
-            KNNMonitor(cfg, self.steps_per_epoch) if cfg.TEST.KNN.IMAGES else None,
-            CollapseWatch(period),
-            DataWaitWatch(cfg, period),
-        ]
-
-    @property
-    def evaluation_period(self) -> int:
-        return self.cfg.TEST.KNN.PERIOD_EPOCHS * self.steps_per_epoch if self.cfg.TEST.KNN.IMAGES else 0
+        return [self.unreadable, CollapseWatch(period), DataWaitWatch(cfg, period)]
 
     def save_before_stop(self) -> None:
         self.unreadable.flush()
         super().save_before_stop()
-
-    def describe_data(self) -> str:
-        return f"{self.num_images} images"
 
     @staticmethod
     def describe_outputs(latest: dict[str, float]) -> list[str]:
