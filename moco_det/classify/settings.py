@@ -12,7 +12,6 @@ from moco_det.engine.agreement import check_agreement, settings_and_code
 from moco_det.engine.command import read_config
 from moco_det.engine.launch import check_batch
 from moco_det.engine.run_folder import choose_seed
-from moco_det.engine.schedule import check_schedule
 from moco_det.weights.initial_weights import InitialWeights, read_initial_weights
 
 
@@ -94,7 +93,6 @@ def check_settings(cfg: CfgNode) -> None:
         ValueError: with the keys, the values found, what was expected and the fix.
     """
     solver, ranks = cfg.SOLVER, comm.get_world_size()
-    check_schedule(cfg)
     rates = [solver.BASE_LR, *map(float, cfg.CLASSIFY.MORE_LRS)]
     if len({f"{rate:g}" for rate in rates}) < len(rates):
         raise ValueError(f"SOLVER.BASE_LR and CLASSIFY.MORE_LRS are {rates}; expected different rates")

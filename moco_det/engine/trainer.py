@@ -23,6 +23,7 @@ from moco_det.engine.progress import ProgressBar
 from moco_det.engine.record import FILE_NAME as RECORD
 from moco_det.engine.record import write_run_record
 from moco_det.engine.run_logs import cut_metrics, read_metrics
+from moco_det.engine.schedule import check_schedule
 from moco_det.engine.threads import SlowStepWatch
 from moco_det.modeling.precision import describe_precision, encoder_precision, precision_name
 from moco_det.utils.disk_space import check_disk_space
@@ -45,6 +46,7 @@ class EpochTrainer(TrainerBase, abc.ABC):
 
     def __init__(self, cfg: CfgNode, num_images: int):
         super().__init__()
+        check_schedule(cfg)
         self.cfg, self.num_images = cfg, num_images
         self.history = RunHistory()
         self.steps_per_epoch = steps_per_epoch(num_images, cfg.SOLVER.IMS_PER_BATCH)

@@ -3,7 +3,6 @@
 from moco_det.data.images import find_images, registered_images, without
 from moco_det.data.order import steps_per_epoch
 from moco_det.engine.run_folder import check_output
-from moco_det.engine.schedule import check_schedule
 from moco_det.pretrain.method import method_class
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.weights.initial_weights import InitialWeights, read_initial_weights
@@ -61,7 +60,6 @@ def check_run(cfg, num_images: int, ranks: int, resume: bool) -> None:
     """
     check_output(cfg, resume)
     method_class(cfg).check_config(cfg, ranks)
-    check_schedule(cfg)
     method_class(cfg).check_num_images(cfg, num_images)
     steps = steps_per_epoch(num_images, cfg.SOLVER.IMS_PER_BATCH)
     if cfg.TEST.KNN.IMAGES:

@@ -14,7 +14,6 @@ from moco_det.data.images import names_digest
 from moco_det.data.views import ViewSettings
 from moco_det.engine.agreement import check_agreement
 from moco_det.engine.checkpoint_files import newest_first
-from moco_det.engine.schedule import check_schedule
 from moco_det.engine.trainer import EpochTrainer, build_seeded_model, with_count
 from moco_det.pretrain.diagnostics import CollapseWatch
 from moco_det.pretrain.feeding import DataWaitWatch
@@ -44,7 +43,6 @@ class PretrainTrainer(EpochTrainer):
         """
         self.paths = unlabeled_images(cfg) if paths is None else paths
         check_agreement({"the list of images": names_digest(self.paths, cfg.DATASETS.IMAGES)})
-        check_schedule(cfg)
         method_class(cfg).check_num_images(cfg, len(self.paths))
         super().__init__(cfg, len(self.paths))
         self.views, self.scheduled = ViewSettings.from_config(cfg), self.max_iter
