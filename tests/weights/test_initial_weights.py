@@ -73,7 +73,11 @@ def classify(weights, images, output, *flags):
     for part in ("train", "val"):
         write_random_images(output.parent / "labeled" / part / "a", 8)
         write_random_images(output.parent / "labeled" / part / "b", 8)
-    keys = ("INPUT.VIEWS.SIZE", "32", "SOLVER.IMS_PER_BATCH", "8", "SOLVER.EPOCHS", "1", "TEST.KNN.K", "3")
+    keys = (
+        *("CLASSIFY.ARCH", "", "INPUT.VIEWS.SIZE", "32", "SOLVER.IMS_PER_BATCH", "8"),
+        "SOLVER.EPOCHS",
+        "1",
+    )
     classify_main([*words, *given, *keys, "DATALOADER.NUM_WORKERS", "0", "OUTPUT_DIR", str(output)])
 
 
