@@ -165,7 +165,7 @@ class EpochTrainer(TrainerBase, abc.ABC):
         self.register_hooks(self._hooks_of_run())
         logger.info(
             f"{self.num_images} images, {self.steps_per_epoch} steps an epoch, {self.max_iter} steps in all; on "
-            f" {comm.get_world_size()} x {self.cfg.MODEL.DEVICE} in {describe_precision(self.cfg)}"
+            f"{comm.get_world_size()} x {self.cfg.MODEL.DEVICE} in {describe_precision(self.cfg)}"
         )
         super().train(self.start_iter, self.max_iter)
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import Tensor
@@ -265,8 +266,11 @@ class UnreadableLog:
 class UnreadableImages(HookBase):
     """Passes the files that any rank could not read to the main process's log, every ``period`` steps."""
 
-    def __init__(self, log: UnreadableLog | None, period: int):
-        self.log, self.period, self.pending = log, period, []
+    def __init__(self, cfg: CfgNode, num_images: int, resume: bool):
+        self.period, self.pending = cfg.SOLVER.LOG_PERIOD, []
+        if comm.is_main_process():
+            path, share = os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt"), cfg.DATASETS.MAX_UNREADABLE
+            self.log = UnreadableLog(path, max_share=share, num_images=num_images, resume=resume)
 
     def after_step(self):
         self.pending += self.trainer.batch["unreadable"]

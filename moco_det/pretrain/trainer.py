@@ -17,13 +17,7 @@ from moco_det.engine.checkpoint_files import newest_first
 from moco_det.engine.trainer import EpochTrainer, build_seeded_model, with_count
 from moco_det.pretrain.diagnostics import CollapseWatch
 from moco_det.pretrain.feeding import DataWaitWatch
-from moco_det.pretrain.loader import (
-    UnreadableImages,
-    UnreadableLog,
-    build_loader,
-    colors_on_device,
-    finish_batch,
-)
+from moco_det.pretrain.loader import UnreadableImages, build_loader, colors_on_device, finish_batch
 from moco_det.pretrain.method import StepState, method_class
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.pretrain.numerics import LossGuard, stop_at_loss, with_clipped_gradients
@@ -77,16 +71,8 @@ class PretrainTrainer(EpochTrainer):
         return KNNMonitor(self.cfg, self.steps_per_epoch) if self.cfg.TEST.KNN.IMAGES else None
 
     def watches(self) -> list[HookBase]:
-        cfg, log = self.cfg, None
-        if comm.is_main_process():
-            log = UnreadableLog(
-                os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt"),
-                max_share=cfg.DATASETS.MAX_UNREADABLE,
-                num_images=self.num_images,
-                resume=self.start_iter > 0,
-            )
-        period = cfg.SOLVER.LOG_PERIOD
-        self.unreadable = UnreadableImages(log, period)
+        cfg, period = self.cfg, self.cfg.SOLVER.LOG_PERIOD
+        self.unreadable = UnreadableImages(cfg, self.num_images, resume=self.start_iter > 0)
         return [self.unreadable, CollapseWatch(period), DataWaitWatch(cfg, period)]
 
     def save_before_stop(self) -> None:
