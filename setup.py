@@ -74,7 +74,7 @@ setup(
             "moco-det-convert=moco_det.convert.command:main",
             "moco-det-inspect=moco_det.convert.inspect_weights:main",
             "moco-det-classify=moco_det.classify.command:main",
-            "moco-det-train=moco_det.finetune.trainer:main",
+            "moco-det-train=moco_det.finetune.command:main",
             "moco-det-check-datasets=moco_det.finetune.check_datasets:main",
             "moco-det-report=moco_det.report.report:main",
             "moco-det-toyworld=moco_det.toyworld.make:main",

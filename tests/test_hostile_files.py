@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from moco_det.engine.checkpoint_files import read_checked
+from moco_det.finetune.command import main as finetune
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
-from moco_det.finetune.trainer import main as finetune
 from moco_det.model_zoo import get_config_file
 from moco_det.pretrain.command import main as pretrain
 from moco_det.pretrain.stats import main as stats

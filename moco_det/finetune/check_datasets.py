@@ -16,7 +16,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from moco_det.config import get_cfg, merge_config
 from moco_det.data.datasets.own import OPTIONS, add_dataset_options, settle_datasets
 from moco_det.finetune.check_findings import FAULT, MISSING, PATH, WARNING, Files, Findings
-from moco_det.finetune.classes import check_classes, settle_classes
+from moco_det.finetune.classes import check_classes, count_classes
 from moco_det.finetune.leaks import report_leaks
 from moco_det.finetune.look import DENSEPOSE, look_at_set
 from moco_det.finetune.look_records import Use, use_of
@@ -148,7 +148,7 @@ def _settle(args: argparse.Namespace) -> CfgNode | None:
     settle_datasets(cfg, args)
     names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     args.datasets = list(dict.fromkeys([*args.datasets, *names]))
-    settle_classes(cfg, names, file, args.opts)
+    count_classes(cfg, names, file, args.opts)
     if all(name in DatasetCatalog for name in names):
         check_classes(cfg, names)
     return cfg

@@ -23,8 +23,7 @@ from moco_det.finetune.hooks import same_generators
 from moco_det.finetune.inits import Init, check_init
 from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
 from moco_det.finetune.look import look_before_run, quiet
-from moco_det.finetune.safe_checkpointer import SafeCheckpointer
-from moco_det.finetune.weights_check import check_backbone, check_detector, check_preprocessing
+from moco_det.finetune.weights_check import check_preprocessing, load_checked
 from moco_det.utils.disk_space import check_space, state_bytes
 from moco_det.utils.files import gib
 
@@ -132,13 +131,8 @@ def _loaded_model(cfg: CfgNode, weights: LoadedWeights | None, complete: bool) -
         except Exception as error:  # detectron2 asserts, and looks names up
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ValueError(f"no model and optimizer can be built from these settings ({reason})") from error
-        if weights is None:
-            return model
-        SafeCheckpointer(model, save_dir="").load_weights(weights)
-        if complete or weights.is_detector:
-            check_detector(model, weights, complete=complete)
-        else:
-            check_backbone(cfg, model, weights)
+        if weights is not None:
+            load_checked(cfg, model, weights, complete=complete)
     return model
 
 

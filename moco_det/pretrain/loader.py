@@ -10,6 +10,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from detectron2.utils import comm
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -17,7 +20,9 @@ from moco_det.data.augment import finish_views
 from moco_det.data.images import UnreadableImage, decode_pixels
 from moco_det.data.order import PackedPaths, Slot, rank_batches, steps_per_epoch
 from moco_det.data.views import LARGE_VIEWS, ViewSettings, crop_view, draw_view
+from moco_det.engine.hooks import is_due
 from moco_det.engine.interruption import ignore_stop_signals
+from moco_det.engine.launch import check_batch
 from moco_det.engine.run_logs import cut_unfinished_line
 from moco_det.utils.seeding import numpy_generator, torch_generator
 
@@ -120,11 +125,7 @@ def build_loader(
         ValueError: a setting is out of range, or batch, ranks and images do not fit together; while
             iterating: an image and all its replacements cannot be read.
     """
-    if images_per_batch < 1 or images_per_batch % world_size:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {images_per_batch}, which {world_size} processes cannot share equally; "
-            f"set it to a multiple of {world_size}"
-        )
+    check_batch(images_per_batch, world_size)
     if prefetch < 1:
         raise ValueError(f"DATALOADER.PREFETCH is {prefetch}; expected at least 1 batch for each worker")
     steps_per_epoch(len(paths), images_per_batch)
@@ -260,3 +261,27 @@ class UnreadableLog:
                 f"share DATASETS.MAX_UNREADABLE = {self.max_share}; listed in {self.path!r}: fix or "
                 "remove them, or raise DATASETS.MAX_UNREADABLE"
             )
+
+
+class UnreadableImages(HookBase):
+    """Passes the files that any rank could not read to the main process's log, every ``period`` steps."""
+
+    def __init__(self, cfg: CfgNode, num_images: int, resume: bool):
+        self.period, self.pending = cfg.SOLVER.LOG_PERIOD, []
+        if comm.is_main_process():
+            path, share = os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt"), cfg.DATASETS.MAX_UNREADABLE
+            self.log = UnreadableLog(path, max_share=share, num_images=num_images, resume=resume)
+
+    def after_step(self):
+        self.pending += self.trainer.batch["unreadable"]
+        if is_due(self.trainer, self.period):
+            self.flush()
+
+    def flush(self) -> None:
+        """Note what is pending, on all ranks at once."""
+        found = comm.gather(self.pending)
+        self.pending = []
+        if comm.is_main_process():
+            slots = (self.trainer.iter + 1) * self.trainer.cfg.SOLVER.IMS_PER_BATCH
+            self.log.update(itertools.chain.from_iterable(found), slots)
+            self.trainer.storage.put_scalar("unreadable_images", len(self.log.files), smoothing_hint=False)

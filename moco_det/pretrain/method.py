@@ -17,11 +17,12 @@ from torchvision.models.resnet import ResNet
 
 from moco_det.config.key import PRETRAIN
 from moco_det.config.rules import check_values
+from moco_det.engine.launch import check_batch
 from moco_det.engine.plan_text import Row
 from moco_det.modeling.encoder import build_resnet, pooled_features
 from moco_det.modeling.grouped_batch_norm import GroupedBatchNorm2d
 from moco_det.modeling.precision import encoder_precision
-from moco_det.pretrain.checks import check_any_method
+from moco_det.pretrain.checks import check_groups
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
 
 
@@ -113,7 +114,8 @@ class PretrainMethod(nn.Module):
             ValueError: with the key, the value found, what was expected and the fix.
         """
         check_values(cfg, PRETRAIN, cls.uses)
-        check_any_method(cfg, ranks)
+        check_batch(cfg.SOLVER.IMS_PER_BATCH, ranks)
+        check_groups(cfg, cfg.SOLVER.IMS_PER_BATCH // ranks, ranks)
         small = cfg.INPUT.VIEWS.SMALL_CROPS
         if small and not cls.uses_small_crops:
             raise ValueError(

@@ -106,7 +106,7 @@ def test_incomplete_commands(arguments, message, capsys):
 
 
 def test_the_other_tool_sends_here(capsys):
-    from moco_det.finetune.trainer import main as train_net
+    from moco_det.finetune.command import main as train_net
 
     with pytest.raises(SystemExit):
         train_net(["--config-file", "configs/toy/linear_R_18.yaml", "--num-gpus", "0"])

@@ -170,7 +170,7 @@ def test_the_result_is_the_recipes_own_rate_and_not_the_best(random_set, tmp_pat
 @pytest.mark.parametrize("name", ["layer2.0.conv1.weight", "bn1.running_mean", "bn1.num_batches_tracked"])
 def test_the_check_sees_the_smallest_change(random_set, tmp_path, name):
     trainer = make_trainer(LINEAR, random_set, tmp_path)
-    trainer.check_frozen()
+    trainer.check_result()
     value = trainer.classifier.encoder.state_dict()[name]
     first = (0,) * value.ndim
     if value.is_floating_point():
@@ -178,7 +178,7 @@ def test_the_check_sees_the_smallest_change(random_set, tmp_path, name):
     else:
         value[first] += 1
     with pytest.raises(RuntimeError, match=f"1 of its 120 tensors changed, e.g. {name}"):
-        trainer.check_frozen()
+        trainer.check_result()
 
 
 def test_batch_norm_that_goes_on_learning_is_caught(random_set, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from moco_byol.byol import regression_loss
 from moco_det.convert.convert import convert
 from moco_det.data.datasets.toy import register_toy_datasets
 from moco_det.engine.record import read_run_record
-from moco_det.finetune.trainer import make_parser, run
+from moco_det.finetune.command import make_parser, run
 from moco_det.modeling.heads import mlp
 from moco_det.pretrain.plan.facts import Facts
 from moco_det.pretrain.plan.plan import method_rows

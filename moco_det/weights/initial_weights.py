@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -20,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
-    """Weights to start from.
+class InitialWeights:
+    """What encoders start from: a backbone in memory, read and hashed once a run.
 
     Attributes:
         path, sha256: the file.
@@ -39,7 +40,7 @@ class Start:
     tensors: dict[str, Tensor]
 
 
-def read_start(path: str, arch_key: str, wanted_arch: str = "") -> Start:
+def read_initial_weights(path: str, arch_key: str, wanted_arch: str = "") -> InitialWeights:
     """The weights that MODEL.WEIGHTS names.
 
     Args:
@@ -59,6 +60,7 @@ def read_start(path: str, arch_key: str, wanted_arch: str = "") -> Start:
         arch = agreed_arch(found)
         channels = in_channels(found.backbone)
         tensors, _ = check_backbone(found.backbone, arch, channels)
+        preprocessing = agreed_preprocessing(found)
     except ValueError as error:
         raise ValueError(f"MODEL.WEIGHTS {path!r}: {error}") from error
     if wanted_arch and arch != wanted_arch:
@@ -68,14 +70,10 @@ def read_start(path: str, arch_key: str, wanted_arch: str = "") -> Start:
             f"MODEL.WEIGHTS {path!r} are for images of {channels} channel{'s' * (channels > 1)}, and this stage "
             "has color images of 3: take other weights"
         )
-    try:
-        preprocessing = agreed_preprocessing(found)
-    except ValueError as error:
-        raise ValueError(f"MODEL.WEIGHTS {path!r}: {error}") from error
     for note in (*found.notes, *preprocessing_notes(found)):
         logger.warning(f"MODEL.WEIGHTS {path!r}: {note}")
     which = f", {found.encoder} encoder" if found.encoder else ""
-    return Start(path, file_sha256(path), f"{found.family}{which}", arch, preprocessing, tensors)
+    return InitialWeights(path, file_sha256(path), f"{found.family}{which}", arch, preprocessing, tensors)
 
 
 def _read_safely(path: str) -> object:
@@ -88,15 +86,17 @@ def _read_safely(path: str) -> object:
         raise ValueError(f"{error.__cause__}; {HOW_TO_TRUST.format(path)}") from error
 
 
-def start_from(encoders: list[nn.Module], start: Start) -> None:
+def load_encoders(encoders: Sequence[nn.Module], weights: InitialWeights) -> None:
     """Load a backbone into encoders; their heads stay as they are, random.
 
     Args:
         encoders: torchvision ResNets; where they end in a head ``fc``, it is not loaded.
     """
     for encoder in encoders:
-        result = encoder.load_state_dict(start.tensors, strict=False)
+        result = encoder.load_state_dict(weights.tensors, strict=False)
         left = [n for n in result.missing_keys if not n.startswith("fc.") and not n.endswith(STEP_COUNTER)]
         assert not left and not result.unexpected_keys, (left, result.unexpected_keys)
     who = "Both encoders start" if len(encoders) > 1 else "The encoder starts"
-    logger.info(f"{who} from {start.path} ({start.source}): {len(start.tensors)} tensors; heads are random")
+    logger.info(
+        f"{who} from {weights.path} ({weights.source}): {len(weights.tensors)} tensors; heads are random"
+    )

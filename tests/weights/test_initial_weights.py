@@ -1,12 +1,24 @@
-"""MODEL.WEIGHTS: what both encoders start from, and what is refused."""
+"""MODEL.WEIGHTS: what encoders start from, read once a run, and what is refused."""
+
+import json
 
 import pytest
 import torch
 from checkpoint_examples import official_moco, random_states
+from opened_files import opened_files
 
+from moco_det.classify.command import main as classify_main
 from moco_det.engine.run_folder import prepare_run_folder
+from moco_det.pretrain.command import main as pretrain_main
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.testing.core import set_keys, tiny_pretrain_config, write_random_images
+from moco_det.weights.initial_weights import read_initial_weights
+
+TINY = (
+    *("MODEL.ENCODER.ARCH", "resnet18", "MODEL.MOCO.DIM", "16", "MODEL.MOCO.QUEUE_SIZE", "16"),
+    *("MODEL.ENCODER.BN_GROUP_SIZE", "4", "INPUT.VIEWS.SIZE", "32", "SOLVER.IMS_PER_BATCH", "8"),
+    *("SOLVER.EPOCHS", "1", "DATALOADER.NUM_WORKERS", "0"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +52,50 @@ def test_both_encoders_start_from_the_backbone(images, tmp_path, resnet18, famil
             elif not name.endswith("num_batches_tracked"):
                 assert torch.equal(value, resnet18[name]), name
     assert trainer.history.weights == "weights.pth" and len(trainer.history.weights_sha256) == 64
+
+
+def pretrain(weights, images, output, *flags):
+    words = (
+        "--config-file",
+        "Pretrain/moco_v2_R_50_200ep",
+        "--num-gpus",
+        "0",
+        "--images",
+        str(images),
+        *flags,
+    )
+    pretrain_main([*words, *TINY, "MODEL.WEIGHTS", weights, "OUTPUT_DIR", str(output)])
+
+
+def classify(weights, images, output, *flags):
+    words = ("--config-file", "configs/ImageNet-Classification/linear_R_50_100ep.yaml", "--num-gpus", "0")
+    given = ("--images", str(output.parent / "labeled"), "--weights", weights, *flags)
+    for part in ("train", "val"):
+        write_random_images(output.parent / "labeled" / part / "a", 8)
+        write_random_images(output.parent / "labeled" / part / "b", 8)
+    keys = (
+        *("CLASSIFY.ARCH", "", "INPUT.VIEWS.SIZE", "32", "SOLVER.IMS_PER_BATCH", "8"),
+        "SOLVER.EPOCHS",
+        "1",
+    )
+    classify_main([*words, *given, *keys, "DATALOADER.NUM_WORKERS", "0", "OUTPUT_DIR", str(output)])
+
+
+@pytest.mark.parametrize("stage", [pretrain, classify])
+def test_weights_are_read_once_and_hashed_once(images, tmp_path, resnet18, stage):
+    """The checks, the encoders, the log and the record, or a dry run's page, all use what one reading gave."""
+    path = str(tmp_path / "weights.pth")
+    torch.save(resnet18, path)
+    with opened_files() as opened:
+        sha256 = read_initial_weights(path, "MODEL.ENCODER.ARCH").sha256
+        once = opened.count(path)
+    assert once > 1
+    for flags in (("--dry-run",), ()):
+        with opened_files() as opened:
+            stage(path, images, tmp_path / "out", *flags)
+            assert opened.count(path) == once, flags
+    record = json.loads((tmp_path / "out/run.json").read_text())
+    assert (record["extra"]["weights"], record["extra"]["weights_sha256"]) == ("weights.pth", sha256)
 
 
 def test_a_checkpoint_replaces_the_weights_and_remembers_them(images, tmp_path, resnet18):
