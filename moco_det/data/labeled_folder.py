@@ -5,8 +5,8 @@ import os
 import torch
 from torch import Tensor
 
-from moco_det.data import shards
 from moco_det.data.images import UnreadableImage, decode_rgb, find_images
+from moco_det.data.shards import EXTENSION
 from moco_det.data.views import center_view, whole_view
 
 
@@ -94,18 +94,17 @@ def _of_folders(root: str, key: str) -> dict[str, list[str]]:
 
 
 def _holds_shards(root: str) -> bool:
-    return any(name.lower().endswith(shards.EXTENSION) for name in os.listdir(root))
+    return any(name.lower().endswith(EXTENSION) for name in os.listdir(root))
 
 
 def _of_shards(root: str, key: str) -> dict[str, list[str]]:
     by_class: dict[str, list[str]] = {}
-    for path in find_images(root):
-        place = shards.parse(path)
+    for place in find_images(root):
         name, slash, _ = place.name.partition("/")
         if place.trouble or not slash:
             why = place.trouble or "no class folder in its name; expected <class>/<name>.jpg in the shards"
             raise ValueError(f"{key}: {place}: {why}")
-        by_class.setdefault(name, []).append(path)
+        by_class.setdefault(name, []).append(place)
     return by_class
 
 
