@@ -46,13 +46,12 @@ from moco_det.finetune.hooks import (
     seed_of_checkpoint,
 )
 from moco_det.finetune.inits import Init, read_init
-from moco_det.finetune.labels import take_labels
 from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
 from moco_det.finetune.mappers import build_mapper
 from moco_det.finetune.preflight import CHECKPOINT, check_run, refuse_other_stages, resumes, used_datasets
 from moco_det.finetune.record_mapper import SkipUnreadable
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
-from moco_det.finetune.sampler import ResumableSampler, repeat_factors
+from moco_det.finetune.sampler import ResumableSampler, repeat_factors, take_labels
 from moco_det.finetune.samples import write_sample_detections
 from moco_det.finetune.weights_check import check_backbone, check_detector, check_preprocessing
 from moco_det.model_zoo import get_config_file, recipe_name
