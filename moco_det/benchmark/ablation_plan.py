@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moco_det.benchmark.options import check_options
+from moco_det.benchmark.plan import check_options
 from moco_det.benchmark.steps import REPOSITORY, Step
 from moco_det.data.shards import is_shard, shards_of
-from moco_det.engine.record import COMMIT, read_run_record
 from moco_det.engine.record import FILE_NAME as RECORD
+from moco_det.engine.record import read_run_record, running_commit
 from moco_det.model_zoo.ablations import (
     ABLATIONS,
     CLASSIFIERS,
@@ -74,7 +74,7 @@ def plan_ablations(
     runs = {}
     for seed in range(1, seeds + 1):
         text = resolved(CLASSIFIERS[scale]).dump()
-        fingerprint = {"recipe": _digest(text), "code": COMMIT, "classes": shown["classes"]}
+        fingerprint = {"recipe": _digest(text), "code": running_commit(), "classes": shown["classes"]}
         run = AblationRun(untrained_name(scale), "", (), seed, CLASSIFIERS[scale], fingerprint)
         runs[run.folder] = run
         for point in points:
@@ -83,7 +83,7 @@ def plan_ablations(
             text = json.dumps([resolved(point.recipe).dump(), resolved(classifier).dump(), own])
             fingerprint = {
                 "recipe": _digest(text),
-                "code": COMMIT,
+                "code": running_commit(),
                 **shown,
             }
             run = AblationRun(point_name(point), point.recipe, own, seed, classifier, fingerprint)
