@@ -31,8 +31,17 @@ INIT_KEYS = (
     "MODEL.RESNETS.STRIDE_IN_1X1",
 )
 RECORD_KEYS = (
-    *("stage", "config_hash", "recipe_hash", "command", "commit", "machine"),
-    *("seed", "metrics", "seconds", "extra", "finished"),
+    "stage",
+    "config_hash",
+    "recipe_hash",
+    "command",
+    "commit",
+    "machine",
+    "seed",
+    "metrics",
+    "seconds",
+    "extra",
+    "finished",
 )
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -37,7 +37,7 @@ def test_page_holds_every_figure_and_needs_no_network(runs, tmp_path):
     figures = dict(
         re.findall(r'<figure id="(\w+)">\s*<img alt="\w+" src="data:image/png;base64,([^"]+)">', page)
     )
-    assert sorted(figures) == [*("curves_0", "detections_0", "neighbors_0", "pretraining", "sample_views_0")]
+    assert sorted(figures) == ["curves_0", "detections_0", "neighbors_0", "pretraining", "sample_views_0"]
     for name, data in figures.items():
         png = base64.b64decode(data)
         assert Image.open(io.BytesIO(png)).width >= 64
@@ -141,7 +141,8 @@ def test_without_random_init_there_is_nothing_to_compare_with(make_run, tmp_path
 
 def test_mean_only_where_every_seed_has_a_value():
     assert mean_and_band([[(9, 1.0), (19, 3.0)], [(9, 2.0), (19, 5.0), (29, 9.0)]]) == [
-        *((9, 1.5, 1.0, 2.0), (19, 4.0, 3.0, 5.0))
+        (9, 1.5, 1.0, 2.0),
+        (19, 4.0, 3.0, 5.0),
     ]
 
 
