@@ -39,7 +39,8 @@ def folders(tmp_path):
 
 @pytest.fixture(autouse=True)
 def judges(monkeypatch):
-    monkeypatch.setattr(ablation_plan, "CLASSIFIERS", dict.fromkeys(SCALES, JUDGE))
+    for scale in SCALES:
+        monkeypatch.setitem(ablation_plan.CLASSIFIERS, scale, JUDGE)
 
 
 # ---- the points ---------------------------------------------------------------------------------------------
