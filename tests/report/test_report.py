@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from moco_det.report import figures
+from moco_det.report.document import Table, terminal_table
 from moco_det.report.figures import mean_and_band
 from moco_det.report.panels import open_image
 from moco_det.report.report import main, write_report
@@ -189,3 +190,13 @@ def test_runs_of_a_recipe_share_a_color_beside_another_recipe(tasks, labels, mak
     lines = drawn[0].axes[0].lines
     assert len(lines) == 2 * len(tasks) and len({line.get_color() for line in lines}) == 2
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == labels
+
+
+def test_a_table_in_a_terminal_has_words_to_the_left_and_numbers_to_the_right():
+    table = Table(("recipe", "n"), (("toy/faster_rcnn", "1"), ("b", "1,000 ± 0.10")))
+    assert terminal_table(table).splitlines() == [
+        "recipe                      n",
+        "---------------  ------------",
+        "toy/faster_rcnn             1",
+        "b                1,000 ± 0.10",
+    ]
