@@ -52,6 +52,8 @@ setup(
         "iopath",  # file access as detectron2 does it
         "pycocotools",  # COCO metric and masks
         "matplotlib",  # figures of the report
+        "scipy",  # the t-quantile of the report's intervals; projects/DensePose's .mat files
+        "tabulate",  # tables in a terminal, as detectron2 prints its own
         "contourpy",  # polygons of the toy world's masks; matplotlib's own contour library
         "tensorboard",  # training curves
         "tqdm",  # progress bars
@@ -64,7 +66,6 @@ setup(
         "cityscapes": ["shapely", "pyquaternion"],
         # One package under two names, each for what a user wants: TEST.COCO_EVALUATOR faster_coco_eval, or LVIS.
         "fast-eval": ["faster-coco-eval"],
-        "densepose": ["scipy"],  # projects/DensePose reads the human body's .mat files with it
         "lvis": ["faster-coco-eval"],  # the LVIS metric; LVIS's own package runs with no current numpy
     },
     entry_points={

@@ -7,7 +7,7 @@ import pytest
 import torch
 from checkpoint_examples import random_states
 
-from moco_det.benchmark.options import check_options
+from moco_det.benchmark.plan import check_options
 from moco_det.classify.command import main as classify
 from moco_det.config import get_cfg, merge_config
 from moco_det.pretrain.command import main as pretrain

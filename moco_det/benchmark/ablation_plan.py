@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moco_det.benchmark.options import check_options
+from moco_det.benchmark.plan import check_options
 from moco_det.benchmark.steps import REPOSITORY, Step
 from moco_det.data.shards import is_shard, shards_of
-from moco_det.engine.record import COMMIT, read_run_record
 from moco_det.engine.record import FILE_NAME as RECORD
+from moco_det.engine.record import read_run_record, running_commit
 from moco_det.model_zoo import CONFIGS, get_config_file
 from moco_det.model_zoo.ablations import (
     ABLATIONS,
@@ -85,14 +85,14 @@ def plan_ablations(
     runs = {}
     for seed in range(1, seeds + 1):
         text = json.dumps([resolved(classifier).dump(), measure])
-        fingerprint = {"recipe": _digest(text), "code": COMMIT, "classes": shown["classes"]}
+        fingerprint = {"recipe": _digest(text), "code": running_commit(), "classes": shown["classes"]}
         run = AblationRun(untrained_name(scale), "", (), seed, classifier, fingerprint, measure=measure)
         runs[run.folder] = run
         for point in points:
             own = different_options(point.recipe, point.options) if point.options else ()
             own = (*own, *options)
             text = json.dumps([recipe_text(point), resolved(classifier).dump(), own, measure])
-            fingerprint = {"recipe": _digest(text), "code": COMMIT, **shown}
+            fingerprint = {"recipe": _digest(text), "code": running_commit(), **shown}
             name = point_name(point)
             run = AblationRun(name, point.recipe, own, seed, classifier, fingerprint, point.script, measure)
             runs.setdefault(run.folder, run)

@@ -110,7 +110,11 @@ def solarize(x: Tensor) -> Tensor:
 
 
 def hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Through HSV of 8 bits, as Pillow: a turn of the hue is 255 levels, which wrap at 256."""
+    """Through HSV of 8 bits, as Pillow: a turn of the hue is 255 levels, which wrap at 256.
+
+    Written for speed: in place, with ``lerp_`` by weights of 0 and 1 for ``where``. The plain form, which takes
+    twice the time for the same bits, is ``plain_hue`` in tests/data/test_augment.py.
+    """
     value = x.amax(1, keepdim=True)  # nx1xSxS, as all planes below
     chroma = value - x.amin(1, keepdim=True)
     red, green, blue = x.sub_(value).split(1, dim=1)  # 0 where a channel is the largest, else -1 or less

@@ -70,8 +70,8 @@ def find_images(where: str) -> list[str]:
     the list's own folder, and blank lines and lines that begin with ``#`` are skipped; the order is the list's.
 
     Returns:
-        paths, each of which :func:`decode_rgb` reads; an image in a shard is a place as in
-        :mod:`moco_det.data.shards`, and :func:`shown` says it in words.
+        paths, each of which :func:`decode_rgb` reads; that of an image in a shard is a
+        :class:`moco_det.data.shards.Place`.
 
     Raises:
         ValueError: nothing is there, no image is found, none of a list's files exists, a shard is missing, or a
@@ -86,13 +86,8 @@ def find_images(where: str) -> list[str]:
     raise ValueError(f"{where!r} does not exist (looked in {os.getcwd()!r}): {WHAT_TO_GIVE}")
 
 
-def shown(path: str) -> str:
-    """A path as it is, and a place in a shard as ``shard.tar/member``."""
-    return str(shards.parse(path)) if shards.is_place(path) else path
-
-
 def entry_of(name: str) -> str:
-    """The path that :func:`shown` shows as ``name``: what is named as a member of a shard is looked up in it."""
+    """The path of an image by its name: ``shard.tar/member`` is looked up in the shard."""
     for parent in Path(name).parents:
         if parent.suffix.lower() == shards.EXTENSION and parent.is_file():
             with contextlib.suppress(ValueError):  # there is no image in it
@@ -102,12 +97,12 @@ def entry_of(name: str) -> str:
 
 @functools.lru_cache
 def _entries(shard: str) -> dict[str, str]:
-    return {shown(path): path for path in shards.find_members([shard], EXTENSIONS)}
+    return {place: place for place in shards.find_members([shard], EXTENSIONS)}
 
 
 def file_of(path: str) -> str:
     """The file that holds an image: itself, or its shard."""
-    return shards.parse(path).shard if shards.is_place(path) else path
+    return path.shard if isinstance(path, shards.Place) else path
 
 
 def _in_folder(folder: str) -> list[str]:
@@ -167,7 +162,7 @@ def _read_list(list_file: str) -> list[str]:
 
 
 def without(paths: Sequence[str], list_file: str) -> list[str]:
-    """The paths that are not in a list of images; members of shards stand in it as :func:`shown` shows them.
+    """The paths that are not in a list of images; members of shards stand in it as ``shard.tar/member``.
 
     Raises:
         ValueError: the list is not there, or names none of the images (it is of other paths).
@@ -178,11 +173,11 @@ def without(paths: Sequence[str], list_file: str) -> list[str]:
     with open(list_file, encoding="utf-8-sig", errors="surrogateescape") as lines:
         entries = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     listed = {os.path.realpath(os.path.join(folder, entry)) for entry in entries}
-    kept = [path for path in paths if os.path.realpath(shown(path)) not in listed]
+    kept = [path for path in paths if os.path.realpath(path) not in listed]
     if entries and len(kept) == len(paths):
         raise ValueError(
             f"--exclude {list_file!r} names {len(entries)} images, e.g. {entries[0]!r}, none of which is among "
-            f"the {len(paths)} images, e.g. {shown(paths[0])!r}; expected paths of these, relative to the list's "
+            f"the {len(paths)} images, e.g. {paths[0]!r}; expected paths of these, relative to the list's "
             "folder or absolute"
         )
     return kept
@@ -257,7 +252,7 @@ def decode_rgb(path: str, upright: bool = True) -> Image.Image:
             image.load()
             return to_rgb(upright_image(image) if upright else image)
     except Exception as error:  # decoders raise a dozen types on broken files: struct.error, SyntaxError, …
-        raise UnreadableImage(shown(path), _reason(error)) from error
+        raise UnreadableImage(path, _reason(error)) from error
 
 
 def decode_pixels(path: str) -> Tensor:
@@ -277,7 +272,7 @@ def decode_pixels(path: str) -> Tensor:
             image.load()
             return to_pixels(to_rgb(upright_image(image)))
     except Exception as error:  # as in decode_rgb
-        raise UnreadableImage(shown(path), _reason(error)) from error
+        raise UnreadableImage(path, _reason(error)) from error
 
 
 def to_pixels(image: Image.Image) -> Tensor:
@@ -294,7 +289,7 @@ def _decode_jpeg(file) -> Tensor:
 
 def open_image(path: str) -> Image.Image:
     """The image as Pillow opens it, its header read and no more; raises what Pillow and the system raise."""
-    if shards.is_place(path):
+    if isinstance(path, shards.Place):
         content = shards.read(path)
         _refuse_empty(len(content))
         return Image.open(io.BytesIO(content), formats=FORMATS)

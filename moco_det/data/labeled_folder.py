@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from moco_det.data import shards
 from moco_det.data.images import UnreadableImage, decode_rgb, find_images
+from moco_det.data.shards import EXTENSION
 from moco_det.data.views import center_view, whole_view
 from moco_det.utils.seeding import numpy_generator
 
@@ -129,18 +129,17 @@ def _of_folders(root: str, key: str) -> dict[str, list[str]]:
 
 
 def _holds_shards(root: str) -> bool:
-    return any(name.lower().endswith(shards.EXTENSION) for name in os.listdir(root))
+    return any(name.lower().endswith(EXTENSION) for name in os.listdir(root))
 
 
 def _of_shards(root: str, key: str) -> dict[str, list[str]]:
     by_class: dict[str, list[str]] = {}
-    for path in find_images(root):
-        place = shards.parse(path)
+    for place in find_images(root):
         name, slash, _ = place.name.partition("/")
         if place.trouble or not slash:
             why = place.trouble or "no class folder in its name; expected <class>/<name>.jpg in the shards"
             raise ValueError(f"{key}: {place}: {why}")
-        by_class.setdefault(name, []).append(path)
+        by_class.setdefault(name, []).append(place)
     return by_class
 
 

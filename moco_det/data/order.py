@@ -6,11 +6,13 @@ order, (epoch, index of the image).
 """
 
 import itertools
+import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from moco_det.data.shards import Place
 from moco_det.utils.seeding import numpy_generator
 
 Slot = tuple[int, int]  # epoch, index of the image
@@ -55,7 +57,8 @@ class PackedPaths(Sequence):
     """
 
     def __init__(self, paths: Iterable[str]):
-        encoded = [os.fsencode(path) for path in paths]
+        parts = (path.__getnewargs__() if isinstance(path, Place) else os.fspath(path) for path in paths)
+        encoded = [json.dumps(part).encode() for part in parts]
         self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
         self._ends = np.cumsum([0, *map(len, encoded)])
 
@@ -63,4 +66,5 @@ class PackedPaths(Sequence):
         return len(self._ends) - 1
 
     def __getitem__(self, index: int) -> str:
-        return os.fsdecode(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
+        path = json.loads(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
+        return path if isinstance(path, str) else Place(*path)

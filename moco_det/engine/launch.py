@@ -13,6 +13,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from moco_det.engine.interruption import passes_signals_on
 from moco_det.engine.lost_processes import with_heartbeat
+from moco_det.engine.record import running_commit
 
 
 def choose_gpus(args: argparse.Namespace) -> None:
@@ -84,13 +85,20 @@ def run_in_processes(function: Callable, args: argparse.Namespace, *function_arg
     starts_others = num_processes(args) > 1
     with passes_signals_on() if starts_others else contextlib.nullcontext():
         launch(
-            with_heartbeat,
+            _run,
             max(args.num_gpus, 1),
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
             args=(function, *function_args),
         )
+
+
+def _run(function: Callable, *function_args) -> None:
+    """What each process does."""
+    if comm.is_main_process():
+        running_commit()  # for the record; hours later the checkout may hold other code
+    with_heartbeat(function, *function_args)
 
 
 def _run_under_torchrun(function: Callable, args: argparse.Namespace, function_args: tuple) -> None:
@@ -104,6 +112,6 @@ def _run_under_torchrun(function: Callable, args: argparse.Namespace, function_a
     )
     try:
         comm.create_local_process_group(processes_of_torchrun())
-        with_heartbeat(function, *function_args)
+        _run(function, *function_args)
     finally:
         distributed.destroy_process_group()

@@ -22,12 +22,11 @@ from moco_det.engine.threads import SlowStepWatch
 from moco_det.finetune.datasets import names_faulty_labels
 from moco_det.finetune.evaluators import build_evaluator
 from moco_det.finetune.hooks import BroadcastNormStatistics, EvalAtStart, RunState, same_generators
-from moco_det.finetune.labels import take_labels
 from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
 from moco_det.finetune.mappers import build_mapper
 from moco_det.finetune.record_mapper import SkipUnreadable
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
-from moco_det.finetune.sampler import ResumableSampler, repeat_factors
+from moco_det.finetune.sampler import ResumableSampler, repeat_factors, take_labels
 from moco_det.finetune.weights_check import load_checked
 from moco_det.utils.seeding import keyed_seed
 

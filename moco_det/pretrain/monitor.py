@@ -10,7 +10,6 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import Tensor
 
-from moco_det.data.images import shown
 from moco_det.data.labeled_folder import LabeledFolder, open_labeled_set
 from moco_det.engine.hooks import is_due
 from moco_det.engine.interruption import ignore_stop_signals
@@ -97,11 +96,11 @@ class KNNMonitor(HookBase):
         similarities, indices = nearest(test[chosen], train, min(k, len(train)))
         rows = [
             {
-                "query": os.path.abspath(shown(self.test.paths[query])),
+                "query": os.path.abspath(self.test.paths[query]),
                 "label": self.test.classes[self.test.labels[query]],
                 "neighbors": [
                     {
-                        "path": os.path.abspath(shown(self.train.paths[i])),
+                        "path": os.path.abspath(self.train.paths[i]),
                         "label": self.train.classes[self.train.labels[i]],
                         "similarity": round(similarity, 4),
                     }

@@ -123,7 +123,7 @@ def test_code_and_judge_make_other_runs(folders, monkeypatch):
         return [one.fingerprint for one in plan_ablations(["momentum"], "imagenette", 1, *folders)[:2]]
 
     before = fingerprints()
-    monkeypatch.setattr(ablation_plan, "COMMIT", "another")
+    monkeypatch.setattr(ablation_plan, "running_commit", lambda: "another")
     other_code = fingerprints()
     monkeypatch.setitem(ablation_plan.CLASSIFIERS, "imagenette", "ImageNet-Classification/linear_R_50_100ep")
     for old, code, judge in zip(before, other_code, fingerprints(), strict=True):
@@ -212,7 +212,7 @@ def test_the_command_goes_on_after_a_failure_and_says_what_is_missing(
         ablation.main(words)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out/runs").rglob("run.json")}
     assert len(before) == 18
-    monkeypatch.setattr(ablation_plan, "COMMIT", "another")
+    monkeypatch.setattr(ablation_plan, "running_commit", lambda: "another")
     with pytest.raises(SystemExit):
         ablation.main(words)
     assert "was begun as another run (code" in capfd.readouterr().err

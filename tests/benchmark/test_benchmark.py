@@ -145,7 +145,7 @@ def test_recipes_narrow_the_tasks():
 def test_a_run_is_not_continued_as_another(tmp_path, monkeypatch):
     (run,) = plan(tasks=("coco-fpn",), output=tmp_path)
     settle_plan([run], tmp_path)
-    monkeypatch.setattr("moco_det.benchmark.plan.COMMIT", "another")
+    monkeypatch.setattr("moco_det.benchmark.plan.running_commit", lambda: "another")
     (other,) = plan(tasks=("coco-fpn",), output=tmp_path)
     settle_plan([other], tmp_path)  # nothing was begun
     (tmp_path / run.folder).mkdir(parents=True)

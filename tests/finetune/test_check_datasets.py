@@ -182,7 +182,7 @@ def test_images_without_annotation_are_counted(broken, check):
     edit_json(broken / "coco" / "annotations" / "instances_val2017.json", change)
     code, text, report = check("--datasets", COCO)
     assert "warning  4 x image without annotation: image 1, image 2, image 3, …" in text
-    assert "complete      12  4 warnings" in text and code == 0
+    assert "complete 12 4 warnings" in " ".join(text.split()) and code == 0
     assert found(report, COCO)["image without annotation"]["count"] == 4
 
 
@@ -315,7 +315,7 @@ def test_a_folder_that_is_gone_and_a_world_that_is_gone(broken, check):
     shutil.rmtree(broken / "coco" / "val2017")
     code, text, report = check("--datasets", COCO, VOC)
     assert code == 1 and (report[COCO]["state"], report[VOC]["state"]) == ("incomplete", "complete")
-    assert f"{COCO}       incomplete          toyworld/coco/val2017" in text
+    assert f"{COCO} incomplete toyworld/coco/val2017" in " ".join(text.split())
     shutil.rmtree(broken)
     code, _, report = check("--datasets", *TOY_NAMES, *SEGMENTATION)
     assert code == 1 and {entry["state"] for entry in report.values()} == {"missing"}
@@ -381,8 +381,8 @@ def test_official_voc_segmentation_without_sbd(official, check):
         labels.save(official / "VOC2012/SegmentationClass/2007_000033.png")
     code, text, report = check("--tasks", "voc-semantic")
     assert code == 1 and report["voc_2012_sem_seg_val"]["state"] == "complete"
-    assert (
-        "voc_2012_sem_seg_train_aug  incomplete          VOC2012/ImageSets/Segmentation/train_aug.txt" in text
+    assert "voc_2012_sem_seg_train_aug incomplete VOC2012/ImageSets/Segmentation/train_aug.txt" in " ".join(
+        text.split()
     )
     assert "benchmark.tgz" in text and "voc_aug.py $DETECTRON2_DATASETS" in text and "VOCtrainval" not in text
 

@@ -65,7 +65,6 @@ def test_missing_files_are_named_with_where_they_come_from(tmp_path):
     try:
         with pytest.raises(ValueError, match="densepose_train.json.*make_toy_bodies.py"):
             check_datasets(cfg, ("moco_densepose_toy_train",))
-        pytest.importorskip("scipy")
         name = "moco_densepose_coco_2014_minival"
         metadata = MetadataCatalog.get(name)
         with pytest.raises(
