@@ -27,7 +27,7 @@ SETTINGS |= {
         **{"DICTIONARY": "end_to_end", "SYMMETRIC": True, "SHARED_ENCODER": True},
         **{"ACCUMULATE": 2, "BN_GROUP_SIZE": 2},
     },
-    "queue": {"DICTIONARY": "queue"},  # against Algorithm 1 in test_moco.py
+    "queue": {"DICTIONARY": "queue"},  # against Algorithm 1 in test_moco_model.py
     "one group over both ranks": {"DICTIONARY": "end_to_end", "BN_GROUP_SIZE": 8},
 }
 
