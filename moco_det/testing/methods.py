@@ -15,7 +15,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from moco_det.config import get_cfg, merge_config
+from moco_det.config import get_cfg, merge_config, value_of
 from moco_det.convert.convert import Conversion, convert
 from moco_det.data.views import ViewSettings
 from moco_det.engine.run_folder import prepare_run_folder
@@ -213,13 +213,6 @@ def refusal(function: Callable, *args) -> str:
     raise AssertionError(f"{function.__qualname__} takes {args}")
 
 
-def value_of(cfg: CfgNode, key: str):
-    """The value of a key in dots."""
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg
-
-
 def train(
     cfg: CfgNode, images: str | Path, steps: int | None = None, resume: bool = False
 ) -> PretrainTrainer:
@@ -265,7 +258,7 @@ class MethodSuite:
         recipes: the folder of its recipes, all of which must fit the method.
         published: by name of a recipe in it, the paper's values by key.
         tiny: the recipe of a run on ResNet-18 of seconds, and the keys that make it so small.
-        refused: key, value, and what else the message says than that they are refused.
+        refused: keys and values, each with what the message must hold where that is not ``KEY is VALUE``.
         inapplicable: a key and a value of the core that say nothing to this method.
         accumulates: whether a step may be taken in micro-batches; else that is refused.
         batch, steps: of the comparisons with :meth:`make_model`.
@@ -317,7 +310,7 @@ class MethodSuite:
 
     @classmethod
     def whole_run(cls) -> PretrainTrainer:
-        """A finished run, which is made once and equals a resumed one."""
+        """The trainer of a finished run, which is made once and equals a resumed one."""
         if cls.finished is None:
             write_random_images(cls.folder / "images", 16)
             cls.finished = assert_resumes(cls.tiny_config, cls.folder / "images", cls.folder)
@@ -374,10 +367,8 @@ class MethodSuite:
         for name, renamed in found.kept.items():
             ours = torch.from_numpy(tensors[renamed])
             torch.testing.assert_close(ours, state[name].float(), rtol=1e-5, atol=1e-6)
-        wanted = {
-            name for name in state if not name.startswith("fc.") and not name.endswith("num_batches_tracked")
-        }
-        assert found.kept.keys() == wanted
+        backbone = {name for name in state if not name.startswith("fc.")}
+        assert found.kept.keys() == {name for name in backbone if "num_batches_tracked" not in name}
 
     def test_a_collapse_is_seen(self):
         """An encoder that makes the same of all images; the healthy one raises no alarm."""

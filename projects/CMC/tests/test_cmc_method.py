@@ -148,7 +148,10 @@ class TestCMC(MethodSuite):
         assert "images of 1 channel" in capsys.readouterr().err
 
     def test_features_are_those_of_the_encoder_of_luma_for_rgb_images(self):
-        method, images = self.whole_run().method.eval(), random_batch(0, size=32)["query"]
+        method, images = (
+            copy.deepcopy(self.whole_run().method).double().eval(),
+            random_batch(0, size=32)["query"],
+        )
         method.keep_to_luma()
         features = pooled_features(method.encoder_q, method.normalized(images))
         torch.testing.assert_close(method.features(images), features, rtol=1e-4, atol=1e-5)
