@@ -395,7 +395,8 @@ class MethodSuite:
 
     def test_recipes_fit_and_have_the_papers_values(self):
         for path in self.recipes.rglob("*.yaml"):
-            settled_recipe(path, self.add_config)
+            if not path.name.startswith("Base-"):
+                settled_recipe(path, self.add_config)
         for name, values in self.published.items():
             cfg = settled_recipe(self.recipes / f"{name}.yaml", self.add_config)
             method_class(cfg).check_config(cfg, ranks=8)

@@ -102,7 +102,7 @@ class TestMoCo(MethodSuite):
     }
     tiny = (
         "moco_v2_R_50_200ep",
-        {"MODEL.MOCO.DIM": 16, "MODEL.MOCO.QUEUE_SIZE": 24, "MODEL.MOCO.MOMENTUM": 0.9},
+        {"MODEL.MOCO.DIM": 16, "MODEL.MOCO.QUEUE_SIZE": 16, "MODEL.MOCO.MOMENTUM": 0.9},
     )
     refused = (
         ("MODEL.ENCODER.BN_GROUP_SIZE", 3, "BN_GROUP_SIZE is 3", "the 8 images of a micro-batch"),
