@@ -31,7 +31,7 @@ class KNNMonitor(HookBase):
     def __init__(self, cfg, steps_per_epoch: int):
         knn = cfg.TEST.KNN
         self.train, self.test = open_labeled_set(
-            knn.IMAGES, cfg.INPUT.VIEWS.SIZE, "TEST.KNN.IMAGES", knn.CENTER_CROP
+            knn.IMAGES, cfg.INPUT.VIEWS.SIZE, "TEST.KNN.IMAGES", knn.CENTER_CROP, cfg.TEST.HELD_OUT
         )
         self.k = min(knn.K, len(self.train))
         self.temperature = knn.TEMPERATURE
