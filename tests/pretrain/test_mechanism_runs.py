@@ -4,7 +4,7 @@ from unittest import mock
 
 import pytest
 import torch
-from mechanism_examples import IMAGES, SETTINGS, SmallEncoder, make_batch, make_model, step
+from mechanism_examples import IMAGES, SETTINGS, make_batch, make_model, small_encoder, step
 
 from moco_det.engine.hooks import LogWriter
 from moco_det.engine.run_folder import check_continuation, prepare_run_folder
@@ -27,7 +27,7 @@ def run(images, output, setting, stop=6, resume=False):
     set_keys(cfg, SETTINGS[setting])
     cfg.DATASETS.IMAGES = str(images)
     prepare_run_folder(cfg, resume)
-    with mock.patch.object(moco, "build_encoder", SmallEncoder):
+    with mock.patch.object(moco, "build_encoder", small_encoder):
         trainer = PretrainTrainer(cfg)
     if resume:
         trainer.resume()
