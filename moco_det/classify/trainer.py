@@ -46,7 +46,9 @@ class ClassifierTrainer(TrainerBase):
             cfg.DATASETS.IMAGES, cfg.INPUT.VIEWS.SIZE, "--images"
         )
         self.cfg = cfg = with_num_classes(cfg, len(self.train_set.classes))
-        self.steps_per_epoch = steps_per_epoch(len(self.train_set), cfg.SOLVER.IMS_PER_BATCH)
+        # As the official linear protocol; where batch norm learns, a smaller batch would not hold whole groups.
+        self.drop_last = not cfg.CLASSIFY.FREEZE
+        self.steps_per_epoch = steps_per_epoch(len(self.train_set), cfg.SOLVER.IMS_PER_BATCH, self.drop_last)
         self.max_iter = cfg.SOLVER.EPOCHS * self.steps_per_epoch
 
         torch.manual_seed(keyed_seed(cfg.SEED, "weights"))  # the same start on all ranks
@@ -79,6 +81,7 @@ class ClassifierTrainer(TrainerBase):
             history=self.history,
         )
         self.checkpointer.record["classes"] = self.train_set.classes
+        self.checkpointer.record["steps_per_epoch"] = self.steps_per_epoch
 
     def _parameter_groups(self) -> list[dict]:
         classifier = self.classifier
@@ -111,6 +114,16 @@ class ClassifierTrainer(TrainerBase):
             )
         if saved["classes"] != self.train_set.classes:
             raise ValueError(f"the classes are others than those of the run in {self.cfg.OUTPUT_DIR!r}")
+        # Checkpoints without it are of a version that dropped the last smaller batch in all runs.
+        steps = saved.get(
+            "steps_per_epoch", steps_per_epoch(len(self.train_set), self.cfg.SOLVER.IMS_PER_BATCH)
+        )
+        if steps != self.steps_per_epoch:
+            raise ValueError(
+                f"the run in {self.cfg.OUTPUT_DIR!r} has {steps} steps an epoch, and this version of moco_det "
+                f"makes {self.steps_per_epoch}, since the last smaller batch is used; start it again in another "
+                "OUTPUT_DIR"
+            )
         self.start_iter = self.checkpointer.next_iteration(saved, self.max_iter)
 
     def run(self) -> None:
@@ -165,6 +178,7 @@ class ClassifierTrainer(TrainerBase):
             rank=comm.get_rank(),
             world_size=comm.get_world_size(),
             start_iteration=self.start_iter,
+            drop_last=self.drop_last,
         )
 
     def _random_views(self):
