@@ -47,8 +47,8 @@ OFFICIAL = {
 
 def colored_picture() -> Image.Image:
     """Blue, which any hue is brighter than when it is made gray; brighter to the right, with fine noise."""
-    ramp = np.linspace(0.7, 0.9, WIDTH)[None, :, None] * np.array([50, 70, 200])
-    noise = np.random.default_rng(0).normal(0, 25, (HEIGHT, WIDTH, 1))
+    ramp = np.linspace(0.5, 0.65, WIDTH)[None, :, None] * np.array([50, 70, 200])
+    noise = np.random.default_rng(0).normal(0, 15, (HEIGHT, WIDTH, 1))
     return Image.fromarray((ramp + noise).clip(0, 255).astype(np.uint8))
 
 
@@ -126,6 +126,7 @@ def official(recipe: str) -> dict[str, np.ndarray]:
 
 def p_values(recipe: str) -> dict[str, float]:
     ours, theirs = our_statistics(recipe), official(recipe)
+    assert all(np.isfinite(sample).all() for sample in [*ours.values(), *theirs.values()])
     return {name: ks_2samp(ours[name], theirs[name]).pvalue for name in theirs}
 
 
@@ -139,7 +140,7 @@ def test_views_are_distributed_as_the_official_ones(recipe):
     found = p_values(recipe)
     print(f"{recipe}: smallest p {min(found.values()):.3f} of", {n: f"{p:.3f}" for n, p in found.items()})
     assert len(found) * len(OFFICIAL) == TESTS
-    assert {name: p for name, p in found.items() if p < THRESHOLD} == {}
+    assert min(found.values()) >= THRESHOLD
 
 
 # ---- Planted bugs ----------------------------------------------------------------------------------

@@ -201,7 +201,9 @@ def test_a_last_smaller_batch_is_filled_as_by_8_official_processes(images, batch
             )
             for rank in range(world_size)
         ]
-        together = [sum(slots, []) for slots in itertools.islice(zip(*ranks, strict=True), steps + 1)]
+        parts = list(itertools.islice(zip(*ranks, strict=True), steps + 1))
+        assert all(len({len(slots) for slots in batch_of_ranks}) == 1 for batch_of_ranks in parts)
+        together = [sum(slots, []) for slots in parts]
         assert {epoch for slots in together[:-1] for epoch, _ in slots} == {1} and together[-1][0][0] == 2
         seen = [index for slots in together[:-1] for _, index in slots]
         assert len(together[-2]) == last and seen == order + order[: len(seen) - images]
