@@ -12,7 +12,7 @@ output=${OUTPUT:-output/versions}
 mkdir -p "$output"
 # The fast part of `make test`: each room, the step, resuming, ranks, fine-tuning of each kind, reports.
 fast="tests/config tests/data tests/modeling tests/weights tests/model_zoo tests/engine tests/convert tests/toyworld
-  tests/report tests/test_packaging.py tests/pretrain/test_moco.py tests/pretrain/test_trainer.py tests/pretrain/test_ranks.py
+  tests/report tests/test_packaging.py tests/pretrain/test_moco_model.py tests/pretrain/test_trainer.py tests/pretrain/test_ranks.py
   tests/pretrain/test_official_numbers.py tests/classify/test_linear.py tests/finetune/test_finetune_trainer.py
   tests/finetune/test_segmentation.py tests/finetune/test_coco_evaluator.py tests/finetune/test_lvis_evaluator.py"
 tests=${TESTS:-$fast}

@@ -12,7 +12,7 @@ from moco_det.classify.data import RandomViews, feature_batches, view_batches
 from moco_det.classify.features import cached_features
 from moco_det.classify.judge import JudgeClassifier, JudgeFeatures
 from moco_det.data.labeled_folder import open_labeled_set
-from moco_det.data.order import rank_batches
+from moco_det.data.order import rank_batches, steps_per_epoch
 from moco_det.engine.trainer import EpochTrainer, build_seeded_model, with_count
 from moco_det.weights.initial_weights import InitialWeights
 
@@ -37,7 +37,9 @@ class ClassifierTrainer(EpochTrainer):
         )
         self.classes, self.weights = self.train_set.classes, weights
         cfg = with_count(cfg, "CLASSIFY.NUM_CLASSES", len(self.classes))
-        super().__init__(cfg, len(self.train_set))
+        # As the official linear protocol; where batch norm learns, a smaller batch would not hold whole groups.
+        self.drop_last = not cfg.CLASSIFY.FREEZE
+        super().__init__(cfg, len(self.train_set), self.drop_last)
 
         self.classifier = build_seeded_model(cfg)
         if weights is not None:
@@ -61,6 +63,7 @@ class ClassifierTrainer(EpochTrainer):
             stride_in_1x1=cfg.MODEL.RESNETS.STRIDE_IN_1X1,
         )
         self.checkpointer.record["classes"] = self.classes
+        self.checkpointer.record["steps_per_epoch"] = self.steps_per_epoch
 
     def _parameter_groups(self) -> list[dict]:
         classifier = self.classifier
@@ -82,6 +85,16 @@ class ClassifierTrainer(EpochTrainer):
             )
         if saved["classes"] != self.classes:
             raise ValueError(f"the classes are others than those of the run in {self.cfg.OUTPUT_DIR!r}")
+        # Checkpoints without it are of a version that dropped the last smaller batch in all runs.
+        steps = saved.get(
+            "steps_per_epoch", steps_per_epoch(len(self.train_set), self.cfg.SOLVER.IMS_PER_BATCH)
+        )
+        if steps != self.steps_per_epoch:
+            raise ValueError(
+                f"the run in {self.cfg.OUTPUT_DIR!r} has {steps} steps an epoch, and this version of moco_det "
+                f"makes {self.steps_per_epoch}, since the last smaller batch is used; start it again in another "
+                "OUTPUT_DIR"
+            )
         return saved
 
     def loader(self):
@@ -126,6 +139,7 @@ class ClassifierTrainer(EpochTrainer):
             rank=comm.get_rank(),
             world_size=comm.get_world_size(),
             start_iteration=self.start_iter,
+            drop_last=self.drop_last,
         )
 
     def _random_views(self):

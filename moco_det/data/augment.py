@@ -2,8 +2,8 @@
 
 The definition is torchvision's for Pillow images. Between two operations there are whole levels from 0 to 255, as
 in Pillow, here held in float32. Brightness, contrast, saturation, grayscale and solarisation give the same levels;
-of the hue 1 pixel in 1000 is in another of Pillow's 255 steps; and the passes of the blur do not round, which
-Pillow's do (tests/data/test_augment.py holds how little the results differ).
+after a turn of the hue fewer than 1 pixel in 100 differs from Pillow's, by at most 6 pixel values; and the passes
+of the blur do not round, which Pillow's do (tests/data/test_augment.py holds how little the results differ).
 
 The parameters of a view are a row of float32 numbers, COLUMNS of them, on the CPU: which views an operation is for
 is known without asking the GPU, so nothing here waits for it.

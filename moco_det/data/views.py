@@ -230,8 +230,8 @@ def apply_view(pixels: Tensor, parameters: ViewParameters) -> Tensor:
 def crop_view(pixels: Tensor, parameters: ViewParameters) -> Tensor:
     """The drawn crop in the drawn size, with the image's own colors, not flipped; shapes as :func:`apply_view`.
 
-    Bilinear with antialias: within 1 level of Pillow's resize. It is fastest on pixels whose channels lie together
-    in memory, and its result is then such, too.
+    Bilinear with antialias: within 1 pixel value of Pillow's resize, but for fewer than one value in a million. It
+    is fastest on pixels whose channels lie together in memory, and its result is then such, too.
     """
     top, left, height, width = parameters.crop
     crop = pixels[None, :, top : top + height, left : left + width]

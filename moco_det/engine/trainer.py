@@ -44,12 +44,12 @@ class EpochTrainer(TrainerBase, abc.ABC):
     activity: str  # at the progress bar
     scaler: torch.amp.GradScaler | None = None
 
-    def __init__(self, cfg: CfgNode, num_images: int):
+    def __init__(self, cfg: CfgNode, num_images: int, drop_last: bool = True):
         super().__init__()
         check_schedule(cfg)
         self.cfg, self.num_images = cfg, num_images
         self.history = RunHistory()
-        self.steps_per_epoch = steps_per_epoch(num_images, cfg.SOLVER.IMS_PER_BATCH)
+        self.steps_per_epoch = steps_per_epoch(num_images, cfg.SOLVER.IMS_PER_BATCH, drop_last)
         self.max_iter = cfg.SOLVER.EPOCHS * self.steps_per_epoch
 
     # ---- A stage's own ------------------------------------------------------------------------------

@@ -14,10 +14,12 @@ from moco_det.testing.core import run_processes
 from moco_det.testing.methods import assert_one_algorithm
 from moco_det.testing.planted import assert_caught
 
+# "smaller batch": 24 images make two batches of 10, and one of 4 that is filled up to 8.
 # The last: a group of batch norm is the images of both ranks.
 SETTINGS = {
     "live": (*LINEAR, "CLASSIFY.MORE_LRS", "(1.0,)"),
     "cached": (*LINEAR, "CLASSIFY.FEATURES", "cached"),
+    "smaller batch": (*LINEAR, "CLASSIFY.FEATURES", "cached", "SOLVER.IMS_PER_BATCH", "10"),
     "supervised": (*SUPERVISED, "SOLVER.BASE_LR", "0.002"),
     "supervised, one group": (*SUPERVISED, "CLASSIFY.BN_GROUP_SIZE", "8", "SOLVER.BASE_LR", "0.002"),
 }

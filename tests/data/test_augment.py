@@ -78,12 +78,12 @@ def test_grayscale_solarisation_and_flip_are_torchvisions_exactly():
 
 @pytest.mark.parametrize("shift", [-0.5, -0.4, -0.1, -0.03, 0.0, 0.002, 0.05, 0.2, 0.3, 0.5])
 def test_hue_is_torchvisions_but_for_one_pixel_in_hundreds(shift):
-    """Where float32 falls on the other side of one of Pillow's 255 steps of the circle: 6 levels at most."""
+    """Where float32 falls on the other side of one of Pillow's 255 steps of the circle: 6 pixel values at most."""
     table = rows()
     table[:, HUE], table[:, SLOTS.start] = int(shift * 255), HUE
     difference = differences(table, [F.adjust_hue(image, shift) for image in IMAGES])
-    assert difference.max() <= 6 and (difference > 0).float().mean() < 0.01
-    assert (difference > 1).float().mean() < 0.003
+    pixels = difference.amax(1)
+    assert pixels.max() <= 6 and (pixels > 0).float().mean() < 0.01 and (pixels > 1).float().mean() < 0.005
 
 
 def plain_hue(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:

@@ -174,6 +174,49 @@ def test_each_epoch_is_a_permutation_without_its_last_part_batch():
     assert len({tuple(epoch_order(10, 0, epoch)) for epoch in range(30)}) == 30
 
 
+@pytest.mark.parametrize(
+    ("images", "batch", "last"),
+    [
+        (143, 32, 16),
+        (100, 32, 8),
+        (96, 32, 32),
+        (41, 20, 8),
+        (39, 20, 20),
+    ],  # (39: a multiple of 8 is no more than 20)
+)
+def test_a_last_smaller_batch_is_filled_as_by_8_official_processes(images, batch, last):
+    """Each image once, then the first of the order again until 8 processes could share the batch equally."""
+    steps = steps_per_epoch(images, batch, drop_last=False)
+    order = [*map(int, epoch_order(images, 0, 1))]
+    for world_size in (1, 2, 4):
+        ranks = [
+            rank_batches(
+                images,
+                seed=0,
+                images_per_batch=batch,
+                rank=rank,
+                world_size=world_size,
+                start_iteration=steps,
+                drop_last=False,
+            )
+            for rank in range(world_size)
+        ]
+        parts = list(itertools.islice(zip(*ranks, strict=True), steps + 1))
+        assert all(len({len(slots) for slots in batch_of_ranks}) == 1 for batch_of_ranks in parts)
+        together = [sum(slots, []) for slots in parts]
+        assert {epoch for slots in together[:-1] for epoch, _ in slots} == {1} and together[-1][0][0] == 2
+        seen = [index for slots in together[:-1] for _, index in slots]
+        assert len(together[-2]) == last and seen == order + order[: len(seen) - images]
+
+
+def test_the_linear_epoch_of_imagenet_has_the_official_number_of_steps():
+    """1,281,167 images on 8 processes: 5,004 batches of 8 x 32, then one of 8 x 18, of which one is repeated."""
+    assert steps_per_epoch(1_281_167, 256) == 5_004
+    assert steps_per_epoch(1_281_167, 256, drop_last=False) == 5_005
+    settings = {"seed": 0, "images_per_batch": 256, "rank": 0, "world_size": 1, "start_iteration": 5_004}
+    assert len(next(rank_batches(1_281_167, **settings, drop_last=False))) == 144
+
+
 def test_global_generators_are_left_alone(paths):
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     batches(paths, 3)

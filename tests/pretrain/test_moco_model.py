@@ -4,7 +4,9 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
+from torchvision.models import resnet50
 
 from moco_det.pretrain.diagnostics import contrast_statistics
 from moco_det.pretrain.method import StepState, momentum_update
@@ -184,6 +186,25 @@ def test_head_and_names_are_the_official_ones(mlp):
     head = {"fc.0.weight", "fc.0.bias", "fc.2.weight", "fc.2.bias"} if mlp else {"fc.weight", "fc.bias"}
     assert {n.removeprefix("encoder_q.") for n in names if n.startswith("encoder_q.fc")} == head
     assert "encoder_q.layer1.0.bn1.running_var" in names and "encoder_k.conv1.weight" in names
+
+
+@pytest.mark.parametrize("mlp", [False, True])
+def test_the_initialization_is_the_official_one(mlp):
+    """torchvision's ResNet-50 with 128 outputs, and v2's layer before the last: bit for bit."""
+    cfg = tiny_pretrain_config()
+    cfg.MODEL.ENCODER.ARCH = "resnet50"
+    cfg.MODEL.MOCO.MLP, cfg.MODEL.MOCO.DIM = mlp, 128
+    torch.manual_seed(3)
+    model = MoCo(cfg)
+    torch.manual_seed(3)
+    official = resnet50(num_classes=128)
+    if mlp:
+        official.fc = nn.Sequential(nn.Linear(2048, 2048), nn.ReLU(), official.fc)
+    for encoder in (model.encoder_q, model.encoder_k):
+        states = encoder.state_dict()
+        assert list(states) == list(official.state_dict())
+        for name, value in official.state_dict().items():
+            assert torch.equal(states[name], value), name
 
 
 @pytest.mark.parametrize("precision, band, cosine", [("bfloat16", 0.02, 0.85), ("float16", 0.005, 0.99)])

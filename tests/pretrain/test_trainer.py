@@ -11,7 +11,6 @@ import torch
 from moco_det.engine import checkpoint
 from moco_det.engine.hooks import LogWriter
 from moco_det.engine.run_folder import prepare_run_folder
-from moco_det.engine.schedule import learning_rate
 from moco_det.pretrain import trainer as trainer_module
 from moco_det.pretrain.command import argument_parser, main
 from moco_det.pretrain.settings import build_config
@@ -271,16 +270,6 @@ def test_a_run_cut_after_its_last_checkpoint_still_gets_its_record(finished, ima
     (tmp_path / "out/run.json").unlink()
     main([*RECIPE, "--images", str(images), "--resume", *TINY, "OUTPUT_DIR", str(tmp_path / "out")])
     assert json.loads((tmp_path / "out/run.json").read_text())["metrics"] == expected
-
-
-def test_learning_rates_are_those_of_the_official_code():
-    """v1: 0.03, a tenth at epochs 120 and 160; v2: half a cosine, stepped per epoch."""
-    cfg = tiny_pretrain_config(EPOCHS=200, BASE_LR=0.03)
-    cosine = [learning_rate(cfg, epoch) for epoch in (0, 100, 199)]
-    assert cosine == pytest.approx([0.03, 0.015, 0.03 * 0.5 * (1 - 0.99987663)], rel=1e-4)
-    cfg.SOLVER.LR_SCHEDULER_NAME = "EpochMultiStepLR"
-    rates = [learning_rate(cfg, epoch) for epoch in (0, 119, 120, 159, 160, 199)]
-    assert rates == pytest.approx([0.03, 0.03, 0.003, 0.003, 0.0003, 0.0003])
 
 
 def test_learning_rate_changes_with_the_epoch_and_not_within(images, tmp_path):
