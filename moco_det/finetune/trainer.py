@@ -50,7 +50,7 @@ from moco_det.finetune.labels import take_labels
 from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
 from moco_det.finetune.mappers import build_mapper
 from moco_det.finetune.preflight import CHECKPOINT, check_run, refuse_other_stages, resumes, used_datasets
-from moco_det.finetune.record_mapper import SkipUnreadable
+from moco_det.finetune.record_mapper import SkipUnreadable, forget_unreadable
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
 from moco_det.finetune.sampler import ResumableSampler, repeat_factors
 from moco_det.finetune.samples import write_sample_detections
@@ -94,17 +94,19 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg, start_iter: int = 0):
         """The stock loader, from the data of iteration ``start_iter`` on."""
-        if cfg.DATALOADER.SAMPLER_TRAIN not in ("TrainingSampler", "RepeatFactorTrainingSampler"):
-            if cfg.DATASETS.LABEL_FRACTION != 1:
-                raise ValueError(
-                    f"DATASETS.LABEL_FRACTION is {cfg.DATASETS.LABEL_FRACTION}, which goes with DATALOADER."
-                    "SAMPLER_TRAIN TrainingSampler or RepeatFactorTrainingSampler, not with "
-                    f"{cfg.DATALOADER.SAMPLER_TRAIN}"
-                )
+        stock = cfg.DATALOADER.SAMPLER_TRAIN not in ("TrainingSampler", "RepeatFactorTrainingSampler")
+        if stock and cfg.DATASETS.LABEL_FRACTION != 1:
+            raise ValueError(
+                f"DATASETS.LABEL_FRACTION is {cfg.DATASETS.LABEL_FRACTION}, which goes with DATALOADER."
+                "SAMPLER_TRAIN TrainingSampler or RepeatFactorTrainingSampler, not with "
+                f"{cfg.DATALOADER.SAMPLER_TRAIN}"
+            )
+        dataset = training_records(cfg)
+        mapper = SkipUnreadable(build_mapper(cfg, is_train=True), cfg, len(dataset))
+        if stock:
             if start_iter:
                 logger.warning(f"{cfg.DATALOADER.SAMPLER_TRAIN} cannot be advanced: the data start anew")
-            return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
-        dataset = training_records(cfg)
+            return build_detection_train_loader(cfg, dataset=dataset, mapper=mapper)
         grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
         sampler = ResumableSampler(
             [grouped and record["width"] > record["height"] for record in dataset],
@@ -115,7 +117,6 @@ class Trainer(DefaultTrainer):
         )
         # A seed of its own keeps the loader from drawing the workers' seed from the training's generator.
         seed = keyed_seed(cfg.SEED, "loader", start_iter, comm.get_rank())
-        mapper = SkipUnreadable(build_mapper(cfg, is_train=True), cfg, len(dataset))
         return build_detection_train_loader(cfg, dataset=dataset, sampler=sampler, seed=seed, mapper=mapper)
 
     @classmethod
@@ -305,6 +306,8 @@ def _work(cfg: CfgNode, args: argparse.Namespace, weights: LoadedWeights | None,
     if args.eval_only:
         _evaluate(cfg, weights)
         return
+    if comm.is_main_process() and not args.resume:
+        forget_unreadable(cfg)
     trainer = Trainer(cfg, weights)
     trainer.resume_or_load(resume=args.resume)
     if trainer.start_iter >= trainer.max_iter:

@@ -1,7 +1,10 @@
 """What would stop a run, or spoil its labels or its metric, is found before the first step and named."""
 
+import io
+import itertools
 import json
 import os
+import random
 import shutil
 
 import numpy as np
@@ -20,7 +23,7 @@ from moco_det.finetune.check_findings import Files, Findings
 from moco_det.finetune.coco_evaluator import Truth
 from moco_det.finetune.look_records import Use
 from moco_det.finetune.mappers import build_mapper
-from moco_det.finetune.record_mapper import SkipUnreadable, read_image
+from moco_det.finetune.record_mapper import SkipUnreadable, forget_unreadable, read_image
 from moco_det.model_zoo import get_config
 from moco_det.utils.errors import user_errors
 
@@ -282,6 +285,40 @@ def test_an_image_that_breaks_while_training_is_named_and_passed_over(coco, tmp_
         mapper(records[1])
 
 
+def test_the_share_of_unreadable_images_holds_for_all_workers_and_samplers_together(coco, tmp_path):
+    """Each worker meets at most 3 of the 8 broken images; 5 are accepted, and the sixth stops the run."""
+    own_data.coco(tmp_path, "many", count=12, start=100)
+    own_datasets.register_coco("many", str(tmp_path / "many.json"), str(tmp_path / "images"))
+    for number in range(8):
+        (tmp_path / f"images/many{number}.jpg").write_bytes(b"x")
+    pairs = ["DATASETS.TRAIN", ("many",), "OUTPUT_DIR", str(tmp_path), "SOLVER.IMS_PER_BATCH", 1]
+    pairs += ["DATALOADER.NUM_WORKERS", 3, "DATASETS.MAX_UNREADABLE", 5 / 12]
+    for sampler in ("TrainingSampler", "RandomSubsetTrainingSampler"):
+        cfg = config(
+            BOXES, *pairs, "DATALOADER.SAMPLER_TRAIN", sampler, "DATALOADER.RANDOM_SUBSET_RATIO", 1.0
+        )
+        forget_unreadable(cfg)
+        with pytest.raises(
+            ValueError, match="6 of 12 training images cannot be read, more than the accepted"
+        ):
+            list(itertools.islice(trainer.Trainer.build_train_loader(cfg), 200))
+        listed = (tmp_path / "unreadable_images.txt").read_text().splitlines()
+        assert len({line.split("\t")[0] for line in listed}) == 6
+
+
+def test_the_list_of_unreadable_images_goes_on_in_a_resumed_run_and_not_in_a_new_one(coco, tmp_path):
+    cfg = config(BOXES, "OUTPUT_DIR", str(tmp_path), "DATASETS.MAX_UNREADABLE", 0.25)
+    records = DatasetCatalog.get("a")
+    for number in (0, 1):
+        (tmp_path / f"images/train{number}.jpg").write_bytes(b"x")
+    first, resumed = (SkipUnreadable(build_mapper(cfg, True), cfg, 4) for _ in range(2))
+    assert first(records[0]) is None and resumed(records[0]) is None
+    with pytest.raises(ValueError, match="2 of 4 training images"):
+        resumed(records[1])
+    forget_unreadable(cfg)
+    assert resumed(records[1]) is None
+
+
 def test_errors_of_a_loaders_worker_end_in_one_sentence(coco, tmp_path, capsys):
     cfg = config(BOXES, "DATALOADER.NUM_WORKERS", 1)
     (tmp_path / "images/val0.jpg").write_bytes(b"x")
@@ -294,6 +331,38 @@ def test_errors_of_a_loaders_worker_end_in_one_sentence(coco, tmp_path, capsys):
         load()
     error = capsys.readouterr().err
     assert error.startswith("error: cannot read image") and "val0.jpg" in error and error.count("\n") == 1
+
+
+def write_truncated(path, kind):
+    """A file of a format whose end is missing, under a name that says nothing of it."""
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    image, more = Image.fromarray(pixels), {}
+    if kind == "thumbnail":  # in the header, with an end of its own in the file's last bytes
+        thumbnail = io.BytesIO()
+        image.resize((16, 12)).save(thumbnail, "JPEG")
+        kind, more = "JPEG", {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0" + thumbnail.getvalue()}
+    image.save(path, kind, **more)
+    truncate(path)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "thumbnail", "PNG", "BMP", "TIFF", "WEBP", "PPM"])
+def test_a_truncated_image_is_found_among_more_than_are_decoded(tmp_path, kind):
+    def look_at_all():
+        findings = Findings("a")
+        look_images.look_at_images(records, findings)
+        return [str(finding) for finding in findings.of("fault")]
+
+    files = [tmp_path / f"{number}.jpg" for number in range(40)]
+    for number, file in enumerate(files):
+        own_data.draw(file, number)
+    records = [{"file_name": str(file)} for file in files]
+    assert look_at_all() == []
+    order = list(range(40))
+    random.Random(0).shuffle(order)
+    last = order[-1]  # not among the 32 that are decoded in any case
+    write_truncated(files[last], kind)
+    (found,) = look_at_all()
+    assert found.startswith(f"1 x image that cannot be read: {last}.jpg (")
 
 
 def test_beyond_the_budget_a_part_of_the_images_is_looked_at(coco, monkeypatch):
