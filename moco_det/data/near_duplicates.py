@@ -20,7 +20,7 @@ from moco_det.utils.machine import num_cores
 # Bits of 256 in which the hashes of one photograph may differ (those of two photographs differ in about 128), and
 # the least correlation of its pictures of 16 x 16.
 MAX_BITS = 56
-MIN_CORRELATION = 0.85
+MIN_CORRELATION = 0.82
 _TRANSFORMED, _HASHED, _COMPARED = 64, 16, 16
 # Rows of the discrete cosine transform (type 2), without its scale.
 _LOW_WAVES = np.cos(np.pi / _TRANSFORMED * np.outer(np.arange(_HASHED), np.arange(_TRANSFORMED) + 0.5))

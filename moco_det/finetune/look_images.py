@@ -39,7 +39,7 @@ def look_at_images(records: Sequence[dict], findings: Findings, seconds: float =
 
 def _look(record: dict, findings: Findings, decode: bool) -> None:
     path = record["file_name"]
-    if not os.path.exists(path):
+    if not os.path.lexists(path):  # a broken link is there, and cannot be read
         return  # noted as missing where the set's files are listed
     name = os.path.basename(path)
     try:

@@ -48,9 +48,8 @@ def read_image(record: dict, image_format: str) -> np.ndarray:
 
 
 def add_size(record: dict, image: np.ndarray) -> None:
-    """Add ``height`` and ``width`` where a record leaves them out; models and evaluators need them."""
-    record.setdefault("height", image.shape[0])
-    record.setdefault("width", image.shape[1])
+    """Set ``height`` and ``width`` to those of the image; a record may leave them out, or hold 64.0."""
+    record["height"], record["width"] = image.shape[:2]
 
 
 class RecordMapper(DatasetMapper):

@@ -42,7 +42,7 @@ CHANGES = {
         path.with_suffix(".jpg"), quality=50
     ),
     "twice the size": lambda image, path: image.resize((480, 360)).save(path.with_suffix(".jpg")),
-    "two percent cut off": lambda image, path: image.crop((5, 0, 240, 176)).save(path.with_suffix(".jpg")),
+    "two percent cut off": lambda image, path: image.crop((4, 0, 240, 177)).save(path.with_suffix(".jpg")),
     "another aspect": lambda image, path: image.resize((96, 96)).save(path.with_suffix(".jpg")),
     "brighter": lambda image, path: ImageEnhance.Brightness(image)
     .enhance(1.1)
