@@ -375,37 +375,44 @@ def test_an_image_that_breaks_while_training_is_named_and_passed_over(coco, tmp_
         mapper(records[1])
 
 
-def test_the_share_of_unreadable_images_holds_for_all_workers_and_samplers_together(coco, tmp_path):
-    """Each worker meets at most 3 of the 8 broken images; 5 are accepted, and the sixth stops the run."""
+@pytest.fixture
+def many(coco, tmp_path):
+    """A config that trains on 12 images, of which 8 are broken and 5 may be."""
     own_data.coco(tmp_path, "many", count=12, start=100)
     own_datasets.register_coco("many", str(tmp_path / "many.json"), str(tmp_path / "images"))
     for number in range(8):
         (tmp_path / f"images/many{number}.jpg").write_bytes(b"x")
     pairs = ["DATASETS.TRAIN", ("many",), "OUTPUT_DIR", str(tmp_path), "SOLVER.IMS_PER_BATCH", 1]
-    pairs += ["DATALOADER.NUM_WORKERS", 3, "DATASETS.MAX_UNREADABLE", 5 / 12]
-    for sampler in ("TrainingSampler", "RandomSubsetTrainingSampler"):
-        cfg = config(BOXES, *pairs, "DATALOADER.SAMPLER_TRAIN", sampler)
-        cfg.DATALOADER.RANDOM_SUBSET_RATIO = 1.0
-        forget_unreadable(cfg)
-        with pytest.raises(
-            ValueError, match="6 of 12 training images cannot be read, more than the accepted"
-        ):
-            list(itertools.islice(trainer.Trainer.build_train_loader(cfg), 200))
-        listed = (tmp_path / "unreadable_images.txt").read_text().splitlines()
-        assert len({line.split("\t")[0] for line in listed}) == 6
+    return config(BOXES, *pairs, "DATALOADER.NUM_WORKERS", 0, "DATASETS.MAX_UNREADABLE", 5 / 12)
 
 
-def test_the_list_of_unreadable_images_goes_on_in_a_resumed_run_and_not_in_a_new_one(coco, tmp_path):
-    cfg = config(BOXES, "OUTPUT_DIR", str(tmp_path), "DATASETS.MAX_UNREADABLE", 0.25)
-    records = DatasetCatalog.get("a")
-    for number in (0, 1):
-        (tmp_path / f"images/train{number}.jpg").write_bytes(b"x")
-    first, resumed = (SkipUnreadable(build_mapper(cfg, True), cfg, 4) for _ in range(2))
-    assert first(records[0]) is None and resumed(records[0]) is None
-    with pytest.raises(ValueError, match="2 of 4 training images"):
-        resumed(records[1])
-    forget_unreadable(cfg)
-    assert resumed(records[1]) is None
+def test_the_share_of_unreadable_images_holds_for_all_workers_and_processes_together(many, tmp_path):
+    """Each has a mapper of its own, and meets no more than are accepted."""
+    records, mapper = DatasetCatalog.get("many"), build_mapper(many, True)
+    workers = [SkipUnreadable(mapper, many, len(records)) for _ in range(3)]
+    for number in (0, 1, 2, 3, 4, 0, 1):
+        assert workers[number % 3](records[number]) is None
+    with pytest.raises(ValueError, match="6 of 12 training images cannot be read, more than the accepted"):
+        workers[1](records[7])
+    assert len((tmp_path / "unreadable_images.txt").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize("sampler", ["TrainingSampler", "RandomSubsetTrainingSampler"])
+def test_the_share_of_unreadable_images_holds_for_each_sampler(many, sampler):
+    many.DATALOADER.SAMPLER_TRAIN, many.DATALOADER.RANDOM_SUBSET_RATIO = sampler, 1.0
+    with pytest.raises(ValueError, match="6 of 12 training images cannot be read, more than the accepted"):
+        list(itertools.islice(trainer.Trainer.build_train_loader(many), 200))
+
+
+def test_the_list_of_unreadable_images_goes_on_in_a_resumed_run_and_not_in_a_new_one(many, tmp_path):
+    records, mapper = DatasetCatalog.get("many"), build_mapper(many, True)
+    run, resumed = (SkipUnreadable(mapper, many, len(records)) for _ in range(2))
+    for number in range(5):
+        assert run(records[number]) is None
+    with pytest.raises(ValueError, match="6 of 12 training images"):
+        resumed(records[5])
+    forget_unreadable(many)
+    assert resumed(records[5]) is None
 
 
 def test_errors_of_a_loaders_worker_end_in_one_sentence(coco, tmp_path, capsys):
