@@ -74,6 +74,7 @@ def test_plain_resnets_are_found(tmp_path, name, resnet18, other_resnet18):
     done = convert(tmp_path / "a.ckpt", tmp_path / "b.pkl")
     assert_holds(tmp_path / "b.pkl", resnet18)
     assert done.preprocessing == TORCHVISION_PREPROCESSING
+    assert ("the same tensors are under 'online.net.' too" in done.notes) == (name == "the same twice")
     names = [*done.renamed, *(n for names in done.dropped.values() for n in names)]
 
     def count(value):
