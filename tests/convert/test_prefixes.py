@@ -85,6 +85,7 @@ def test_plain_resnets_are_found(tmp_path, name, resnet18, other_resnet18):
         "byol-pytorch in Lightning",
         "moco in Lightning",
         "a detector of torchvision in Lightning",
+        "FSDP around blocks",
     )
     assert any("nothing in the file says" in note for note in done.notes) == (
         alone and name != "Hugging Face's in a module"

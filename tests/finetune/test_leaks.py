@@ -31,7 +31,15 @@ def picture(path, seed):
     return image
 
 
+def turned_by_exif(image, path):
+    """Stored on its side, with the word that it is to be turned."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.rotate(90, expand=True).save(path.with_suffix(".jpg"), exif=exif)
+
+
 CHANGES = {
+    "turned by EXIF": turned_by_exif,
     "the same file": lambda image, path: image.save(path.with_suffix(".jpg")),
     "a low quality": lambda image, path: image.save(path.with_suffix(".jpg"), quality=25),
     "another format": lambda image, path: image.save(path.with_suffix(".png")),
