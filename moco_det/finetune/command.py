@@ -34,6 +34,7 @@ from moco_det.finetune.hooks import seed_of_checkpoint
 from moco_det.finetune.inits import Init, read_init
 from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
 from moco_det.finetune.preflight import CHECKPOINT, check_run, refuse_other_stages, resumes, used_datasets
+from moco_det.finetune.record_mapper import forget_unreadable
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
 from moco_det.finetune.samples import write_sample_detections
 from moco_det.finetune.trainer import Trainer
@@ -139,6 +140,8 @@ def _work(cfg: CfgNode, args: argparse.Namespace, weights: LoadedWeights | None,
     if args.eval_only:
         _evaluate(cfg, weights)
         return
+    if comm.is_main_process() and not args.resume:
+        forget_unreadable(cfg)
     trainer = Trainer(cfg, weights)
     trainer.resume_or_load(resume=args.resume)
     if trainer.start_iter >= trainer.max_iter:

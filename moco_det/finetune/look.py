@@ -127,6 +127,7 @@ def _look_inside(name: str, metadata: Metadata, use: Use, findings: Findings) ->
     findings.images = len(records)
     if not records:
         findings.add(FAULT, "data set without an image", name)
+    _note_similar_classes(metadata, findings)
     if not _has_files(metadata):
         _note_missing(records, findings)
     look_at_records(records, metadata, use, findings)
@@ -139,10 +140,22 @@ def _look_inside(name: str, metadata: Metadata, use: Use, findings: Findings) ->
         look_at_labels(records, metadata, use.train is not False, findings)
 
 
+def _note_similar_classes(metadata: Metadata, findings: Findings) -> None:
+    for listed in ("thing_classes", "stuff_classes"):
+        groups: dict[str, list[str]] = {}
+        for name in dict.fromkeys(map(str, metadata.get(listed) or ())):
+            groups.setdefault(name.strip().casefold(), []).append(name)
+        for names in groups.values():
+            if len(names) > 1:
+                findings.add(
+                    WARNING, "classes whose names differ in case or blanks alone", " and ".join(names)
+                )
+
+
 def _note_missing(records: Sequence[dict], findings: Findings) -> None:
     for record in records:
         for key, kind in (("file_name", MISSING_IMAGE), ("sem_seg_file_name", "label image")):
-            if key in record and not os.path.exists(record[key]):
+            if key in record and not os.path.lexists(record[key]):
                 findings.add(MISSING, kind, record[key])
 
 

@@ -10,10 +10,11 @@ from moco_det.finetune.check_findings import FAULT, WARNING, Findings
 
 # Seconds for the headers of a data set's images. Beyond it stand the images that a shuffle puts last.
 SECONDS = 20.0
-# Images that are decoded whole, besides those whose end is missing.
+# Images that are decoded whole, besides those that do not show the end of their format.
 DECODED = 32
 UNREADABLE = "image that cannot be read"
-# What a whole file ends with, in its last bytes (some programs add a few), by Pillow's name of the format.
+# What a whole file ends with, in its last bytes (some programs add a few), by Pillow's name of the format. Other
+# formats have no such end, and their files are all decoded.
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL = 4096
 
@@ -38,13 +39,13 @@ def look_at_images(records: Sequence[dict], findings: Findings, seconds: float =
 
 def _look(record: dict, findings: Findings, decode: bool) -> None:
     path = record["file_name"]
-    if not os.path.exists(path):
+    if not os.path.lexists(path):  # a broken link is there, and cannot be read
         return  # noted as missing where the set's files are listed
     name = os.path.basename(path)
     try:
         with open_image(path) as image:
             size, mode, kind, turned = image.size, image.mode, image.format, orientation(image)
-            decode = decode or not _ends_whole(path, kind)
+            decode = decode or not _ends_whole(path, kind, start=image.fp.tell())
         if decode:
             decode_rgb(path)
         if mode == "F":
@@ -78,10 +79,14 @@ def _compare_sizes(record: dict, name: str, size: tuple[int, int], turned: int, 
         findings.add(WARNING, "image that EXIF turns: labels are taken to be of the upright one", name)
 
 
-def _ends_whole(path: str, kind: str) -> bool:
-    """Whether a file has the end of its format, looked for in its last bytes; True for other formats."""
-    if kind not in _ENDS or not os.path.isfile(path):
-        return True
+def _ends_whole(path: str, kind: str, start: int) -> bool:
+    """Whether a file has the end of its format, looked for in its last bytes.
+
+    Args:
+        start: where its header ends, which may hold a thumbnail with an end of its own.
+    """
+    if kind not in _ENDS:
+        return False
     with open(path, "rb") as file:
-        file.seek(max(0, os.path.getsize(path) - _TAIL))
+        file.seek(max(start, os.path.getsize(path) - _TAIL))
         return _ENDS[kind] in file.read()

@@ -1,5 +1,6 @@
 """From a record to what a detector takes, with images read as pre-training reads them."""
 
+import contextlib
 import copy
 import logging
 import os
@@ -47,9 +48,8 @@ def read_image(record: dict, image_format: str) -> np.ndarray:
 
 
 def add_size(record: dict, image: np.ndarray) -> None:
-    """Add ``height`` and ``width`` where a record leaves them out; models and evaluators need them."""
-    record.setdefault("height", image.shape[0])
-    record.setdefault("width", image.shape[1])
+    """Set ``height`` and ``width`` to those of the image; a record may leave them out, or hold 64.0."""
+    record["height"], record["width"] = image.shape[:2]
 
 
 class RecordMapper(DatasetMapper):
@@ -75,11 +75,18 @@ class RecordMapper(DatasetMapper):
         return record
 
 
+def forget_unreadable(cfg: CfgNode) -> None:
+    """Remove the list of an earlier run in OUTPUT_DIR, before a new one writes its own."""
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(cfg.OUTPUT_DIR, UNREADABLE_LIST))
+
+
 class SkipUnreadable:
     """A mapper that passes over training images that cannot be read, by the rule of pre-training.
 
     detectron2's loader takes another image where a mapper gives None. Each file is named in the log and in
-    ``OUTPUT_DIR/unreadable_images.txt``.
+    ``OUTPUT_DIR/unreadable_images.txt``, which all processes share: the share DATASETS.MAX_UNREADABLE holds for
+    the distinct files that all workers of all ranks have met, before a resume too.
     """
 
     def __init__(self, mapper, cfg: CfgNode, num_images: int):
@@ -90,7 +97,6 @@ class SkipUnreadable:
         self._mapper = mapper
         self._file = os.path.join(cfg.OUTPUT_DIR, UNREADABLE_LIST)
         self._max_share, self._num_images = cfg.DATASETS.MAX_UNREADABLE, num_images
-        self._found: set[str] = set()
 
     def __call__(self, record: dict) -> dict | None:
         try:
@@ -100,16 +106,17 @@ class SkipUnreadable:
             return None
 
     def _note(self, error: UnreadableImage) -> None:
-        if error.path in self._found:
-            return
-        self._found.add(error.path)
-        logger.warning(f"{error}; another image is taken for it")
-        # A line is written at once, so workers do not mix theirs.
-        with open(self._file, "a", encoding="utf-8", errors="surrogateescape") as lines:
-            lines.write(f"{error.path}\t{error.reason}\n")
-        if len(self._found) > self._max_share * self._num_images:
+        # A line is written at once, so processes do not mix theirs; two may write the same one.
+        with open(self._file, "a+", encoding="utf-8", errors="surrogateescape") as lines:
+            lines.seek(0)
+            found = {line.split("\t")[0] for line in lines}
+            if error.path not in found:
+                logger.warning(f"{error}; another image is taken for it")
+                lines.write(f"{error.path}\t{error.reason}\n")
+                found.add(error.path)
+        if len(found) > self._max_share * self._num_images:
             raise ValueError(
-                f"{error}; {len(self._found)} of {self._num_images} training images cannot be read, more than the "
+                f"{error}; {len(found)} of {self._num_images} training images cannot be read, more than the "
                 f"accepted share DATASETS.MAX_UNREADABLE {self._max_share}: fix or remove them (see "
                 f"{self._file!r}), or raise DATASETS.MAX_UNREADABLE"
             ) from error

@@ -64,17 +64,19 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg, start_iter: int = 0):
         """The stock loader, from the data of iteration ``start_iter`` on."""
-        if cfg.DATALOADER.SAMPLER_TRAIN not in ("TrainingSampler", "RepeatFactorTrainingSampler"):
-            if cfg.DATASETS.LABEL_FRACTION != 1:
-                raise ValueError(
-                    f"DATASETS.LABEL_FRACTION is {cfg.DATASETS.LABEL_FRACTION}, which goes with DATALOADER."
-                    "SAMPLER_TRAIN TrainingSampler or RepeatFactorTrainingSampler, not with "
-                    f"{cfg.DATALOADER.SAMPLER_TRAIN}"
-                )
+        stock = cfg.DATALOADER.SAMPLER_TRAIN not in ("TrainingSampler", "RepeatFactorTrainingSampler")
+        if stock and cfg.DATASETS.LABEL_FRACTION != 1:
+            raise ValueError(
+                f"DATASETS.LABEL_FRACTION is {cfg.DATASETS.LABEL_FRACTION}, which goes with DATALOADER."
+                "SAMPLER_TRAIN TrainingSampler or RepeatFactorTrainingSampler, not with "
+                f"{cfg.DATALOADER.SAMPLER_TRAIN}"
+            )
+        dataset = training_records(cfg)
+        mapper = SkipUnreadable(build_mapper(cfg, is_train=True), cfg, len(dataset))
+        if stock:
             if start_iter:
                 logger.warning(f"{cfg.DATALOADER.SAMPLER_TRAIN} cannot be advanced: the data start anew")
-            return build_detection_train_loader(cfg, mapper=build_mapper(cfg, is_train=True))
-        dataset = training_records(cfg)
+            return build_detection_train_loader(cfg, dataset=dataset, mapper=mapper)
         grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
         sampler = ResumableSampler(
             [grouped and record["width"] > record["height"] for record in dataset],
@@ -85,7 +87,6 @@ class Trainer(DefaultTrainer):
         )
         # A seed of its own keeps the loader from drawing the workers' seed from the training's generator.
         seed = keyed_seed(cfg.SEED, "loader", start_iter, comm.get_rank())
-        mapper = SkipUnreadable(build_mapper(cfg, is_train=True), cfg, len(dataset))
         return build_detection_train_loader(cfg, dataset=dataset, sampler=sampler, seed=seed, mapper=mapper)
 
     @classmethod

@@ -82,6 +82,9 @@ def test_weights_of_gray_images_are_checked_against_the_config(tmp_path, resnet1
         ValueError, match=r"INPUT.FORMAT is RGB, expected L; MODEL.PIXEL_MEAN is .*\(114.495,\)"
     ):
         check_preprocessing(cfg, read_weights(str(tmp_path / "b.pkl")), None)
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [114.495] * 3, [57.63] * 3  # the same number three times
+    with pytest.raises(ValueError, match=r"MODEL.PIXEL_MEAN is .*\(114.495,\); MODEL.PIXEL_STD is"):
+        check_preprocessing(cfg, read_weights(str(tmp_path / "b.pkl")), None)
 
 
 @pytest.mark.parametrize("arch", [HALF, "resnext50_1x128d_stem128_out512", "resnext50_8x4d_stem16_out64"])

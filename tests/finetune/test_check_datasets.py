@@ -122,6 +122,7 @@ def remove_field(content):
 # Kind, level, what happens to the file, and the first example (of toy_coco_val's annotation 1, image 1).
 JSON_FAULTS = [
     ("box of zero size", "warning", set_first("bbox", [5, 5, 0, 4]), "annotation 1 of image 1"),
+    ("box whose corners are swapped", "fault", set_first("bbox", [9, 9, 4, -1]), "annotation 1 of image 1"),
     ("box outside its image", "warning", set_first("bbox", [5, 5, 4, 65]), "annotation 1 of image 1"),
     ("box outside its image", "warning", set_first("bbox", [-2, 5, 4, 5]), "annotation 1 of image 1"),
     ("empty polygon", "warning", set_first("segmentation", []), "annotation 1 of image 1"),
@@ -138,6 +139,7 @@ JSON_FAULTS = [
     ("malformed annotation", "fault", remove_field, "annotation 1 (no field 'bbox')"),
     ("malformed annotation", "fault", set_first("bbox", ["a", 1, 2, 3]), "annotation 1"),
     ("image id that appears twice", "fault", lambda c: c["images"].append(c["images"][2]), "image 3"),
+    ("malformed image record", "fault", lambda c: c["images"][3].update(width="64"), "number 3 ('64' where"),
     ("image of zero size", "fault", lambda c: c["images"][3].update(width=0), "image 4"),
     (
         "malformed image record",
@@ -248,9 +250,10 @@ XML_FAULTS = [
         "<annotation>",
         "<?xml version='1.0' encoding='x'?><annotation>",
     ),
+    ("XML file that cannot be read", "fault", "</bndbox>", "</bndbox><bndbox></bndbox>"),
     ("class name that is not in the class list", "fault", "<name>", "<name>no "),
     ("box outside its image", "warning", "<xmax>", "<xmax>1"),
-    ("box of zero size", "warning", "<xmin>", "<xmin>9"),
+    ("box whose corners are swapped (of negative size)", "fault", "<xmin>", "<xmin>9"),
 ]
 
 

@@ -1,6 +1,7 @@
 """Data sets of the user's own from the command line and from YAML, and how their classes become the model's."""
 
 import json
+import shutil
 
 import numpy as np
 import own_data
@@ -285,6 +286,10 @@ def test_a_label_image_for_each_image(tmp_path):
     images, labels = own_data.semantic(tmp_path, "train")
     (tmp_path / "train/labels/2.png").rename(tmp_path / "train/labels/2.jpg")
     with pytest.raises(ValueError, match="1 of 4 images in .* have no label image in .*, e.g. '2'.*png"):
+        own_datasets.load_semantic(images, labels)
+    for name in ("2.png", "1.bmp"):  # which of two is meant cannot be known
+        shutil.copy(tmp_path / "train/labels/1.png", tmp_path / "train/labels" / name)
+    with pytest.raises(ValueError, match="1.bmp' and .*1.png' have the same name but for the extension"):
         own_datasets.load_semantic(images, labels)
 
 
