@@ -7,8 +7,9 @@ from detectron2.utils import comm
 
 from moco_det.config import get_cfg, merge_config
 from moco_det.config.key import CLASSIFY
-from moco_det.config.overlays import PREPROCESSING_KEYS
+from moco_det.config.overlays import CHANNEL_KEYS, PREPROCESSING_KEYS
 from moco_det.config.rules import check_values, refuse_keys
+from moco_det.data.bands import ImageFormat
 from moco_det.engine.agreement import check_agreement, settings_and_code
 from moco_det.engine.run_folder import settle_seed
 from moco_det.engine.schedule import check_schedule
@@ -80,13 +81,14 @@ def _settle_encoder(cfg: CfgNode, given: list[str]) -> Start | None:
         return None
     start = read_start(cfg.MODEL.WEIGHTS, "CLASSIFY.ARCH", cfg.CLASSIFY.ARCH)
     cfg.CLASSIFY.ARCH = start.arch
-    for field, value in start.preprocessing.to_dict().items():
-        key = PREPROCESSING_KEYS[field]
+    wanted = {"channels": start.preprocessing.channels, "range": [], **start.preprocessing.to_dict()}
+    for field, key in {**PREPROCESSING_KEYS, **CHANNEL_KEYS}.items():
+        value = wanted[field]
         *parents, name = key.split(".")
         node = cfg
         for parent in parents:
             node = node[parent]
-        if key in given and node[name] != value:
+        if key in given and (list(node[name]) if field == "range" else node[name]) != value:
             raise ValueError(
                 f"MODEL.WEIGHTS {start.path!r} were made with {key} {value}, and the command line has "
                 f"{node[name]}; leave it out"
@@ -102,6 +104,7 @@ def check_settings(cfg: CfgNode) -> None:
         ValueError: with the keys, the values found, what was expected and the fix.
     """
     solver, ranks = cfg.SOLVER, comm.get_world_size()
+    ImageFormat.from_config(cfg)
     check_schedule(cfg)
     rates = [solver.BASE_LR, *map(float, cfg.CLASSIFY.MORE_LRS)]
     if len({f"{rate:g}" for rate in rates}) < len(rates):

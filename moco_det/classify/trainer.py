@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from moco_det.classify.data import RandomViews, feature_batches, view_batches
 from moco_det.classify.features import cached_features
 from moco_det.classify.judge import JudgeClassifier, JudgeFeatures
+from moco_det.data.bands import ImageFormat
 from moco_det.data.labeled_folder import open_labeled_set
 from moco_det.data.order import rank_batches, steps_per_epoch
 from moco_det.engine.checkpoint import RunCheckpointer, RunHistory
@@ -43,7 +44,7 @@ class ClassifierTrainer(TrainerBase):
         """
         super().__init__()
         self.train_set, self.test_set = open_labeled_set(
-            cfg.DATASETS.IMAGES, cfg.INPUT.VIEWS.SIZE, "--images"
+            cfg.DATASETS.IMAGES, cfg.INPUT.VIEWS.SIZE, "--images", images=ImageFormat.from_config(cfg)
         )
         self.cfg = cfg = with_num_classes(cfg, len(self.train_set.classes))
         self.steps_per_epoch = steps_per_epoch(len(self.train_set), cfg.SOLVER.IMS_PER_BATCH)

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from moco_det.config import known_keys, load_yaml
 from moco_det.config.overlays import (
     ARCHITECTURE_KEYS,
+    CHANNEL_KEYS,
     NOT_GIVEN,
     PREPROCESSING_KEYS,
     init_values,
@@ -58,10 +59,14 @@ def read_init(name: str) -> Init:
     path = get_init_file(name)
     values = CfgNode(load_yaml(path))
     found = set(known_keys(values))
-    if found not in (set(OVERLAY_KEYS), {*OVERLAY_KEYS, *ARCHITECTURE_KEYS}):
+    more = found - set(OVERLAY_KEYS)
+    for keys in (set(ARCHITECTURE_KEYS), set(CHANNEL_KEYS.values())):
+        more -= keys if keys <= more else set()
+    if more or not found >= set(OVERLAY_KEYS):
         raise ValueError(
-            f"init overlay {path!r} holds {sorted(found)}; expected exactly {sorted(OVERLAY_KEYS)}, and for a "
-            f"network of other widths {sorted(ARCHITECTURE_KEYS)} too"
+            f"init overlay {path!r} holds {sorted(found)}; expected exactly {sorted(OVERLAY_KEYS)}, for a network of "
+            f"other widths {sorted(ARCHITECTURE_KEYS)} too, and for other than plain RGB images "
+            f"{sorted(CHANNEL_KEYS.values())}"
         )
     short = os.path.splitext(os.path.basename(path))[0]
     return Init(short, path, resolve_weights(values.MODEL.WEIGHTS, path), preprocessing_of(values))
@@ -89,6 +94,7 @@ def preprocessing_of(cfg: CfgNode) -> Preprocessing:
         pixel_mean=tuple(map(float, cfg.MODEL.PIXEL_MEAN)),
         pixel_std=tuple(map(float, cfg.MODEL.PIXEL_STD)),
         stride_in_1x1=cfg.MODEL.RESNETS.STRIDE_IN_1X1,
+        range=tuple(map(float, cfg.INPUT.get("RANGE", ()))),
     )
 
 

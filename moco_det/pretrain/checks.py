@@ -2,6 +2,8 @@
 
 import math
 
+from moco_det.data.bands import ImageFormat
+
 
 def check_vector_norm(cfg) -> None:
     """Refuse groups in which batch norm has nothing to normalize: a vector has one number for each channel.
@@ -28,6 +30,7 @@ def check_any_method(cfg, ranks: int) -> None:
     Raises:
         ValueError: with the key, the value found, what was expected and the fix.
     """
+    ImageFormat.from_config(cfg)
     batch = cfg.SOLVER.IMS_PER_BATCH
     if batch % ranks:
         raise ValueError(

@@ -69,7 +69,7 @@ class PretrainMethod(nn.Module):
     ):
         """
         Args:
-            pixel_mean: per channel (RGB), on the scale 0 to 255.
+            pixel_mean: per channel, on the scale 0 to 255.
             pixel_std: likewise.
             precision: of the encoders' arithmetic; everything else is float32.
             channels_last: keep images and weights in the memory format that convolutions in reduced precision
@@ -90,7 +90,8 @@ class PretrainMethod(nn.Module):
         """One step without the optimizer, or one micro-batch of it.
 
         Args:
-            batch: ``query`` and ``key``, two views of the same images, uint8 (n, 3, S, S) in RGB; ``index``, int64
+            batch: ``query`` and ``key``, two views of the same images, uint8 (n, 3, S, S) in RGB (or with another
+                number of channels, INPUT.CHANNELS, here and below); ``index``, int64
                 (n,), which images of the data set they are; with small views ``small``, uint8 (n, V, 3, s, s);
                 ``epoch`` and ``iteration``, from 0 on; ``progress``, the share of the run's steps that are done,
                 in [0, 1); ``micro_batch``, from 0 on (default: 0); ``step``, the :class:`StepState` of the step,
@@ -263,6 +264,7 @@ def build_backbone(cfg, zero_init_residual: bool = False) -> ResNet:
         cfg.MODEL.ENCODER.ARCH,
         functools.partial(GroupedBatchNorm2d, group_size=bn_group_size(cfg)),
         stem=cfg.MODEL.ENCODER.STEM,
+        in_channels=cfg.INPUT.CHANNELS,
         **({"blocks": RECOMPUTED_BLOCKS} if cfg.SOLVER.ACTIVATION_CHECKPOINTING else {}),
     )
     for block in encoder.modules() if zero_init_residual else ():

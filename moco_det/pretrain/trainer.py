@@ -11,9 +11,9 @@ from detectron2.engine import TrainerBase, hooks
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.events import JSONWriter, TensorboardXWriter
-from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
 
+from moco_det.data.bands import check_images, picture
 from moco_det.data.images import names_digest
 from moco_det.data.order import steps_per_epoch
 from moco_det.data.views import ViewSettings
@@ -55,6 +55,7 @@ class PretrainTrainer(TrainerBase):
         self.history = RunHistory()
         self.paths = unlabeled_images(cfg) if paths is None else paths
         check_agreement({"the list of images": names_digest(self.paths, cfg.DATASETS.IMAGES)})
+        check_images(self.paths, self.views.images)
         check_schedule(cfg)
         method_class(cfg).check_num_images(cfg, len(self.paths))
         self.steps_per_epoch = steps_per_epoch(len(self.paths), cfg.SOLVER.IMS_PER_BATCH)
@@ -180,7 +181,8 @@ class PretrainTrainer(TrainerBase):
         self.data_seconds = time.perf_counter() - start
         self.batch = finish_batch(batch, self.views, self.cfg.MODEL.DEVICE)
         if self.iter == 0 and comm.is_main_process():
-            save_sample_views(self.batch, os.path.join(self.cfg.OUTPUT_DIR, "sample_views.png"))
+            path = os.path.join(self.cfg.OUTPUT_DIR, "sample_views.png")
+            save_sample_views(self.batch, path, self.cfg.INPUT.SHOWN_CHANNELS)
 
         self.optimizer.zero_grad()
         step = StepState()
@@ -237,7 +239,7 @@ def with_num_images(cfg, num_images: int):
     return cfg
 
 
-def save_sample_views(batch: dict, path: str, pairs: int = 8) -> None:
-    """A picture of the first views: queries in the upper row, their keys below."""
-    rows = [torch.cat(list(batch[name][:pairs]), dim=2) for name in ("query", "key")]  # 3xSx(pairs*S)
-    Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).cpu().numpy()).save(path)
+def save_sample_views(batch: dict, path: str, channels: Sequence[int], pairs: int = 8) -> None:
+    """A picture of the first views, of three channels: queries in the upper row, their keys below."""
+    rows = [torch.cat(list(batch[name][:pairs]), dim=2) for name in ("query", "key")]  # CxSx(pairs*S)
+    picture(torch.cat(rows, dim=1), channels).save(path)
