@@ -292,7 +292,8 @@ VIEWS = (
     Key(
         "INPUT.VIEWS.CHANNEL_DROPOUT",
         0.0,
-        "Probability with which each channel of a view is replaced by its mean, so that no channel alone can tell two "
+        "Probability with which each channel of a view is replaced by its mean, so that no channel alone "
+        "can tell two "
         "views of an image; never all of them.",
         (PRETRAIN,),
         within("[0, 1)"),
@@ -399,7 +400,8 @@ DATA = (
         "INPUT.RANGE",
         (),
         "The value of a file that becomes 0 and the one that becomes 255, on the scale of MODEL.PIXEL_MEAN: two "
-        "numbers for all channels, or two for each in turn; values beyond are clipped. Empty: 0 and 255 for 8 bits, "
+        "numbers for all channels, or two for each in turn; values beyond are clipped. Empty: 0 and 255 for "
+        "8 bits, "
         "0 and 65535 for 16.",
         EVERY_STAGE,
         each("(-inf, inf)"),
@@ -770,7 +772,8 @@ DETECTRON2 = (
     Key(
         "INPUT.FORMAT",
         HOST,
-        "Order of the first three channels, which files have as red, green and blue; L: there are no such three, each "
+        "Order of the first three channels, which files have as red, green and blue; L: there are no such "
+        "three, each "
         "channel is a gray image of its own.",
         EVERY_STAGE,
         {

@@ -5,10 +5,10 @@ in Pillow, here held in float32. Brightness, contrast, saturation, grayscale and
 of the hue 1 pixel in 1000 is in another of Pillow's 255 steps; and the passes of the blur do not round, which
 Pillow's do (tests/data/test_augment.py holds how little the results differ).
 
-Images of other channels than red, green and blue, C of them, have the same draws. Where the first three are RGB and
-others follow, hue, saturation and grayscale are theirs alone, and contrast goes by their common gray; where none are,
-these three do nothing. Each other channel is a gray image of its own: contrast goes by its own mean. All else is done
-to each channel.
+Images of other channels than red, green and blue, C of them, have the same draws. Where the first three are
+RGB and others follow, hue, saturation and grayscale are theirs alone, and contrast goes by their common
+gray; where none are, these three do nothing. Each other channel is a gray image of its own: contrast goes by
+its own mean. All else is done to each channel.
 
 The parameters of a view are a row of float32 numbers, COLUMNS of them, on the CPU: which views an operation is for
 is known without asking the GPU, so nothing here waits for it.

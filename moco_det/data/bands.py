@@ -1,8 +1,8 @@
 """Images of 1 to 16 channels, of 8, 12 or 16 bits or floating point: one definition of how a file becomes pixels.
 
-Pre-training, ``compute_stats``, classifiers and detectors read images through :class:`ImageFormat`. Whatever a file
-holds, its pixels are 8-bit levels: those of INPUT.RANGE, scaled to 0..255. So what follows (views, mean and std,
-weights) is on one scale and costs the same for all. Plain RGB images (three channels, no range) are
+Pre-training, ``compute_stats``, classifiers and detectors read images through :class:`ImageFormat`. Whatever
+a file holds, its pixels are 8-bit levels: those of INPUT.RANGE, scaled to 0..255. So what follows (views,
+mean and std, weights) is on one scale and costs the same for all. Plain RGB images (three channels, no range) are
 :mod:`moco_det.data.images`'s.
 
 A file's content decides how it is read, not its name: TIFF by tifffile with imagecodecs, DICOM by pydicom, both of
@@ -42,7 +42,8 @@ MAX_VALUES = 2 * Image.MAX_IMAGE_PIXELS * 4
 # Images that are looked at before a run, and levels of 256 below which they are called nearly black.
 LOOKED_AT, FEW_LEVELS = 16, 64
 HOW_TO_MEASURE = (
-    "tools/compute_stats.py --channels {} --range measured writes INPUT.CHANNELS, INPUT.RANGE and the MODEL.PIXEL_MEAN "
+    "tools/compute_stats.py --channels {} --range measured writes INPUT.CHANNELS, INPUT.RANGE and the "
+    "MODEL.PIXEL_MEAN "
     "and MODEL.PIXEL_STD that belong to them into an overlay"
 )
 
@@ -53,10 +54,11 @@ class ImageFormat:
 
     Attributes:
         channels: of the pixels, 1 to 16.
-        range: the value that becomes level 0 and that which becomes 255, for all channels or for each in turn; empty:
-            those of the file's type, 0..255 or 0..65535.
-        order: ``"RGB"`` or ``"BGR"``: how the model wants the first three channels, which files have as red, green and
-            blue; ``"L"`` (detectron2's and Pillow's word for gray): each channel is a gray image of its own.
+        range: the value that becomes level 0 and that which becomes 255, for all channels or for each in
+            turn; empty: those of the file's type, 0..255 or 0..65535.
+        order: ``"RGB"`` or ``"BGR"``: how the model wants the first three channels, which files have as red,
+            green and blue; ``"L"`` (detectron2's and Pillow's word for gray): each channel is a gray image of its
+            own.
     """
 
     channels: int = 3
@@ -77,21 +79,11 @@ class ImageFormat:
         ):
             if len(values) != channels:
                 raise ValueError(
-                    f"INPUT.CHANNELS is {channels} and {key} has {len(values)} numbers, {list(values)}; expected one "
+                    f"INPUT.CHANNELS is {channels} and {key} has {len(values)} numbers, {list(values)}; "
+                    "expected one "
                     f"for each channel: {HOW_TO_MEASURE.format(channels)}"
                 )
-        if len(limits) not in (0, 2, 2 * channels) or any(low >= high for low, high in _pairs(limits)):
-            raise ValueError(
-                f"INPUT.RANGE is {limits} with INPUT.CHANNELS {channels}; expected a lowest and a higher highest "
-                f"value for all channels, such as (0, 4095), or {channels} such pairs in one list, or () for the full "
-                "range of 8 or 16 bits"
-            )
-        if channels < 3 and order != "L":
-            raise ValueError(
-                f"INPUT.FORMAT is {order} with INPUT.CHANNELS {channels}; expected L: fewer than three channels have "
-                "no order of colors"
-            )
-        return cls(channels, limits, order)
+        return checked_format(channels, limits, order)
 
     @property
     def is_plain(self) -> bool:
@@ -106,9 +98,9 @@ class ImageFormat:
     def decode(self, path: str, upright: bool = True) -> Tensor:
         """The pixels of a file or of a place in a shard, uint8 (channels, H, W), colors as red, green, blue.
 
-        The first frame is taken. An orientation that the file states is applied unless ``upright`` is False. Values
-        outside of the range become its ends, values that are no number its lower end. A gray file fills three
-        channels; a file of three equal ones gives one.
+        The first frame is taken. An orientation that the file states is applied unless ``upright`` is False.
+        Values outside of the range become its ends, values that are no number its lower end. A gray file
+        fills three channels; a file of three equal ones gives one.
 
         Raises:
             UnfitImage: the file has other channels, or values of no stated range.
@@ -129,6 +121,13 @@ class ImageFormat:
             levels = np.stack([upright_image(Image.fromarray(channel), turned) for channel in levels])
         return torch.from_numpy(np.ascontiguousarray(levels))
 
+    def values(self, path: str) -> np.ndarray:
+        """What the file holds, (channels, H, W), before it is scaled; raises as :meth:`decode`."""
+        try:
+            return _channels_first(read_values(path)[0], self.channels)
+        except Exception as error:  # as in decode_rgb
+            raise unreadable(path, error) from error
+
     def _levels(self, values: np.ndarray) -> np.ndarray:
         """Values (C, H, W) as levels, uint8."""
         limits = self.range
@@ -138,7 +137,8 @@ class ImageFormat:
             if values.dtype != np.uint16:
                 raise UnfitImage(
                     "",
-                    f"values of type {values.dtype} have no stated range; say with INPUT.RANGE which value becomes 0 and "
+                    f"values of type {values.dtype} have no stated range; say with INPUT.RANGE which value "
+                    "becomes 0 and "
                     f"which 255: {HOW_TO_MEASURE.format(self.channels)}",
                 )
             limits = (0.0, 65535.0)
@@ -150,12 +150,40 @@ class ImageFormat:
 RGB = ImageFormat()
 
 
+def checked_format(
+    channels: int,
+    limits: tuple[float, ...],
+    order: str,
+    range_key: str = "INPUT.RANGE",
+    order_key: str = "INPUT.FORMAT",
+) -> ImageFormat:
+    """An image format whose parts fit each other.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if len(limits) not in (0, 2, 2 * channels) or not all(low < high for low, high in _pairs(limits)):
+        raise ValueError(
+            f"{range_key} is {list(limits)} with {channels} channels; expected a lowest and a higher "
+            "highest value for "
+            "all channels, such as 0 and 4095, or two such numbers for each in turn; none: the full range "
+            "of 8 or 16 bits"
+        )
+    if channels < 3 and order != "L":
+        raise ValueError(
+            f"{order_key} is {order} with {channels} channel{'s' * (channels > 1)}; expected L: fewer than "
+            "three have no "
+            "order of colors"
+        )
+    return ImageFormat(channels, limits, order)
+
+
 def _pairs(limits: Sequence[float]) -> list[tuple[float, float]]:
-    return list(zip(limits[::2], limits[1::2], strict=True)) if len(limits) % 2 == 0 else [(0.0, 0.0)]
+    return list(zip(limits[::2], limits[1::2], strict=True))
 
 
 def _channels_first(values: np.ndarray, channels: int) -> np.ndarray:
-    """Values of two or three dimensions as (channels, H, W): its channels are the last, else the first dimension."""
+    """Values as (channels, H, W): the last dimension is that of the channels where it fits, else the first."""
     while values.ndim > 3 and values.shape[0] == 1:
         values = values[0]
     if values.ndim == 2:
@@ -174,7 +202,8 @@ def _channels_first(values: np.ndarray, channels: int) -> np.ndarray:
         return first[:1]
     raise UnfitImage(
         "",
-        f"has {found} channel{'s' * (found > 1)} of {values.dtype.itemsize * 8} bits where INPUT.CHANNELS is {channels}; "
+        f"has {found} channel{'s' * (found > 1)} of {values.dtype.itemsize * 8} bits where INPUT.CHANNELS "
+        f"is {channels}; "
         f"give INPUT.CHANNELS {found}, or other images: {HOW_TO_MEASURE.format(found)}",
     )
 
@@ -274,7 +303,9 @@ def _read_by_pillow(path: str) -> tuple[np.ndarray, int]:
             return _read_deep_png(path), turned
         image.load()
         if image.mode in ("1", "P", "PA"):
-            image = image.convert("L" if image.mode == "1" else "RGBA" if image.has_transparency_data else "RGB")
+            image = image.convert(
+                "L" if image.mode == "1" else "RGBA" if image.has_transparency_data else "RGB"
+            )
         values = np.asarray(image)
     return values.astype(np.uint16) if image.mode.startswith("I") else _checked(values), turned
 
@@ -291,7 +322,9 @@ def _read_deep_png(path: str) -> np.ndarray:
 
 def _refuse_bomb(values: int) -> None:
     if values > MAX_VALUES:
-        raise ValueError(f"{values:,} values, more than the limit of {MAX_VALUES:,} against decompression bombs")
+        raise ValueError(
+            f"{values:,} values, more than the limit of {MAX_VALUES:,} against decompression bombs"
+        )
 
 
 def bits_of(image: Image.Image) -> int:
@@ -307,8 +340,8 @@ def check_images(paths: Sequence[str], images: ImageFormat) -> None:
     """Look at a few of a run's images, spread over all, before the run.
 
     Raises:
-        ValueError: they have other channels than the settings say, values of no stated range, or 16 bits of which so
-            few are used that the pixels are nearly black; with the fix.
+        ValueError: they have other channels than the settings say, values of no stated range, or 16 bits of
+            which so few are used that the pixels are nearly black; with the fix.
     """
     looked_at, depths = {}, set()
     for path in paths[:: max(len(paths) // LOOKED_AT, 1)][:LOOKED_AT]:
@@ -335,8 +368,10 @@ def check_images(paths: Sequence[str], images: ImageFormat) -> None:
     if not images.range and 8 not in depths and brightest < FEW_LEVELS:
         highest = (1 << ((brightest + 1) * 257 - 1).bit_length()) - 1
         raise ValueError(
-            f"images such as {first!r} have 16 bits and are nearly black: 0..65535 becomes 0..255, the brightest value "
-            f"of {len(looked_at)} images becomes {brightest}, so {brightest + 1} of 256 levels are left. Say which value "
+            f"images such as {first!r} have 16 bits and are nearly black: 0..65535 becomes 0..255, the "
+            "brightest value "
+            f"of {len(looked_at)} images becomes {brightest}, so {brightest + 1} of 256 levels are left. "
+            "Say which value "
             f'is the highest, such as INPUT.RANGE "(0, {highest})"; "(0, 65535)" takes them as they are. {how}'
         )
 
@@ -352,7 +387,6 @@ def _bits_by_pillow(path: str) -> int | None:
 
 
 def picture(pixels: Tensor, chosen: Sequence[int] = (0, 1, 2)) -> Image.Image:
-    """Three channels of an image (C, H, W), uint8, as a color picture; a number beyond the last counts on from 0."""
+    """Three channels of an image, uint8 (C, H, W), as a color picture; numbers wrap at C."""
     index = [channel % len(pixels) for channel in chosen]
     return Image.fromarray(pixels[index].permute(1, 2, 0).contiguous().cpu().numpy())
-

@@ -327,7 +327,8 @@ def refuse_hidden_channels(image: Image.Image) -> None:
     if samples > len(image.getbands()):
         raise UnfitImage(
             "",
-            f"has {samples} channels, of which RGB would be {len(image.getbands())}; give INPUT.CHANNELS {samples} "
+            f"has {samples} channels, of which RGB would be {len(image.getbands())}; give INPUT.CHANNELS "
+            f"{samples} "
             "(docs/OTHER_IMAGES.md), or save it as RGB",
         )
 

@@ -20,9 +20,7 @@ class LabeledFolder(torch.utils.data.Dataset):
         classes: their names; ``paths`` and ``labels``: of each image, class by class.
     """
 
-    def __init__(
-        self, root: str, size: int, key: str, center_crop: bool = True, images: ImageFormat = RGB
-    ):
+    def __init__(self, root: str, size: int, key: str, center_crop: bool = True, images: ImageFormat = RGB):
         """
         Args:
             size: side of the view, in pixels.
@@ -31,8 +29,8 @@ class LabeledFolder(torch.utils.data.Dataset):
             images: how files become pixels.
 
         Raises:
-            ValueError: the folder is missing or has no class folders, or one of these has no images, or images that
-                ``images`` does not fit.
+            ValueError: the folder is missing or has no class folders, or one of these has no images, or
+                images that ``images`` does not fit.
         """
         if not os.path.isdir(root):
             raise ValueError(

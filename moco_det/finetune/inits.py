@@ -64,7 +64,8 @@ def read_init(name: str) -> Init:
         more -= keys if keys <= more else set()
     if more or not found >= set(OVERLAY_KEYS):
         raise ValueError(
-            f"init overlay {path!r} holds {sorted(found)}; expected exactly {sorted(OVERLAY_KEYS)}, for a network of "
+            f"init overlay {path!r} holds {sorted(found)}; expected exactly {sorted(OVERLAY_KEYS)}, for a "
+            "network of "
             f"other widths {sorted(ARCHITECTURE_KEYS)} too, and for other than plain RGB images "
             f"{sorted(CHANNEL_KEYS.values())}"
         )

@@ -15,14 +15,13 @@ def read_pretraining_start(cfg) -> Start:
             "first convolution no known checkpoint has: leave MODEL.WEIGHTS empty, or set "
             "MODEL.ENCODER.STEM imagenet"
         )
-    start = read_start(
-        cfg.MODEL.WEIGHTS, "MODEL.ENCODER.ARCH", cfg.MODEL.ENCODER.ARCH, cfg.INPUT.CHANNELS
-    )
+    start = read_start(cfg.MODEL.WEIGHTS, "MODEL.ENCODER.ARCH", cfg.MODEL.ENCODER.ARCH, cfg.INPUT.CHANNELS)
     wanted = start.preprocessing
     if wanted.format != cfg.INPUT.FORMAT or wanted.stride_in_1x1:
         raise ValueError(
             f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} want {wanted.format} images and have stride_in_1x1 "
-            f"{wanted.stride_in_1x1}; pre-training has {cfg.INPUT.FORMAT} and the stride in the 3x3: take other weights"
+            f"{wanted.stride_in_1x1}; pre-training has {cfg.INPUT.FORMAT} and the stride in the 3x3: take "
+            "other weights"
         )
     for key, is_now, was in (
         ("INPUT.RANGE", cfg.INPUT.RANGE, wanted.range),

@@ -83,11 +83,15 @@ class Preprocessing:
             wrong = not isinstance(values, list | tuple) or {type(v) for v in values} - {int, float}
             if wrong or not (values or name == "range"):
                 raise ValueError(f"{name} is {values!r}; expected one number per channel")
-        mean, std, limits = (tuple(map(float, numbers[name])) for name in ("pixel_mean", "pixel_std", "range"))
+        mean, std, limits = (
+            tuple(map(float, numbers[name])) for name in ("pixel_mean", "pixel_std", "range")
+        )
         if len(mean) != len(std):
             raise ValueError(f"pixel_mean has {len(mean)} numbers and pixel_std {len(std)}; expected as many")
         if len(limits) not in (0, 2, 2 * len(mean)):
-            raise ValueError(f"range is {limits}; expected a lowest and a highest value, for all channels or for each")
+            raise ValueError(
+                f"range is {limits}; expected a lowest and a highest value, for all channels or for each"
+            )
         formats = ("RGB", "BGR", "L") if len(mean) > 1 else ("L",)  # two are RGB in older files
         if record["format"] not in formats:
             raise ValueError(

@@ -66,8 +66,10 @@ def read_start(path: str, arch_key: str, wanted_arch: str = "", wanted_channels:
         raise ValueError(f"MODEL.WEIGHTS {path!r} is a {arch}; {arch_key} is {wanted_arch}: make them agree")
     if wanted_channels not in (0, channels):
         raise ValueError(
-            f"MODEL.WEIGHTS {path!r} are for images of {channels} channel{'s' * (channels > 1)}, and INPUT.CHANNELS "
-            f"is {wanted_channels}: make other weights of them by tools/convert_to_d2.py {path} OUT.pkl --channels "
+            f"MODEL.WEIGHTS {path!r} are for images of {channels} channel{'s' * (channels > 1)}, and "
+            "INPUT.CHANNELS "
+            f"is {wanted_channels}: make other weights of them by tools/convert_to_d2.py {path} OUT.pkl "
+            "--channels "
             f"{wanted_channels}, or take others"
         )
     try:

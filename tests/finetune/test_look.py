@@ -12,8 +12,8 @@ from detectron2.data import detection_utils as utils
 from PIL import Image
 from pycocotools import mask as mask_utils
 
-from moco_det.data.datasets import own as own_datasets
 from moco_det.data.bands import RGB, ImageFormat
+from moco_det.data.datasets import own as own_datasets
 from moco_det.data.images import UnreadableImage, decode_rgb
 from moco_det.finetune import look, look_images, look_records, look_semantic, trainer
 from moco_det.finetune.check_datasets import main as check_main
