@@ -69,9 +69,9 @@ COMMON = [
     ),
     (
         "MODEL.PIXEL_STD [0.0,1.0,1.0]",
-        "MODEL.PIXEL_STD is [0.0, 1.0, 1.0]; expected three numbers, each above",
+        "MODEL.PIXEL_STD is [0.0, 1.0, 1.0]; expected one number for each channel, each above",
     ),
-    ("MODEL.PIXEL_MEAN [1.0,2.0]", "MODEL.PIXEL_MEAN is [1.0, 2.0]; expected three numbers"),
+    ("MODEL.PIXEL_MEAN [1.0,2.0]", "INPUT.CHANNELS is 3 and MODEL.PIXEL_MEAN has 2 numbers, [1.0, 2.0]"),
     ("MODEL.WEIGHTS nowhere.pth", "MODEL.WEIGHTS 'nowhere.pth' is no file"),
     ("MODEL.WEIGHTS bad.pth", "MODEL.WEIGHTS 'bad.pth'"),
     ("MODEL.WEIGHTS gray.pth", "MODEL.WEIGHTS 'gray.pth' are for images of 1 channel, and this stage has"),

@@ -21,6 +21,8 @@ from moco_det.model_zoo import get_init_file
 from moco_det.weights.backbone_file import Preprocessing
 
 OVERLAY_KEYS = ("MODEL.WEIGHTS", *PREPROCESSING_KEYS.values())
+# What tools/compute_stats.py writes: as an init, a start from scratch.
+STATISTICS_KEYS = ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,20 +59,22 @@ def read_init(name: str) -> Init:
             f"make a .pkl of it: tools/convert_to_d2.py {name} backbone.pkl"
         )
     path = get_init_file(name)
-    values = CfgNode(load_yaml(path))
+    overlay, values = path, CfgNode(load_yaml(path))
     found = set(known_keys(values))
+    if found - set(CHANNEL_KEYS.values()) == set(STATISTICS_KEYS):
+        values.MODEL.WEIGHTS, values.MODEL.RESNETS = "", CfgNode({"STRIDE_IN_1X1": False})
+        overlay, found = values, set(known_keys(values))
     more = found - set(OVERLAY_KEYS)
     for keys in (set(ARCHITECTURE_KEYS), set(CHANNEL_KEYS.values())):
         more -= keys if keys <= more else set()
     if more or not found >= set(OVERLAY_KEYS):
         raise ValueError(
-            f"init overlay {path!r} holds {sorted(found)}; expected exactly {sorted(OVERLAY_KEYS)}, for a "
-            "network of "
-            f"other widths {sorted(ARCHITECTURE_KEYS)} too, and for other than plain RGB images "
-            f"{sorted(CHANNEL_KEYS.values())}"
+            f"init overlay {path!r} holds {sorted(found)}; expected exactly {sorted(OVERLAY_KEYS)}, for a network "
+            f"of other widths {sorted(ARCHITECTURE_KEYS)} too, and for other than plain RGB images "
+            f"{sorted(CHANNEL_KEYS.values())}; or what tools/compute_stats.py writes, for a start from scratch"
         )
     short = os.path.splitext(os.path.basename(path))[0]
-    return Init(short, path, resolve_weights(values.MODEL.WEIGHTS, path), preprocessing_of(values))
+    return Init(short, overlay, resolve_weights(values.MODEL.WEIGHTS, path), preprocessing_of(values))
 
 
 def _init_of_backbone(path: str) -> Init:

@@ -1,8 +1,8 @@
 """A toy set of 4-band images whose classes only the fourth band shows; ``python -m moco_det.toyworld.bands``.
 
 Red, green and blue are a background alone. The fourth band is the gray of a scene of the toy world, before another
-background. So whoever sees three bands can find neither objects nor classes, and labels are exact. Files are TIFFs as
-GDAL writes them: 12 bits in 16, tiled, deflated, no photometric meaning.
+background. So whoever sees three bands can find neither objects nor classes, and labels are exact. Files are
+TIFFs as GDAL writes them: 12 bits in 16, tiled, deflated, no photometric meaning.
 """
 
 import argparse

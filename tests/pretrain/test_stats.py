@@ -137,7 +137,9 @@ def test_one_color_is_refused_with_the_reason(tmp_path):
     with pytest.raises(ValueError, match="red is 10 in all pixels of the 1 images, so there is no std"):
         measure([str(tmp_path / "a.png")])
     paths = save_deep(tmp_path / "deep", [[0, 50, 100, 120]])  # all 0 on the scale of 8 bits
-    with pytest.raises(ValueError, match="red is 0 in all .*scaled from 0..65535 to 0..255.*stretch them"):
+    with pytest.raises(
+        ValueError, match="red is 0 in all .*scaled from 0..65535 to 0..255.*give --range 0 4095"
+    ):
         measure(paths)
 
 
