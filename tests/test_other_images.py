@@ -108,10 +108,11 @@ def test_pictures_show_the_chosen_channels(folder):
 
 
 def test_three_channels_are_refused_with_the_fix(folder, capsys):
-    words = ["--config-file", "toy/pretrain_moco_v2_R_18", "--num-gpus", "0", "--images", str(folder /
-   
-       
-    "bands/unlabeled")] with pytest.raises(SystemExit, match="2"): pretrain([*words, *SMALLER["pretrain_moco.py"].split(), "OUTPUT_DIR", str(folder / "three")]) assert "has 4 channels" in (said := capsys.readouterr().err) and "give INPUT.CHANNELS 4" in said
+    words = ["--config-file", "toy/pretrain_moco_v2_R_18", "--num-gpus", "0", "--images"]
+    words += [str(folder / "bands/unlabeled"), *SMALLER["pretrain_moco.py"].split()]
+    with pytest.raises(SystemExit, match="2"):
+        pretrain([*words, "OUTPUT_DIR", str(folder / "three")])
+    assert "has 4 channels" in (said := capsys.readouterr().err) and "give INPUT.CHANNELS 4" in said
 
 
 def test_a_detector_that_reads_otherwise_is_refused(folder, capsys, monkeypatch):

@@ -35,7 +35,7 @@ def write_bands(
     num_test: int = 60,
     image_size: int = 96,
 ) -> None:
-    """Write ``unlabeled/``, ``classes/{train,test}/<class>/``, and ``{train,test}/`` with COCO's labels beside them.
+    """Write ``unlabeled/``, ``classes/{train,test}/<class>/``, and ``{train,test}/`` with COCO's labels.
 
     Args:
         channels: 4, or 3 for the same images without the band that matters.
