@@ -410,7 +410,7 @@ DATA = (
         "INPUT.SHOWN_CHANNELS",
         (0, 1, 2),
         "Channels that sample_views.png and the report show as red, green and blue, counted from 0.",
-        EVERY_STAGE,
+        (PRETRAIN, FINETUNE),
         Allowed("three channels", lambda value: len(value) == 3 and min(value) >= 0),
         kind=WATCHING,
     ),

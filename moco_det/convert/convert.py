@@ -131,7 +131,7 @@ def convert(
     found = locate_backbone(read_checkpoint(source, trust_pickle), encoder, family, prefix, preprocessing)
     assumed = preprocessing_notes(found, preprocessing)
     if channels and channels != in_channels(found.backbone):
-        assumed = [_channels_note(found, channels, channel_rule, preprocessing)]
+        assumed.append(_channels_note(found, channels, channel_rule, preprocessing))
         found = for_channels(found, channels, channel_rule)
     preprocessing = agreed_preprocessing(found, preprocessing)
     check_target(target, output, preprocessing)

@@ -143,7 +143,7 @@ def test_gray_fills_three_channels_and_three_equal_ones_are_gray(tmp_path):
 
 def test_the_orientation_is_applied(tmp_path):
     array = values(4, np.uint8, 255)
-    tiff(tmp_path / "a.tif", array, planarconfig="contig", extratags=[("Orientation", "H", 1, 6, True)])
+    tiff(tmp_path / "a.tif", array, planarconfig="contig", extratags=[(274, "H", 1, 6, True)])
     image, images = Image.fromarray(array[..., 1]), ImageFormat(4)
     turned = np.asarray(image.transpose(Image.Transpose.ROTATE_270))
     assert np.array_equal(images.decode(str(tmp_path / "a.tif"))[1], turned)
