@@ -142,8 +142,10 @@ class ImageFormat:
                     f"which 255: {HOW_TO_MEASURE.format(self.channels)}",
                 )
             limits = (0.0, 65535.0)
-        low, high = np.array(_pairs(limits), np.float32).T[..., None, None]
-        scaled = (values.astype(np.float32) - low) * (255 / (high - low)) + 0.5
+        # In which whole numbers of 16 bits, times 255, are exact.
+        kind = np.float64 if values.dtype.kind == "f" or values.dtype.itemsize > 2 else np.float32
+        low, high = np.array(_pairs(limits), kind).T[..., None, None]
+        scaled = (values.astype(kind) - low) * 255 / (high - low) + 0.5
         return np.clip(np.nan_to_num(scaled, nan=0.0), 0, 255).astype(np.uint8)
 
 
@@ -194,7 +196,8 @@ def _channels_first(values: np.ndarray, channels: int) -> np.ndarray:
         return np.moveaxis(values, -1, 0)
     if values.shape[0] == channels:
         return values
-    first = values if values.shape[0] <= values.shape[-1] else np.moveaxis(values, -1, 0)
+    is_last = values.shape[-1] <= MAX_CHANNELS or values.shape[-1] < values.shape[0]
+    first = np.moveaxis(values, -1, 0) if is_last else values
     found = first.shape[0]
     if channels == 3 and found == 1:
         return first.repeat(3, axis=0)
@@ -298,8 +301,9 @@ def _read_dicom(file) -> np.ndarray:
 
 def _read_by_pillow(path: str) -> tuple[np.ndarray, int]:
     with open_image(path) as image:
+        bits = bits_of(image)  # before what loads the image
         turned = orientation(image)
-        if bits_of(image) == 16 and len(image.getbands()) > 1:
+        if bits == 16 and len(image.getbands()) > 1:
             return _read_deep_png(path), turned
         image.load()
         if image.mode in ("1", "P", "PA"):

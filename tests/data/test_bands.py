@@ -16,12 +16,11 @@ from moco_det.testing.core import write_random_images
 
 tifffile = pytest.importorskip("tifffile")
 imagecodecs = pytest.importorskip("imagecodecs")
-RNG = np.random.default_rng(0)
 
 
 def values(channels, dtype=np.uint16, top=4000, side=(11, 17)):
     """H x W x C; unlike H, W and C, so that none is taken for another."""
-    noise = RNG.random((*side, channels)) * top
+    noise = np.random.default_rng(channels).random((*side, channels)) * top
     return noise.astype(dtype)
 
 
