@@ -129,10 +129,11 @@ def convert(
     source, output = weight_file(source), Path(output)
     overlay = _check_paths(source, output, target, overlay)
     found = locate_backbone(read_checkpoint(source, trust_pickle), encoder, family, prefix, preprocessing)
-    assumed = preprocessing_notes(found, preprocessing)
+    assumed = []
     if channels and channels != in_channels(found.backbone):
         assumed.append(_channels_note(found, channels, channel_rule, preprocessing))
         found = for_channels(found, channels, channel_rule)
+    assumed += preprocessing_notes(found, preprocessing)
     preprocessing = agreed_preprocessing(found, preprocessing)
     check_target(target, output, preprocessing)
     arch = agreed_arch(found)

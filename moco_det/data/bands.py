@@ -349,8 +349,8 @@ def check_images(paths: Sequence[str], images: ImageFormat) -> None:
     """
     looked_at, depths = {}, set()
     for path in paths[:: max(len(paths) // LOOKED_AT, 1)][:LOOKED_AT]:
-        bits = _bits_by_pillow(path)
-        if not (images.is_plain and bits == 8):
+        bits = _bits_by_pillow(path) if images.is_plain else None
+        if bits != 8:
             try:
                 looked_at[shown(path)] = images.decode(path)
                 bits = bits or read_values(path)[0].dtype.itemsize * 8

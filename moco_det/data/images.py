@@ -372,7 +372,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
         values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no stated range; store the image with 8 or 16 bits")
+        raise UnfitImage(
+            "", "floating-point pixels have no stated range; give INPUT.RANGE, or store it with 8 or 16 bits"
+        )
     if not image.has_transparency_data:
         return image.convert("RGB")
     background = Image.new("RGBA", image.size, (*BACKGROUND, 255))

@@ -43,7 +43,7 @@ def test_the_rule(before, after, rule):
 
 @pytest.mark.parametrize(("channels", "rule"), [(4, "mean"), (1, "repeat"), (6, "repeat"), (13, "mean")])
 def test_images_of_equal_channels_give_what_they_gave(channels, rule):
-    states = random_states("resnet18")
+    states = {name: value for name, value in random_states("resnet18").items() if not name.startswith("fc.")}
     gray, features = torch.randn(1, 1, 64, 64, dtype=torch.float64), []
     for number, values in ((3, states), (channels, with_channels(states, channels, rule))):
         model = build_resnet("resnet18", in_channels=number).double().eval()

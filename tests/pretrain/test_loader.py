@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from moco_det.config import get_cfg
+from moco_det.data.augment import COLUMNS
 from moco_det.data.images import decode_pixels
 from moco_det.data.order import PackedPaths, epoch_order, rank_batches, steps_per_epoch
 from moco_det.data.views import ViewSettings, apply_view, draw_view
@@ -103,7 +104,7 @@ def test_colors_of_the_whole_batch_are_those_of_the_workers(paths, num_workers):
     expected = batches(paths, 4, views=views)
     finished = [finish_batch(batch, views, "cpu") for batch in crops]
     for crop, ours, theirs in zip(crops, finished, expected, strict=True):
-        assert crop["colors"].shape == (4, 5, 12) and ours.keys() == theirs.keys()
+        assert crop["colors"].shape == (4, 5, COLUMNS) and ours.keys() == theirs.keys()
         assert torch.equal(ours["index"], theirs["index"])
         for name in ("query", "key", "small"):
             assert ours[name].shape == theirs[name].shape and ours[name].dtype == torch.uint8
