@@ -98,7 +98,7 @@ COMMON = [
         ),
         (
             "MODEL.WEIGHTS gray.pth",
-            "MODEL.WEIGHTS 'gray.pth' are for images of 1 channel, and INPUT.CHANNELS is 3",
+            "'gray.pth' are for images of 1 channel, and INPUT.CHANNELS is 3",
         ),
         ("TEST.KNN.IMAGES nowhere", "TEST.KNN.IMAGES: 'nowhere' does not exist"),
         ("DATASETS.TRAIN ('coco_2017_trian',)", "expected one of them"),

@@ -161,8 +161,7 @@ MOCO = (
         False,
         "The loss is the mean over both orders of the two views, each the query of the other; the authors' "
         "demo adds the two. A step encodes twice as many queries and keys, and the queue takes the keys of "
-        "both views. The keys of a memory bank are entries of images and not of views, so it has no other "
-        "order.",
+        "both views. The keys of a memory bank are entries of images and not of views, so it has no other order.",
         (METHOD,),
         source="CIFAR-10 demo of MoCo's authors",
         effect=(when(_DICTIONARY, "queue", "end_to_end"),),
@@ -265,8 +264,7 @@ VIEWS = (
     Key(
         "INPUT.VIEWS.SMALL_CROPS",
         0,
-        "Local crops of each image besides the two global ones (multi-crop), for methods that use them. "
-        "SwAV: 6.",
+        "Local crops of each image besides the two global ones (multi-crop), for methods that use them. SwAV: 6.",
         (PRETRAIN,),
         within("[0, inf)"),
         _GROUP,
@@ -293,8 +291,7 @@ VIEWS = (
         "INPUT.VIEWS.CHANNEL_DROPOUT",
         0.0,
         "Probability with which each channel of a view is replaced by its mean, so that no channel alone "
-        "can tell two "
-        "views of an image; never all of them.",
+        "can tell two views of an image; never all of them.",
         (PRETRAIN,),
         within("[0, 1)"),
     ),
@@ -401,8 +398,7 @@ DATA = (
         (),
         "The value of a file that becomes 0 and the one that becomes 255, on the scale of MODEL.PIXEL_MEAN: two "
         "numbers for all channels, or two for each in turn; values beyond are clipped. Empty: 0 and 255 for "
-        "8 bits, "
-        "0 and 65535 for 16.",
+        "8 bits, 0 and 65535 for 16.",
         EVERY_STAGE,
         each("(-inf, inf)"),
     ),
@@ -729,8 +725,7 @@ DETECTRON2 = (
     Key(
         "MODEL.WEIGHTS",
         HOST,
-        "What the model starts from. In pre-training both encoders start from any checkpoint that convert "
-        "reads.",
+        "What the model starts from. In pre-training both encoders start from any checkpoint that convert reads.",
         EVERY_STAGE,
         kind=IDENTITY,
         shown=True,
@@ -773,8 +768,7 @@ DETECTRON2 = (
         "INPUT.FORMAT",
         HOST,
         "Order of the first three channels, which files have as red, green and blue; L: there are no such "
-        "three, each "
-        "channel is a gray image of its own.",
+        "three, each channel is a gray image of its own.",
         EVERY_STAGE,
         {
             PRETRAIN: one_of("RGB", "L"),

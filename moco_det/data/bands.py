@@ -43,8 +43,7 @@ MAX_VALUES = 2 * Image.MAX_IMAGE_PIXELS * 4
 LOOKED_AT, FEW_LEVELS = 16, 64
 HOW_TO_MEASURE = (
     "tools/compute_stats.py --channels {} --range measured writes INPUT.CHANNELS, INPUT.RANGE and the "
-    "MODEL.PIXEL_MEAN "
-    "and MODEL.PIXEL_STD that belong to them into an overlay"
+    "MODEL.PIXEL_MEAN and MODEL.PIXEL_STD that belong to them into an overlay"
 )
 
 
@@ -80,8 +79,7 @@ class ImageFormat:
             if len(values) != channels:
                 raise ValueError(
                     f"INPUT.CHANNELS is {channels} and {key} has {len(values)} numbers, {list(values)}; "
-                    "expected one "
-                    f"for each channel: {HOW_TO_MEASURE.format(channels)}"
+                    f"expected one for each channel: {HOW_TO_MEASURE.format(channels)}"
                 )
         return checked_format(channels, limits, order)
 
@@ -138,8 +136,7 @@ class ImageFormat:
                 raise UnfitImage(
                     "",
                     f"values of type {values.dtype} have no stated range; say with INPUT.RANGE which value "
-                    "becomes 0 and "
-                    f"which 255: {HOW_TO_MEASURE.format(self.channels)}",
+                    f"becomes 0 and which 255: {HOW_TO_MEASURE.format(self.channels)}",
                 )
             limits = (0.0, 65535.0)
         # In which whole numbers of 16 bits, times 255, are exact.
@@ -164,7 +161,8 @@ def checked_format(
     Raises:
         ValueError: they do not.
     """
-    if len(limits) not in (0, 2, 2 * channels) or not all(low < high for low, high in _pairs(limits)):
+    rising = len(limits) in (0, 2, 2 * channels) and all(low < high for low, high in _pairs(limits))
+    if not rising or not all(map(math.isfinite, limits)):
         raise ValueError(
             f"{range_key} is {list(limits)} with {channels} channels; expected a lowest and a higher "
             "highest value for "
@@ -174,8 +172,7 @@ def checked_format(
     if channels < 3 and order != "L":
         raise ValueError(
             f"{order_key} is {order} with {channels} channel{'s' * (channels > 1)}; expected L: fewer than "
-            "three have no "
-            "order of colors"
+            "three have no order of colors"
         )
     return ImageFormat(channels, limits, order)
 
@@ -206,8 +203,7 @@ def _channels_first(values: np.ndarray, channels: int) -> np.ndarray:
     raise UnfitImage(
         "",
         f"has {found} channel{'s' * (found > 1)} of {values.dtype.itemsize * 8} bits where INPUT.CHANNELS "
-        f"is {channels}; "
-        f"give INPUT.CHANNELS {found}, or other images: {HOW_TO_MEASURE.format(found)}",
+        f"is {channels}; give INPUT.CHANNELS {found}, or other images: {HOW_TO_MEASURE.format(found)}",
     )
 
 

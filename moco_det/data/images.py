@@ -328,8 +328,7 @@ def refuse_hidden_channels(image: Image.Image) -> None:
         raise UnfitImage(
             "",
             f"has {samples} channels, of which RGB would be {len(image.getbands())}; give INPUT.CHANNELS "
-            f"{samples} "
-            "(docs/OTHER_IMAGES.md), or save it as RGB",
+            f"{samples} (docs/OTHER_IMAGES.md), or save it as RGB",
         )
 
 

@@ -110,8 +110,7 @@ def measure_range(paths: Sequence[str], channels: int) -> tuple[float, ...]:
         if not low < high:
             raise ValueError(
                 f"nearly all values of channel {number} are {low:g}, so there is no range to measure: check "
-                "the files, "
-                "or give --range LOW HIGH"
+                "the files, or give --range LOW HIGH"
             )
     return tuple(float(f"{value:.6g}") for value in limits.flatten())
 

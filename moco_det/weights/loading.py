@@ -69,8 +69,7 @@ def read_start(path: str, arch_key: str, wanted_arch: str = "", wanted_channels:
             f"MODEL.WEIGHTS {path!r} are for images of {channels} channel{'s' * (channels > 1)}, and "
             "INPUT.CHANNELS "
             f"is {wanted_channels}: make other weights of them by tools/convert_to_d2.py {path} OUT.pkl "
-            "--channels "
-            f"{wanted_channels}, or take others"
+            f"--channels {wanted_channels}, or take others"
         )
     try:
         preprocessing = agreed_preprocessing(found)

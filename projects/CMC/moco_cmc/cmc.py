@@ -125,8 +125,7 @@ class CMC(PretrainMethod):
         if cfg.INPUT.CHANNELS != 3 or cfg.INPUT.FORMAT != "RGB":
             raise ValueError(
                 f"INPUT.CHANNELS is {cfg.INPUT.CHANNELS} and INPUT.FORMAT {cfg.INPUT.FORMAT}, but CMC "
-                "splits RGB images "
-                "into lightness and color: take RGB images, or another method"
+                "splits RGB images into lightness and color: take RGB images, or another method"
             )
         if cfg.MODEL.WEIGHTS:
             raise ValueError(
