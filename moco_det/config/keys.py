@@ -161,7 +161,8 @@ MOCO = (
         False,
         "The loss is the mean over both orders of the two views, each the query of the other; the authors' "
         "demo adds the two. A step encodes twice as many queries and keys, and the queue takes the keys of "
-        "both views. The keys of a memory bank are entries of images and not of views, so it has no other order.",
+        "both views. The keys of a memory bank are entries of images and not of views, so it has no other "
+        "order.",
         (METHOD,),
         source="CIFAR-10 demo of MoCo's authors",
         effect=(when(_DICTIONARY, "queue", "end_to_end"),),
@@ -264,7 +265,8 @@ VIEWS = (
     Key(
         "INPUT.VIEWS.SMALL_CROPS",
         0,
-        "Local crops of each image besides the two global ones (multi-crop), for methods that use them. SwAV: 6.",
+        "Local crops of each image besides the two global ones (multi-crop), for methods that use them. "
+        "SwAV: 6.",
         (PRETRAIN,),
         within("[0, inf)"),
         _GROUP,
@@ -725,7 +727,8 @@ DETECTRON2 = (
     Key(
         "MODEL.WEIGHTS",
         HOST,
-        "What the model starts from. In pre-training both encoders start from any checkpoint that convert reads.",
+        "What the model starts from. In pre-training both encoders start from any checkpoint that convert "
+        "reads.",
         EVERY_STAGE,
         kind=IDENTITY,
         shown=True,

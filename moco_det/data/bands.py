@@ -164,10 +164,9 @@ def checked_format(
     rising = len(limits) in (0, 2, 2 * channels) and all(low < high for low, high in _pairs(limits))
     if not rising or not all(map(math.isfinite, limits)):
         raise ValueError(
-            f"{range_key} is {list(limits)} with {channels} channels; expected a lowest and a higher "
-            "highest value for "
-            "all channels, such as 0 and 4095, or two such numbers for each in turn; none: the full range "
-            "of 8 or 16 bits"
+            f"{range_key} is {list(limits)} with {channels} channels; expected a lowest and a higher highest "
+            "value for all channels, such as 0 and 4095, or two such numbers for each in turn; none: the full "
+            "range of 8 or 16 bits"
         )
     if channels < 3 and order != "L":
         raise ValueError(
@@ -368,11 +367,9 @@ def check_images(paths: Sequence[str], images: ImageFormat) -> None:
     if not images.range and 8 not in depths and brightest < FEW_LEVELS:
         highest = (1 << ((brightest + 1) * 257 - 1).bit_length()) - 1
         raise ValueError(
-            f"images such as {first!r} have 16 bits and are nearly black: 0..65535 becomes 0..255, the "
-            "brightest value "
-            f"of {len(looked_at)} images becomes {brightest}, so {brightest + 1} of 256 levels are left. "
-            "Say which value "
-            f'is the highest, such as INPUT.RANGE "(0, {highest})"; "(0, 65535)" takes them as they are. {how}'
+            f"images such as {first!r} have 16 bits and are nearly black: 0..65535 becomes 0..255, the brightest "
+            f"value of {len(looked_at)} images becomes {brightest}, so {brightest + 1} of 256 levels are left. "
+            f'Say which value is the highest, such as INPUT.RANGE "(0, {highest})"; "(0, 65535)" takes them as they are. {how}'
         )
 
 

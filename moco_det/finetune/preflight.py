@@ -76,8 +76,8 @@ def check_run(
     check_coco_evaluator(cfg)
     if ImageFormat.from_config(cfg).channels > 3 and cfg.VIS_PERIOD:
         raise ValueError(
-            f"VIS_PERIOD is {cfg.VIS_PERIOD} with INPUT.CHANNELS {cfg.INPUT.CHANNELS}; expected 0, since detectron2 "
-            "draws training images of three channels alone"
+            f"VIS_PERIOD is {cfg.VIS_PERIOD} with INPUT.CHANNELS {cfg.INPUT.CHANNELS}; expected 0, since "
+            "detectron2 draws training images of three channels alone"
         )
     part, use = ("TEST", "evaluate") if args.eval_only else ("TRAIN", "train")
     if not cfg.DATASETS[part]:
