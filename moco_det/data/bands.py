@@ -369,7 +369,8 @@ def check_images(paths: Sequence[str], images: ImageFormat) -> None:
         raise ValueError(
             f"images such as {first!r} have 16 bits and are nearly black: 0..65535 becomes 0..255, the brightest "
             f"value of {len(looked_at)} images becomes {brightest}, so {brightest + 1} of 256 levels are left. "
-            f'Say which value is the highest, such as INPUT.RANGE "(0, {highest})"; "(0, 65535)" takes them as they are. {how}'
+            f'Say which value is the highest, such as INPUT.RANGE "(0, {highest})"; "(0, 65535)" takes them as '
+            f"they are. {how}"
         )
 
 
