@@ -259,8 +259,6 @@ def _read_tiff(file) -> tuple[np.ndarray, int]:
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
             raise ValueError("its values are places in a palette of colors; save it as gray or RGB")
         values = _checked(series.asarray(maxworkers=1))
-        if "S" in series.axes:  # planar files have their samples first
-            values = np.moveaxis(values, series.axes.index("S"), -1)
         if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and values.dtype.kind == "u":
             values = np.iinfo(values.dtype).max - values
         turned = page.tags.get("Orientation")
