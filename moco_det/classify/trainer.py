@@ -44,7 +44,11 @@ class ClassifierTrainer(TrainerBase):
         """
         super().__init__()
         self.train_set, self.test_set = open_labeled_set(
-            cfg.DATASETS.IMAGES, cfg.INPUT.VIEWS.SIZE, "--images", images=ImageFormat.from_config(cfg)
+            cfg.DATASETS.IMAGES,
+            cfg.INPUT.VIEWS.SIZE,
+            "--images",
+            held_out=cfg.TEST.HELD_OUT,
+            images=ImageFormat.from_config(cfg),
         )
         self.cfg = cfg = with_num_classes(cfg, len(self.train_set.classes))
         self.steps_per_epoch = steps_per_epoch(len(self.train_set), cfg.SOLVER.IMS_PER_BATCH)

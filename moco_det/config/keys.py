@@ -621,6 +621,16 @@ TEST = (
         kind=WATCHING,
     ),
     Key(
+        "TEST.HELD_OUT",
+        0.0,
+        "Measure on this fraction of the labeled training images, which train no classifier then, instead of on "
+        "val/: to choose settings without looking at the data that the result is measured on. 0: val/.",
+        BY_EPOCHS,
+        within("[0, 1)"),
+        kind=MEASURE,
+        effect=(unless("TEST.KNN.IMAGES", ""),),
+    ),
+    Key(
         "TEST.KNN.IMAGES",
         "",
         "Monitor pre-training with a kNN classifier: a folder with train/<class>/ and val/<class>/ (or "

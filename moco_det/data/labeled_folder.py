@@ -1,6 +1,8 @@
-"""A labeled set of images: one folder a class."""
+"""A labeled set of images: one folder per class."""
 
+import copy
 import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from moco_det.data import shards
 from moco_det.data.bands import RGB, ImageFormat, check_images
 from moco_det.data.images import UnreadableImage, decode_rgb, find_images
 from moco_det.data.views import center_view, whole_view
+from moco_det.utils.seeding import numpy_generator
 
 
 class LabeledFolder(torch.utils.data.Dataset):
@@ -49,6 +52,13 @@ class LabeledFolder(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
+    def part(self, indices: Sequence[int]) -> "LabeledFolder":
+        """The same set with these images alone; the classes stay, with their numbers."""
+        part = copy.copy(self)
+        part.paths = tuple(self.paths[index] for index in indices)
+        part.labels = tuple(self.labels[index] for index in indices)
+        return part
+
     def decode(self, index: int):
         """The image as it is: plain RGB as an image of Pillow, others as uint8 (C, H, W).
 
@@ -67,16 +77,25 @@ class LabeledFolder(torch.utils.data.Dataset):
 
 
 def open_labeled_set(
-    root: str, size: int, key: str, center_crop: bool = True, images: ImageFormat = RGB
+    root: str,
+    size: int,
+    key: str,
+    center_crop: bool = True,
+    held_out: float = 0.0,
+    images: ImageFormat = RGB,
 ) -> tuple[LabeledFolder, LabeledFolder]:
     """Open both parts of a labeled set: ``root/train``, and to measure on ``root/val`` or else ``root/test``.
 
     Args:
         size, key, center_crop, images: as of :class:`LabeledFolder`.
+        held_out: where above 0, this fraction of the training images of each class is measured instead, and
+            ``val`` is not looked at (``TEST.HELD_OUT``).
 
     Raises:
         ValueError: a part is missing or empty, or their classes differ.
     """
+    if held_out:
+        return hold_out(LabeledFolder(os.path.join(root, "train"), size, key, center_crop, images), held_out)
     measured = next((name for name in ("val", "test") if os.path.isdir(os.path.join(root, name))), None)
     if measured is None:
         found = "has neither val/ nor test/" if os.path.isdir(root) else "does not exist"
@@ -90,6 +109,27 @@ def open_labeled_set(
     )
     check_same_classes(train, test)
     return train, test
+
+
+def hold_out(folder: LabeledFolder, fraction: float) -> tuple[LabeledFolder, LabeledFolder]:
+    """Split off a random fraction of each class, always the same images: what is left, and what is held out.
+
+    Raises:
+        ValueError: a class has too few images for both parts.
+    """
+    kept, held = [], []
+    for number, name in enumerate(folder.classes):
+        own = [index for index, label in enumerate(folder.labels) if label == number]
+        count = round(fraction * len(own))
+        if not 0 < count < len(own):
+            raise ValueError(
+                f"TEST.HELD_OUT is {fraction}, but class {name!r} of {folder.root!r} has {len(own)} images: "
+                f"{count} would be held out and {len(own) - count} left; give another fraction or more images"
+            )
+        order = numpy_generator(0, "held out", number).permutation(own).tolist()
+        held += sorted(order[:count])
+        kept += sorted(order[count:])
+    return folder.part(kept), folder.part(held)
 
 
 def _of_folders(root: str, key: str) -> dict[str, list[str]]:

@@ -36,6 +36,7 @@ class KNNMonitor(HookBase):
             cfg.INPUT.VIEWS.SIZE,
             "TEST.KNN.IMAGES",
             knn.CENTER_CROP,
+            cfg.TEST.HELD_OUT,
             ImageFormat.from_config(cfg),
         )
         self.k = min(knn.K, len(self.train))
