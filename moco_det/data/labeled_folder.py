@@ -1,5 +1,6 @@
 """A labeled set of images: one folder per class."""
 
+import contextlib
 import copy
 import os
 from collections.abc import Sequence
@@ -60,14 +61,16 @@ class LabeledFolder(torch.utils.data.Dataset):
         return part
 
     def decode(self, index: int):
-        """The image as it is: plain RGB as an image of Pillow, others as uint8 (C, H, W).
+        """The image as it is: RGB as Pillow's image where Pillow reads it, others as uint8 (C, H, W).
 
         Raises:
             ValueError: it cannot be read; a labeled set has none to spare.
         """
-        decode = decode_rgb if self.images.is_plain else self.images.decode
+        if self.images.is_plain:
+            with contextlib.suppress(UnreadableImage):
+                return decode_rgb(self.paths[index])
         try:
-            return decode(self.paths[index])
+            return self.images.decode(self.paths[index])
         except UnreadableImage as error:
             raise ValueError(f"{self.key}: {error}; fix or remove the image") from error
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from moco_det.data.bands import ImageFormat, UnfitImage, check_images, picture
 from moco_det.data.images import UnreadableImage, decode_pixels, find_images
+from moco_det.data.labeled_folder import LabeledFolder
 from moco_det.testing.core import tiny_pretrain_config as tiny
 from moco_det.testing.core import write_random_images
 
@@ -353,3 +354,16 @@ def test_a_picture_shows_chosen_channels():
     assert picture(pixels[:1]).getpixel((2, 1)) == (0, 0, 0)
     assert picture(pixels[:2]).getpixel((2, 1)) == (0, 1, 0)
     assert picture(pixels).size == (3, 2)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_labeled_folders(tmp_path, channels):
+    array = values(channels, np.uint8, 255)
+    (tmp_path / "cow").mkdir()
+    np.save(tmp_path / "cow/a.npy", array)
+    folder = LabeledFolder(str(tmp_path), 8, "--images", False, ImageFormat(channels))
+    view, label = folder[0]
+    expected = [np.asarray(Image.fromarray(array[..., c]).resize((8, 8), 2)) for c in range(channels)]
+    assert label == 0 and np.array_equal(view, expected)
+    with pytest.raises(ValueError, match=f"has {channels} channels of 8 bits"):
+        LabeledFolder(str(tmp_path), 8, "--images", images=ImageFormat(5))
