@@ -1,12 +1,14 @@
 """Files of many channels and depths against one slow formula; what the settings do not fit is named."""
 
 import math
+import random
 import sys
 import tarfile
 
 import numpy as np
 import pytest
 import torch
+from fuzzing import mutated_bytes
 from PIL import Image
 
 from moco_det.data.bands import ImageFormat, UnfitImage, check_images, picture
@@ -367,3 +369,22 @@ def test_labeled_folders(tmp_path, channels):
     assert label == 0 and np.array_equal(view, expected)
     with pytest.raises(ValueError, match=f"has {channels} channels of 8 bits"):
         LabeledFolder(str(tmp_path), 8, "--images", images=ImageFormat(5))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_files_are_read_or_refused_in_a_line(tmp_path):
+    rng, path, outcomes = random.Random(0), tmp_path / "a", {True: 0, False: 0}
+    files = []
+    for name, write in WRITERS.items():
+        write(tmp_path / name, values(4))
+        files.append((tmp_path / name).read_bytes())
+    for number in range(400):
+        path.write_bytes(mutated_bytes(files[number % len(files)], rng))
+        try:
+            pixels = ImageFormat(4, (0.0, 4095.0)).decode(str(path))
+            assert pixels.dtype == torch.uint8 and len(pixels) == 4 and pixels.ndim == 3
+            outcomes[True] += 1
+        except UnreadableImage as error:
+            assert error.reason and "\n" not in error.reason
+            outcomes[False] += 1
+    assert min(outcomes.values()) > 40
