@@ -117,7 +117,7 @@ class ImageFormat:
             raise unreadable(path, error) from error
         if upright and turned != 1:
             levels = np.stack([upright_image(Image.fromarray(channel), turned) for channel in levels])
-        return torch.from_numpy(np.ascontiguousarray(levels))
+        return torch.from_numpy(np.require(levels, requirements=("C", "W")))
 
     def values(self, path: str) -> np.ndarray:
         """What the file holds, (channels, H, W), before it is scaled; raises as :meth:`decode`."""
