@@ -62,10 +62,9 @@ def open_image(name: str, folder: Path) -> Image.Image | None:
 @functools.lru_cache
 def _image_format(config: Path) -> tuple[ImageFormat, list[int]]:
     """How a run reads images, and the channels that it shows; of a run without a config that says it, RGB."""
-    with contextlib.suppress(OSError, yaml.YAMLError):
+    with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError):
         keys = yaml.safe_load(config.read_text())["INPUT"]
-        if "CHANNELS" in keys:
-            return ImageFormat(keys["CHANNELS"], tuple(keys["RANGE"])), keys["SHOWN_CHANNELS"]
+        return ImageFormat(keys["CHANNELS"], tuple(keys["RANGE"])), keys["SHOWN_CHANNELS"]
     return RGB, [0, 1, 2]
 
 
