@@ -31,7 +31,7 @@ TESTED_BY = {
     "finetune/test_check_datasets.py": """
         data/datasets/downloads finetune/check_coco finetune/check_findings finetune/check_voc
     """,
-    "finetune/test_dry_run.py": "finetune/preflight",
+    "finetune/test_dry_run.py": "finetune/command finetune/preflight",
     "finetune/test_extensions.py": "finetune/evaluators finetune/mappers finetune/record_mapper",
     "finetune/test_finetune_datasets.py": "data/datasets/toy data/datasets/toy_classes",
     "finetune/test_finetune_trainer.py": "finetune/samples",
@@ -42,7 +42,7 @@ TESTED_BY = {
         data/datasets/coco_file data/datasets/own data/datasets/voc_files data/label_images
         finetune/classes finetune/voc_evaluator
     """,
-    "finetune/test_segmentation.py": "data/datasets/segmentation finetune/cityscapes_evaluator",
+    "finetune/test_segmentation.py": "data/datasets/segmentation",
     "finetune/test_weights_check.py": "finetune/loaded_weights",
     "model_zoo/test_tasks.py": "model_zoo/paper_results",
     "modeling/test_grouped_batch_norm.py": "utils/seeding",
@@ -57,9 +57,8 @@ TESTED_BY = {
         engine/plan_text pretrain/plan/advice pretrain/plan/facts pretrain/plan/trial
         utils/disk_space
     """,
-    "pretrain/test_start.py": "weights/loading",
     "pretrain/test_trainer.py": """
-        engine/hooks engine/interruption pretrain/command pretrain/hooks pretrain/settings
+        engine/command engine/interruption engine/trainer pretrain/command pretrain/settings
     """,
     "report/test_report.py": "report/captions report/figures report/page report/panels report/tables",
     "speed/test_references.py": "speed/model speed/transfer",
@@ -68,8 +67,8 @@ TESTED_BY = {
         speed/measurement speed/options
     """,
     "test_hostile_files.py": "finetune/safe_checkpointer",
+    "test_other_images.py": "toyworld/bands",
     "test_packaging.py": "model_zoo/detectron2_zoo version",
-    "test_refused_settings.py": "benchmark/options",
     "toyworld/test_keypoints.py": "toyworld/layouts/coco_keypoints",
     "toyworld/test_layouts.py": "toyworld/layouts/coco toyworld/layouts/folders toyworld/layouts/voc",
     "toyworld/test_make.py": "toyworld/world",

@@ -6,8 +6,9 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 
 from moco_det.config.key import CLASSIFY
-from moco_det.config.overlays import PREPROCESSING_KEYS
+from moco_det.config.overlays import CHANNEL_KEYS, PREPROCESSING_KEYS
 from moco_det.config.rules import check_values, refuse_keys
+from moco_det.data.bands import ImageFormat
 from moco_det.engine.agreement import check_agreement, settings_and_code
 from moco_det.engine.command import read_config
 from moco_det.engine.launch import check_batch
@@ -71,13 +72,14 @@ def _take_encoder(cfg: CfgNode, given: list[str]) -> InitialWeights | None:
         return None
     weights = read_initial_weights(cfg.MODEL.WEIGHTS, "CLASSIFY.ARCH", cfg.CLASSIFY.ARCH)
     cfg.CLASSIFY.ARCH = weights.arch
-    for field, value in weights.preprocessing.to_dict().items():
-        key = PREPROCESSING_KEYS[field]
+    wanted = {"channels": weights.preprocessing.channels, "range": [], **weights.preprocessing.to_dict()}
+    for field, key in {**PREPROCESSING_KEYS, **CHANNEL_KEYS}.items():
+        value = wanted[field]
         *parents, name = key.split(".")
         node = cfg
         for parent in parents:
             node = node[parent]
-        if key in given and node[name] != value:
+        if key in given and (list(node[name]) if field == "range" else node[name]) != value:
             raise ValueError(
                 f"MODEL.WEIGHTS {weights.path!r} were made with {key} {value}, and the command line has "
                 f"{node[name]}; leave it out"
@@ -93,6 +95,7 @@ def check_settings(cfg: CfgNode) -> None:
         ValueError: with the keys, the values found, what was expected and the fix.
     """
     solver, ranks = cfg.SOLVER, comm.get_world_size()
+    ImageFormat.from_config(cfg)
     rates = [solver.BASE_LR, *map(float, cfg.CLASSIFY.MORE_LRS)]
     if len({f"{rate:g}" for rate in rates}) < len(rates):
         raise ValueError(f"SOLVER.BASE_LR and CLASSIFY.MORE_LRS are {rates}; expected different rates")

@@ -11,6 +11,7 @@ from torch import Tensor
 from moco_det.classify.data import RandomViews, feature_batches, view_batches
 from moco_det.classify.features import cached_features
 from moco_det.classify.judge import JudgeClassifier, JudgeFeatures
+from moco_det.data.bands import ImageFormat
 from moco_det.data.labeled_folder import open_labeled_set
 from moco_det.data.order import rank_batches, steps_per_epoch
 from moco_det.engine.trainer import EpochTrainer, build_seeded_model, with_count
@@ -33,7 +34,11 @@ class ClassifierTrainer(EpochTrainer):
             ValueError: the set is not as it must be, or does not fill one batch.
         """
         self.train_set, self.test_set = open_labeled_set(
-            cfg.DATASETS.IMAGES, cfg.INPUT.VIEWS.SIZE, "--images", held_out=cfg.TEST.HELD_OUT
+            cfg.DATASETS.IMAGES,
+            cfg.INPUT.VIEWS.SIZE,
+            "--images",
+            held_out=cfg.TEST.HELD_OUT,
+            images=ImageFormat.from_config(cfg),
         )
         self.classes, self.weights = self.train_set.classes, weights
         cfg = with_count(cfg, "CLASSIFY.NUM_CLASSES", len(self.classes))

@@ -1,5 +1,6 @@
 """A labeled set of images: one folder per class."""
 
+import contextlib
 import copy
 import os
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from moco_det.data.bands import RGB, ImageFormat, check_images
 from moco_det.data.images import UnreadableImage, decode_rgb, find_images
 from moco_det.data.shards import EXTENSION
 from moco_det.data.views import center_view, whole_view
@@ -22,15 +24,17 @@ class LabeledFolder(torch.utils.data.Dataset):
         classes: their names; ``paths`` and ``labels``: of each image, class by class.
     """
 
-    def __init__(self, root: str, size: int, key: str, center_crop: bool = True):
+    def __init__(self, root: str, size: int, key: str, center_crop: bool = True, images: ImageFormat = RGB):
         """
         Args:
             size: side of the view, in pixels.
             key: what named the folder, for messages, e.g. ``"TEST.KNN.IMAGES"``.
             center_crop: the view is the image's center; else the whole image.
+            images: how files become pixels.
 
         Raises:
-            ValueError: the folder is missing or has no class folders, or one of these has no images.
+            ValueError: the folder is missing or has no class folders, or one of these has no images, or
+                images that ``images`` does not fit.
         """
         if not os.path.isdir(root):
             raise ValueError(
@@ -43,6 +47,8 @@ class LabeledFolder(torch.utils.data.Dataset):
         self.paths, self.labels = zip(*found, strict=True)
         self.root, self.size, self.key = root, size, key
         self.view = center_view if center_crop else whole_view
+        self.images = images
+        check_images(self.paths, images)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -55,28 +61,36 @@ class LabeledFolder(torch.utils.data.Dataset):
         return part
 
     def decode(self, index: int):
-        """The image as it is.
+        """The image as it is: RGB as Pillow's image where Pillow reads it, others as uint8 (C, H, W).
 
         Raises:
             ValueError: it cannot be read; a labeled set has none to spare.
         """
+        if self.images.is_plain:
+            with contextlib.suppress(UnreadableImage):
+                return decode_rgb(self.paths[index])
         try:
-            return decode_rgb(self.paths[index])
+            return self.images.decode(self.paths[index])
         except UnreadableImage as error:
             raise ValueError(f"{self.key}: {error}; fix or remove the image") from error
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Its view, uint8 (3, size, size) in RGB, and its class; raises as :meth:`decode`."""
+        """Its view, uint8 (C, size, size), and its class; raises as :meth:`decode`."""
         return self.view(self.decode(index), self.size), self.labels[index]
 
 
 def open_labeled_set(
-    root: str, size: int, key: str, center_crop: bool = True, held_out: float = 0.0
+    root: str,
+    size: int,
+    key: str,
+    center_crop: bool = True,
+    held_out: float = 0.0,
+    images: ImageFormat = RGB,
 ) -> tuple[LabeledFolder, LabeledFolder]:
     """Open both parts of a labeled set: ``root/train``, and to measure on ``root/val`` or else ``root/test``.
 
     Args:
-        size, key, center_crop: as of :class:`LabeledFolder`.
+        size, key, center_crop, images: as of :class:`LabeledFolder`.
         held_out: where above 0, this fraction of the training images of each class is measured instead, and
             ``val`` is not looked at (``TEST.HELD_OUT``).
 
@@ -84,7 +98,7 @@ def open_labeled_set(
         ValueError: a part is missing or empty, or their classes differ.
     """
     if held_out:
-        return hold_out(LabeledFolder(os.path.join(root, "train"), size, key, center_crop), held_out)
+        return hold_out(LabeledFolder(os.path.join(root, "train"), size, key, center_crop, images), held_out)
     measured = next((name for name in ("val", "test") if os.path.isdir(os.path.join(root, name))), None)
     if measured is None:
         found = "has neither val/ nor test/" if os.path.isdir(root) else "does not exist"
@@ -93,7 +107,8 @@ def open_labeled_set(
             "(or test/<class>/) with images"
         )
     train, test = (
-        LabeledFolder(os.path.join(root, name), size, key, center_crop) for name in ("train", measured)
+        LabeledFolder(os.path.join(root, name), size, key, center_crop, images)
+        for name in ("train", measured)
     )
     check_same_classes(train, test)
     return train, test

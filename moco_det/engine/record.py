@@ -29,6 +29,8 @@ INIT_KEYS = (
     "MODEL.PIXEL_MEAN",
     "MODEL.PIXEL_STD",
     "MODEL.RESNETS.STRIDE_IN_1X1",
+    "INPUT.CHANNELS",
+    "INPUT.RANGE",
 )
 RECORD_KEYS = (
     "stage",

@@ -16,6 +16,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
+from moco_det.data.bands import ImageFormat
 from moco_det.data.datasets.downloads import OFFICIAL_COUNTS, how_to_get
 from moco_det.data.datasets.lvis import check_reader
 from moco_det.engine.agreement import code_digest
@@ -135,7 +136,7 @@ def _look_inside(name: str, metadata: Metadata, use: Use, findings: Findings) ->
         map_records(records, use, findings)
     if use.train is False and metadata.evaluator_type == "coco" and metadata.get("json_file"):
         look_at_truth(metadata, use, findings)
-    look_at_images(records, findings)
+    look_at_images(records, findings, images=ImageFormat(use.channels, use.range))
     if metadata.evaluator_type.endswith("sem_seg") and records and "sem_seg_file_name" in records[0]:
         look_at_labels(records, metadata, use.train is not False, findings)
 

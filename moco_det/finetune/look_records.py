@@ -33,12 +33,15 @@ class Use:
         masks: "polygon" or "bitmask" where masks are trained, else empty; None: not known.
         keypoints: how many each object has; 0: none are used.
         filter_empty: images without a usable object are left out of the training.
+        channels, range: INPUT.CHANNELS and INPUT.RANGE.
     """
 
     train: bool | None = None
     masks: str | None = None
     keypoints: int = 0
     filter_empty: bool = True
+    channels: int = 3
+    range: tuple[float, ...] = ()
 
 
 def use_of(cfg: CfgNode, train: bool) -> Use:
@@ -49,6 +52,8 @@ def use_of(cfg: CfgNode, train: bool) -> Use:
         cfg.INPUT.MASK_FORMAT if boxes and cfg.MODEL.MASK_ON else "",
         cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS if boxes and cfg.MODEL.KEYPOINT_ON else 0,
         cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        cfg.INPUT.CHANNELS,
+        tuple(cfg.INPUT.RANGE),
     )
 
 

@@ -13,6 +13,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from torch import nn
 
+from moco_det.data.bands import ImageFormat
 from moco_det.engine.launch import num_machines
 from moco_det.engine.record import FILE_NAME as RECORD
 from moco_det.engine.run_folder import check_writable
@@ -72,6 +73,11 @@ def check_run(
         ValueError: a setting that cannot work; says what was found, what was expected, and the fix.
     """
     check_coco_evaluator(cfg)
+    if ImageFormat.from_config(cfg).channels > 3 and cfg.VIS_PERIOD:
+        raise ValueError(
+            f"VIS_PERIOD is {cfg.VIS_PERIOD} with INPUT.CHANNELS {cfg.INPUT.CHANNELS}; expected 0, since "
+            "detectron2 draws training images of three channels alone"
+        )
     part, use = ("TEST", "evaluate") if args.eval_only else ("TRAIN", "train")
     if not cfg.DATASETS[part]:
         near = [name for name in DatasetCatalog.list() if name.endswith(part.lower())][:3]

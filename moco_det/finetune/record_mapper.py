@@ -13,38 +13,37 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.utils.file_io import PathManager
 
-from moco_det.data.images import UnreadableImage, decode_rgb
+from moco_det.data.bands import ImageFormat
+from moco_det.data.images import UnreadableImage
 from moco_det.data.label_images import read_labels
 
 logger = logging.getLogger(__name__)
 UNREADABLE_LIST = "unreadable_images.txt"
 
 
-def read_image(record: dict, image_format: str) -> np.ndarray:
-    """The image of a record, H x W x 3, uint8: as :func:`moco_det.data.images.decode_rgb` gives it.
+def read_image(record: dict, images: ImageFormat) -> np.ndarray:
+    """The image of a record, H x W x C, uint8: as :meth:`ImageFormat.decode` gives it, in the order of ``images``.
 
     Where the labels were drawn on the pixels as they are stored, which their ``width`` and ``height`` show, an
     EXIF orientation is left alone: the boxes would be elsewhere.
-
-    Args:
-        image_format: "RGB" or "BGR".
 
     Raises:
         UnreadableImage: it cannot be decoded; ValueError: it is of another size than its labels say.
     """
     path = PathManager.get_local_path(record["file_name"])
-    image = decode_rgb(path)
-    expected = (record.get("width", image.width), record.get("height", image.height))
-    if image.size != expected:
-        upright = image.size
-        image = decode_rgb(path, upright=False)
-        if image.size != expected:
+    pixels = images.decode(path)
+    height, width = upright = pixels.shape[1:]
+    expected = (record.get("height", height), record.get("width", width))
+    if upright != expected:
+        pixels = images.decode(path, upright=False)
+        if pixels.shape[1:] != expected:
             raise ValueError(
-                f"image {path!r} has {upright[0]} x {upright[1]} pixels, but its labels say {expected[0]} x "
-                f"{expected[1]}; give the image that was labeled"
+                f"image {path!r} has {width} x {height} pixels, but its labels say {expected[1]} x "
+                f"{expected[0]}; give the image that was labeled"
             )
-    pixels = np.asarray(image)
-    return pixels[:, :, ::-1] if image_format == "BGR" else pixels
+    if images.order == "BGR":
+        pixels = torch.cat((pixels[:3].flip(0), pixels[3:]))
+    return pixels.permute(1, 2, 0).numpy()
 
 
 def add_size(record: dict, image: np.ndarray) -> None:
@@ -52,14 +51,34 @@ def add_size(record: dict, image: np.ndarray) -> None:
     record["height"], record["width"] = image.shape[:2]
 
 
+class AugInput(T.AugInput):
+    """detectron2's, but the channels of what is no RGB image are transformed one by one.
+
+    Images of four channels would be taken for RGB with transparency, and colors be mixed with it.
+    """
+
+    def transform(self, tfm: T.Transform) -> None:
+        image = self.image
+        if image.shape[2] != 3:
+            self.image = image[:, :, 0]
+        super().transform(tfm)
+        if image.shape[2] != 3:
+            channels = np.moveaxis(image, 2, 0)[1:]
+            self.image = np.stack([self.image, *map(tfm.apply_image, channels)], axis=2)
+
+
 class RecordMapper(DatasetMapper):
     """detectron2's mapper, but for how images and label images are read."""
+
+    @classmethod
+    def from_config(cls, cfg, is_train: bool = True):
+        return {**super().from_config(cfg, is_train), "image_format": ImageFormat.from_config(cfg)}
 
     def __call__(self, dataset_dict):
         record = copy.deepcopy(dataset_dict)
         labels_file = record.pop("sem_seg_file_name", None)
         labels = read_labels(labels_file) if labels_file and self.is_train else None
-        inputs = T.AugInput(read_image(record, self.image_format), sem_seg=labels)
+        inputs = AugInput(read_image(record, self.image_format), sem_seg=labels)
         add_size(record, inputs.image)
         transforms = self.augmentations(inputs)
         shape = inputs.image.shape[:2]

@@ -19,7 +19,8 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from moco_det.finetune.inits import PREPROCESSING_KEYS, Init, preprocessing_of, read_init
+from moco_det.config.overlays import CHANNEL_KEYS, PREPROCESSING_KEYS
+from moco_det.finetune.inits import Init, preprocessing_of, read_init
 from moco_det.finetune.loaded_weights import IN_FILE, LoadedWeights, some
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
 from moco_det.model_zoo import list_inits
@@ -48,12 +49,11 @@ def check_preprocessing(cfg: CfgNode, weights: LoadedWeights, init: Init | None)
         return
     expected = weights.preprocessing or init.preprocessing
     found = preprocessing_of(cfg)
-    wrong = [
-        field for field in PREPROCESSING_KEYS if not _same(getattr(found, field), getattr(expected, field))
-    ]
+    keys = {**CHANNEL_KEYS, **PREPROCESSING_KEYS}
+    wrong = [field for field in keys if not _same(getattr(found, field), getattr(expected, field))]
     if wrong:
         lines = (
-            f"{PREPROCESSING_KEYS[field]} is {getattr(found, field)}, expected {getattr(expected, field)}"
+            f"{keys[field]} is {getattr(found, field)}, expected {getattr(expected, field)}"
             for field in wrong
         )
         raise ValueError(

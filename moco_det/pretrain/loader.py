@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from moco_det.data.augment import finish_views
-from moco_det.data.images import UnreadableImage, decode_pixels
+from moco_det.data.images import UnreadableImage
 from moco_det.data.order import PackedPaths, Slot, rank_batches, steps_per_epoch
 from moco_det.data.views import LARGE_VIEWS, ViewSettings, crop_view, draw_view
 from moco_det.engine.hooks import is_due
@@ -70,7 +70,7 @@ class TwoViews(Dataset):
         unreadable: list[Unreadable] = []
         for index in self._candidates(slot):
             try:
-                return decode_pixels(self.paths[index]), index, unreadable
+                return self.views.images.decode(self.paths[index]), index, unreadable
             except UnreadableImage as error:
                 unreadable.append((error.path, error.reason))
         return None, slot[1], unreadable
@@ -87,7 +87,8 @@ class TwoViews(Dataset):
         drawn = draw_view(rng, width, height, self.views, view)
         crop, colors = crop_view(pixels, drawn), drawn.colors()
         if self.finished:
-            crop = finish_views(crop[None], torch.tensor([colors]), drawn.order)[0]
+            row = torch.tensor([colors])
+            crop = finish_views(crop[None], row, drawn.order, has_colors=drawn.has_colors)[0]
         return crop, colors
 
 
@@ -106,7 +107,8 @@ def build_loader(
 ) -> Iterator[dict]:
     """The batches of one rank, without end.
 
-    Letters: n = images_per_batch / world_size; S and s: sides of the large and small views; V: small views.
+    Letters: n = images_per_batch / world_size; C: channels; S and s: sides of the large and small views; V: small
+    views.
 
     Args:
         paths: all images, the same list on every rank.
@@ -116,10 +118,10 @@ def build_loader(
         start_iteration: iterations (global batches) that were done before.
 
     Returns:
-        iterator over ``{"query": uint8 (n, 3, S, S), "key": uint8 (n, 3, S, S), "index": int64 (n,),
+        iterator over ``{"query": uint8 (n, C, S, S), "key": uint8 (n, C, S, S), "index": int64 (n,),
         "epoch": int, "unreadable": [(path, reason), ...]}``: which images these are (a replacement by its own
         index), and the files that this rank met and replaced; with small views, also ``"small"``: uint8
-        (n, V, 3, s, s). Unfinished ones have ``"colors"``, too: float32 (n, 2 + V, COLUMNS).
+        (n, V, C, s, s). Unfinished ones have ``"colors"``, too: float32 (n, 2 + V, COLUMNS).
 
     Raises:
         ValueError: a setting is out of range, or batch, ranks and images do not fit together; while
@@ -192,12 +194,13 @@ def finish_batch(batch: dict, views: ViewSettings, device: torch.device | str) -
         return batch
     finished = dict(batch)
     colors = finished.pop("colors")
+    rgb = views.images.has_colors
     for view, name in enumerate(("query", "key")):
-        finished[name] = finish_views(batch[name], colors[:, view], views.order(view), device)
+        finished[name] = finish_views(batch[name], colors[:, view], views.order(view), device, rgb)
     if "small" in batch:
         small = batch["small"].flatten(0, 1)  # n*V
         rows = colors[:, LARGE_VIEWS:].flatten(0, 1)
-        finished["small"] = finish_views(small, rows, views.order(LARGE_VIEWS), device).view(
+        finished["small"] = finish_views(small, rows, views.order(LARGE_VIEWS), device, rgb).view(
             batch["small"].shape
         )
     return finished

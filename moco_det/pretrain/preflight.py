@@ -30,14 +30,18 @@ def initial_weights(cfg) -> InitialWeights:
             "first convolution no known checkpoint has: leave MODEL.WEIGHTS empty, or set "
             "MODEL.ENCODER.STEM imagenet"
         )
-    weights = read_initial_weights(cfg.MODEL.WEIGHTS, "MODEL.ENCODER.ARCH", cfg.MODEL.ENCODER.ARCH)
+    weights = read_initial_weights(
+        cfg.MODEL.WEIGHTS, "MODEL.ENCODER.ARCH", cfg.MODEL.ENCODER.ARCH, cfg.INPUT.CHANNELS
+    )
     wanted = weights.preprocessing
-    if wanted.format != "RGB" or wanted.stride_in_1x1:
+    if wanted.format != cfg.INPUT.FORMAT or wanted.stride_in_1x1:
         raise ValueError(
             f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} want {wanted.format} images and have stride_in_1x1 "
-            f"{wanted.stride_in_1x1}; pre-training has RGB and the stride in the 3x3: take other weights"
+            f"{wanted.stride_in_1x1}; pre-training has {cfg.INPUT.FORMAT} and the stride in the 3x3: take "
+            "other weights"
         )
     for key, is_now, was in (
+        ("INPUT.RANGE", cfg.INPUT.RANGE, wanted.range),
         ("MODEL.PIXEL_MEAN", cfg.MODEL.PIXEL_MEAN, wanted.pixel_mean),
         ("MODEL.PIXEL_STD", cfg.MODEL.PIXEL_STD, wanted.pixel_std),
     ):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from detectron2.engine import HookBase
 from detectron2.utils import comm
-from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
 
+from moco_det.data.bands import ImageFormat, check_images, picture
 from moco_det.data.images import names_digest
 from moco_det.data.views import ViewSettings
 from moco_det.engine.agreement import check_agreement
@@ -37,6 +37,7 @@ class PretrainTrainer(EpochTrainer):
         """
         self.paths = unlabeled_images(cfg) if paths is None else paths
         check_agreement({"the list of images": names_digest(self.paths, cfg.DATASETS.IMAGES)})
+        check_images(self.paths, ImageFormat.from_config(cfg))
         method_class(cfg).check_num_images(cfg, len(self.paths))
         super().__init__(cfg, len(self.paths))
         self.views, self.scheduled = ViewSettings.from_config(cfg), self.max_iter
@@ -114,7 +115,8 @@ class PretrainTrainer(EpochTrainer):
     def run_step(self) -> None:
         self.batch = finish_batch(self.next_batch(), self.views, self.cfg.MODEL.DEVICE)
         if self.iter == 0 and comm.is_main_process():
-            save_sample_views(self.batch, os.path.join(self.cfg.OUTPUT_DIR, "sample_views.png"))
+            path = os.path.join(self.cfg.OUTPUT_DIR, "sample_views.png")
+            save_sample_views(self.batch, path, self.cfg.INPUT.SHOWN_CHANNELS)
 
         self.optimizer.zero_grad()
         step = StepState()
@@ -162,7 +164,7 @@ class PretrainTrainer(EpochTrainer):
         return {name: value.detach() for name, value in outputs.items()}
 
 
-def save_sample_views(batch: dict, path: str, pairs: int = 8) -> None:
-    """A picture of the first views: queries in the upper row, their keys below."""
-    rows = [torch.cat(list(batch[name][:pairs]), dim=2) for name in ("query", "key")]  # 3xSx(pairs*S)
-    Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).cpu().numpy()).save(path)
+def save_sample_views(batch: dict, path: str, channels: Sequence[int], pairs: int = 8) -> None:
+    """A picture of the first views, of three channels: queries in the upper row, their keys below."""
+    rows = [torch.cat(list(batch[name][:pairs]), dim=2) for name in ("query", "key")]  # CxSx(pairs*S)
+    picture(torch.cat(rows, dim=1), channels).save(path)

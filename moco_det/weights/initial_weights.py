@@ -40,16 +40,19 @@ class InitialWeights:
     tensors: dict[str, Tensor]
 
 
-def read_initial_weights(path: str, arch_key: str, wanted_arch: str = "") -> InitialWeights:
+def read_initial_weights(
+    path: str, arch_key: str, wanted_arch: str = "", wanted_channels: int = 0
+) -> InitialWeights:
     """The weights that MODEL.WEIGHTS names.
 
     Args:
         path: the value of MODEL.WEIGHTS.
         arch_key, wanted_arch: the key that says what the encoder is, and its value; empty takes any.
+        wanted_channels: INPUT.CHANNELS; 0 takes any.
 
     Raises:
         ValueError: it is no file, of no known family, damaged, of another architecture, or for images of other
-            than three channels.
+            channels.
     """
     if not os.path.isfile(path):
         raise ValueError(
@@ -65,10 +68,12 @@ def read_initial_weights(path: str, arch_key: str, wanted_arch: str = "") -> Ini
         raise ValueError(f"MODEL.WEIGHTS {path!r}: {error}") from error
     if wanted_arch and arch != wanted_arch:
         raise ValueError(f"MODEL.WEIGHTS {path!r} is a {arch}; {arch_key} is {wanted_arch}: make them agree")
-    if channels != 3:
+    if wanted_channels not in (0, channels):
         raise ValueError(
-            f"MODEL.WEIGHTS {path!r} are for images of {channels} channel{'s' * (channels > 1)}, and this stage "
-            "has color images of 3: take other weights"
+            f"MODEL.WEIGHTS {path!r} are for images of {channels} channel{'s' * (channels > 1)}, and "
+            "INPUT.CHANNELS "
+            f"is {wanted_channels}: make other weights of them by tools/convert_to_d2.py {path} OUT.pkl "
+            f"--channels {wanted_channels}, or take others"
         )
     for note in (*found.notes, *preprocessing_notes(found)):
         logger.warning(f"MODEL.WEIGHTS {path!r}: {note}")

@@ -19,6 +19,7 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 from pycocotools.cocoeval import COCOeval
 
+from moco_det.data.bands import RGB, ImageFormat
 from moco_det.data.datasets import own as own_datasets
 from moco_det.data.images import UnreadableImage, decode_rgb
 from moco_det.finetune import look, look_images, look_records, look_semantic, trainer
@@ -314,7 +315,7 @@ def test_images_that_exif_turns_are_read_where_their_labels_are(coco, tmp_path, 
     plain = np.asarray(Image.open(path), dtype=float)
     turned(path, as_stored)
     assert message in warnings(BOXES)[0]
-    read = read_image(DatasetCatalog.get("a")[0], "RGB")
+    read = read_image(DatasetCatalog.get("a")[0], RGB)
     assert read.shape == plain.shape and np.abs(read - plain).mean() < 6
 
 
@@ -328,7 +329,7 @@ def test_pixels_are_those_of_pretraining(tmp_path, mode):
     )
     path = str(tmp_path / ("x.tif" if mode == "CMYK" else "x.png"))
     image.save(path)
-    read = read_image({"file_name": path}, "BGR")
+    read = read_image({"file_name": path}, ImageFormat(order="BGR"))
     assert np.array_equal(read[:, :, ::-1], np.asarray(decode_rgb(path)))
     if mode in ("RGB", "L", "P", "CMYK"):  # detectron2 reads these the same
         assert np.array_equal(read, utils.read_image(path, "BGR"))

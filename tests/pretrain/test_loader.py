@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from moco_det.config import get_cfg
+from moco_det.data.augment import COLUMNS
+from moco_det.data.bands import ImageFormat
 from moco_det.data.images import decode_pixels
 from moco_det.data.order import PackedPaths, epoch_order, rank_batches, steps_per_epoch
 from moco_det.data.views import ViewSettings, apply_view, draw_view
@@ -103,7 +105,7 @@ def test_colors_of_the_whole_batch_are_those_of_the_workers(paths, num_workers):
     expected = batches(paths, 4, views=views)
     finished = [finish_batch(batch, views, "cpu") for batch in crops]
     for crop, ours, theirs in zip(crops, finished, expected, strict=True):
-        assert crop["colors"].shape == (4, 5, 12) and ours.keys() == theirs.keys()
+        assert crop["colors"].shape == (4, 5, COLUMNS) and ours.keys() == theirs.keys()
         assert torch.equal(ours["index"], theirs["index"])
         for name in ("query", "key", "small"):
             assert ours[name].shape == theirs[name].shape and ours[name].dtype == torch.uint8
@@ -358,3 +360,22 @@ def test_a_run_over_broken_images_is_listed_and_stopped(some_broken, tmp_path):
             log.update(batch["unreadable"], 4 * (step + 1))
     names = {os.path.basename(line.split("\t")[0]) for line in (tmp_path / "list.txt").open()}
     assert names == {"empty", "cut", "vanished"}
+
+
+@pytest.mark.parametrize("order", ["RGB", "L"])
+def test_many_channels_have_the_same_views_in_workers_and_on_the_device(tmp_path, order):
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        np.save(tmp_path / f"{number}.npy", rng.integers(0, 256, (30, 40, 5), dtype=np.uint8))
+    paths = [str(path) for path in sorted(tmp_path.iterdir())]
+    images = ImageFormat(5, (), order)
+    views = dataclasses.replace(
+        VIEWS, recipe="byol", small_crops=2, small_size=8, channel_dropout=0.3, images=images
+    )
+    crops = batches(paths, 2, views=views, finished=False)
+    for crop, theirs in zip(crops, batches(paths, 2, views=views), strict=True):
+        ours = finish_batch(crop, views, "cpu")
+        assert crop["query"].shape == (4, 5, 16, 16) and crop["small"].shape == (4, 2, 5, 8, 8)
+        for name in ("query", "key", "small"):
+            assert (ours[name].int() - theirs[name].int()).abs().max() <= 1
+            assert not torch.equal(theirs[name], crop[name])

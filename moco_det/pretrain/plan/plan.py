@@ -8,6 +8,7 @@ import dataclasses
 
 import torch
 
+from moco_det.data.bands import ImageFormat
 from moco_det.engine.launch import choose_gpus, num_processes, processes_of_torchrun
 from moco_det.engine.plan_text import Row, changed_settings, count, fill, show, show_start
 from moco_det.engine.threads import choose_threads
@@ -45,7 +46,9 @@ def run(args: argparse.Namespace, add_configs) -> None:
     paths = unlabeled_images(cfg)
     ranks = num_processes(args)
     check_run(cfg, len(paths), ranks, args.resume)
-    facts = Facts(cfg, len(paths), ranks, args.num_machines, typical_side(paths))
+    facts = Facts(
+        cfg, len(paths), ranks, args.num_machines, typical_side(paths, ImageFormat.from_config(cfg))
+    )
     choose_threads(trial_config(facts))
     with explain_out_of_memory(facts):
         trainer = PretrainTrainer(trial_config(facts), paths)
