@@ -230,7 +230,7 @@ def read_values(path: str) -> tuple[np.ndarray, int]:
 
 
 def _opened(path: str) -> io.BufferedIOBase:
-    if shards.is_place(path):
+    if isinstance(path, shards.Place):
         return io.BytesIO(shards.read(path))
     if not os.path.isfile(path) and os.path.exists(path):
         raise ValueError("a folder, pipe or device; expected a file")
