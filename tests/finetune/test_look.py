@@ -22,7 +22,7 @@ from pycocotools.cocoeval import COCOeval
 from moco_det.data.bands import RGB, ImageFormat
 from moco_det.data.datasets import own as own_datasets
 from moco_det.data.images import UnreadableImage, decode_rgb
-from moco_det.finetune import look, look_images, look_records, look_semantic, trainer
+from moco_det.finetune import command, look, look_images, look_records, look_semantic
 from moco_det.finetune.check_datasets import main as check_main
 from moco_det.finetune.check_findings import Files, Findings
 from moco_det.finetune.coco_evaluator import Truth
@@ -592,7 +592,7 @@ def test_the_run_and_its_dry_run_stop_before_anything_is_written(coco, tmp_path)
         words = ["--config-file", BOXES, "--num-gpus", "0", "--init", "random", *flags]
         words += ["DATASETS.TRAIN", "('a',)", "DATASETS.TEST", "('b',)", "OUTPUT_DIR", str(tmp_path / "out")]
         with pytest.raises(ValueError, match="iscrowd"):
-            trainer.run(trainer.make_parser().parse_args(words))
+            command.run(command.make_parser().parse_args(words))
     assert not os.path.exists(tmp_path / "out")
 
 

@@ -13,7 +13,7 @@ from moco_det.config import load_yaml
 from moco_det.data.datasets import own as own_datasets
 from moco_det.data.datasets.coco_file import read_categories
 from moco_det.data.datasets.voc_files import load_voc, read_xml
-from moco_det.finetune import trainer
+from moco_det.finetune import command
 
 SMALL = (
     *("INPUT.MIN_SIZE_TRAIN", "(48,)", "INPUT.MIN_SIZE_TEST", "48", "SOLVER.IMS_PER_BATCH", "2", "SEED", "1"),
@@ -59,7 +59,7 @@ def train(tmp_path):
             *named,
             *keys,
         ]
-        trainer.run(trainer.make_parser().parse_args([*words, "OUTPUT_DIR", str(output)]))
+        command.run(command.make_parser().parse_args([*words, "OUTPUT_DIR", str(output)]))
         return output
 
     return call
