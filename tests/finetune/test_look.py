@@ -402,7 +402,7 @@ def test_the_share_of_unreadable_images_holds_for_all_workers_and_processes_toge
 def test_the_share_of_unreadable_images_holds_for_each_sampler(many, sampler):
     many.DATALOADER.SAMPLER_TRAIN, many.DATALOADER.RANDOM_SUBSET_RATIO = sampler, 1.0
     with pytest.raises(ValueError, match="6 of 12 training images cannot be read, more than the accepted"):
-        list(itertools.islice(trainer.Trainer.build_train_loader(many), 200))
+        list(itertools.islice(Trainer.build_train_loader(many), 200))
 
 
 def test_the_list_of_unreadable_images_goes_on_in_a_resumed_run_and_not_in_a_new_one(many, tmp_path):
@@ -422,7 +422,7 @@ def test_errors_of_a_loaders_worker_end_in_one_sentence(coco, tmp_path, capsys):
 
     @user_errors
     def load():
-        list(trainer.Trainer.build_test_loader(cfg, "b"))
+        list(Trainer.build_test_loader(cfg, "b"))
 
     with pytest.raises(SystemExit):
         load()
