@@ -29,6 +29,7 @@ from moco_det.finetune.coco_evaluator import Truth
 from moco_det.finetune.look_records import Use
 from moco_det.finetune.mappers import build_mapper
 from moco_det.finetune.record_mapper import SkipUnreadable, forget_unreadable, read_image
+from moco_det.finetune.trainer import Trainer
 from moco_det.model_zoo import get_config
 from moco_det.utils.errors import user_errors
 
