@@ -1,9 +1,9 @@
 """A toy set of 4-band images whose classes only the fourth band shows; ``python -m moco_det.toyworld.bands``.
 
-Red, green and blue are the same empty ground in all images, with noise. The fourth band is the gray of a scene of
-the toy world. So whoever sees three bands can find neither objects nor classes, nor tell one image from another, and
-labels are exact. Files are
-TIFFs as GDAL writes them: 12 bits in 16, tiled, deflated, no photometric meaning.
+Red, green and blue are the same empty ground in all images, with noise. The fourth band is the gray of a scene
+of the toy world. So whoever sees three bands can find neither objects nor classes, nor tell one image from
+another, and labels are exact. Files are TIFFs as GDAL writes them: 12 bits in 16, tiled, deflated, no
+photometric meaning.
 """
 
 import argparse
