@@ -1,8 +1,9 @@
 """A toy set of 4-band images whose classes only the fourth band shows; ``python -m moco_det.toyworld.bands``.
 
-Red, green and blue are a background alone. The fourth band is the gray of a scene of the toy world, before another
-background. So whoever sees three bands can find neither objects nor classes, and labels are exact. Files are
-TIFFs as GDAL writes them: 12 bits in 16, tiled, deflated, no photometric meaning.
+Red, green and blue are the same empty ground in all images, with noise. The fourth band is the gray of a scene
+of the toy world. So whoever sees three bands can find neither objects nor classes, nor tell one image from
+another, and labels are exact. Files are TIFFs as GDAL writes them: 12 bits in 16, tiled, deflated, no
+photometric meaning.
 """
 
 import argparse
@@ -12,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from moco_det.toyworld.art import Art
 from moco_det.toyworld.procedural import ProceduralArt
 from moco_det.toyworld.scenes import ONE_LARGE, SEVERAL, Recipe, Scene, compose
 from moco_det.utils.errors import user_errors
@@ -47,12 +47,12 @@ def write_bands(
         ValueError: a number is out of range, or ``root`` is there.
     """
     root, art = Path(root), ProceduralArt(seed)
-    if (
-        channels not in (3, 4)
-        or min(num_unlabeled, num_per_class, num_train, num_test) < 1
-        or image_size < 32
-    ):
-        raise ValueError("expected 3 or 4 channels, at least 1 image of each kind, and 32 pixels")
+    ground = art.background(numpy_generator(seed, "toy bands ground"), image_size).rgb
+    if channels not in (3, 4) or min(num_unlabeled, num_per_class, num_train, num_test, image_size - 31) < 1:
+        raise ValueError(
+            f"{channels} channels, {num_unlabeled}, {num_per_class}, {num_train} and {num_test} images of "
+            f"{image_size} pixels; expected 3 or 4 channels, at least 1 image of each kind, and 32 pixels"
+        )
     if root.exists():
         raise ValueError(f"{str(root)!r} exists; name another --output, or remove it first")
 
@@ -62,7 +62,7 @@ def write_bands(
             rng = numpy_generator(seed, f"toy bands {folder}", index)
             name = f"{index:06d}.tif"
             scene = compose(rng, art, image_size, recipe, first=classes[index % len(classes)])
-            _write_tiff(root / folder / name, _bands(rng, art, scene)[..., :channels])
+            _write_tiff(root / folder / name, _bands(rng, ground, scene)[..., :channels])
             yield name, scene
 
     list(write("unlabeled", num_unlabeled, ONE_LARGE, art.classes))
@@ -73,11 +73,10 @@ def write_bands(
         (root / f"{split}.json").write_text(json.dumps(labels))
 
 
-def _bands(rng: np.random.Generator, art: Art, scene: Scene) -> np.ndarray:
+def _bands(rng: np.random.Generator, ground: np.ndarray, scene: Scene) -> np.ndarray:
     """S x S x 4, uint16 of 12 bits."""
-    background = art.background(rng, len(scene.image)).rgb
-    noise = rng.standard_normal(background.shape, dtype=np.float32) * 3
-    levels = np.concatenate((background + noise, scene.image @ _GRAY[:, None]), axis=2)
+    noise = rng.standard_normal(ground.shape, dtype=np.float32) * 3
+    levels = np.concatenate((ground + noise, scene.image @ _GRAY[:, None]), axis=2)
     return (levels.clip(0, 255) * STEP).astype(np.uint16)
 
 
