@@ -67,7 +67,6 @@ TESTED_BY = {
         speed/measurement speed/options
     """,
     "test_hostile_files.py": "finetune/safe_checkpointer",
-    "test_other_images.py": "toyworld/bands",
     "test_packaging.py": "model_zoo/detectron2_zoo version",
     "toyworld/test_keypoints.py": "toyworld/layouts/coco_keypoints",
     "toyworld/test_layouts.py": "toyworld/layouts/coco toyworld/layouts/folders toyworld/layouts/voc",
