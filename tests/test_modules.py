@@ -104,3 +104,9 @@ def test_the_tests_of_each_module_are_found():
     assert not missing, f"name the tests after the module, or add it to {__file__}: {sorted(missing)}"
     assert not gone and not twice, f"in {__file__} stand modules that are gone or need no row: {gone | twice}"
     assert all((TESTS / path).is_file() for path in TESTED_BY)
+
+
+def test_each_file_of_tests_has_a_name_of_its_own():
+    """pytest imports them by their names alone."""
+    names = [path.name for path in REPOSITORY.glob("**/test_*.py") if ".venv" not in str(path)]
+    assert not {name for name in names if names.count(name) > 1}
