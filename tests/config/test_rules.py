@@ -16,6 +16,7 @@ from moco_det.config.rules import (
     config_hash,
     kind_of,
     refuse_keys,
+    translated,
 )
 from moco_det.engine.agreement import settings_and_code
 from moco_det.engine.checkpoint import describe_changes
@@ -74,6 +75,9 @@ def test_a_method_reads_the_keys_that_it_names():
         ValueError, match="MODEL.MOCO.TEMPERATURE does not apply to pre-training with .*; remove it"
     ):
         refuse_keys(get_cfg(), given, (), PRETRAIN, ["MODEL.MOCO.DIM"])
+    # A beginning ends at a dot.
+    assert applies("MODEL.MOCO.BANK_MOMENTUM", PRETRAIN, ["MODEL.MOCO"])
+    assert not applies("MODEL.MOCO.BANK_MOMENTUM", PRETRAIN, ["MODEL.MOCO.BANK"])
 
 
 @pytest.mark.parametrize(
@@ -223,6 +227,13 @@ def test_a_renamed_key_is_refused_with_its_new_name(row, tmp_path):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(text))
     with pytest.raises(ValueError, match=f"{row.was}' in .*recipe.yaml is called '{row.name}' now"):
         merge_config(get_cfg(), str(tmp_path / "recipe.yaml"), [])
+
+
+def test_of_an_old_and_a_new_name_the_new_one_counts():
+    saved = {"MODEL": {"MOCO": {"ARCH": "resnet18", "DIM": 8}, "ENCODER": {"ARCH": "resnet50"}}}
+    assert translated(saved) == {"MODEL": {"MOCO": {"DIM": 8}, "ENCODER": {"ARCH": "resnet50"}}}
+    saved = {"MODEL": {"MOCO": {"ARCH": "resnet18"}}}
+    assert translated(saved) == {"MODEL": {"MOCO": {}, "ENCODER": {"ARCH": "resnet18"}}}
 
 
 def test_a_run_of_a_former_version_is_resumed(tmp_path):
