@@ -208,6 +208,14 @@ def test_every_other_key_follows_its_kind():
         assert (bool(refused), bool(named)) == (kind.resume == "same", kind.resume == "named"), key
 
 
+def test_the_hash_leaves_out_what_it_is_told_to():
+    one, other = get_cfg(), get_cfg()
+    other.SOLVER.BASE_LR = 2 * one.SOLVER.BASE_LR
+    assert config_hash(one) != config_hash(other)
+    key = ("SOLVER.BASE_LR",)
+    assert config_hash(one, without=key) == config_hash(other, without=key) != config_hash(one)
+
+
 def test_a_key_that_nobody_described_is_part_of_the_algorithm():
     assert kind_of("MODEL.SOMEBODY.KEY") is ALGORITHM
 
