@@ -115,7 +115,7 @@ def _is_within(value: float, interval: str) -> bool:
     opening, low, high, closing = _bounds(interval)
     above = low <= value if opening == "[" else low < value
     below = value <= high if closing == "]" else value < high
-    return math.isfinite(value) and above and below
+    return above and below  # infinity and nan are in no interval that is open there
 
 
 def _interval_words(interval: str) -> str:

@@ -131,6 +131,7 @@ def test_architectures_are_those_that_can_be_built(name):
         (within("(0, 1]"), [1, 0.001], [0, -1, 1.001]),
         (within("(0, inf)"), [1e-9, 1e9], [0, math.inf, math.nan]),
         (within("[1, inf)"), [1, 7], [0, 0.5, -3]),
+        (within("(-inf, inf)"), [-1e9, 0, 3], [math.inf, -math.inf, math.nan]),
         (each("[1, inf)"), [1, (1, 5), [2], ()], [0, (1, 0)]),
         (pair("(0, 1]"), [(0.2, 1.0), [0.5, 0.5]], [(0, 1), (0.5, 0.4), (0.2,), (0.1, 0.2, 0.3), (0.5, 1.1)]),
         (per_channel("(0, inf)"), [[1, 2, 3.5], [1]], [[], [0, 1, 1], [1, 1, math.nan]]),

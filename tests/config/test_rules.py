@@ -16,6 +16,7 @@ from moco_det.config.rules import (
     config_hash,
     kind_of,
     refuse_keys,
+    translated,
 )
 from moco_det.engine.agreement import settings_and_code
 from moco_det.engine.checkpoint import describe_changes
@@ -72,6 +73,9 @@ def test_a_method_reads_the_keys_that_it_names():
     refuse_keys(get_cfg(), given, (), PRETRAIN, ["MODEL.MOCO.DIM", "MODEL.MOCO.TEMPERATURE"])
     with pytest.raises(ValueError, match="MODEL.MOCO.TEMPERATURE"):
         refuse_keys(get_cfg(), given, (), PRETRAIN, ["MODEL.MOCO.DIM"])
+    # A beginning ends at a dot.
+    assert applies("MODEL.MOCO.BANK_MOMENTUM", PRETRAIN, ["MODEL.MOCO"])
+    assert not applies("MODEL.MOCO.BANK_MOMENTUM", PRETRAIN, ["MODEL.MOCO.BANK"])
 
 
 @pytest.mark.parametrize(
@@ -202,6 +206,14 @@ def test_every_other_key_follows_its_kind():
         assert (bool(refused), bool(named)) == (kind.resume == "same", kind.resume == "named"), key
 
 
+def test_the_hash_leaves_out_what_it_is_told_to():
+    one, other = get_cfg(), get_cfg()
+    other.SOLVER.BASE_LR = 2 * one.SOLVER.BASE_LR
+    assert config_hash(one) != config_hash(other)
+    key = ("SOLVER.BASE_LR",)
+    assert config_hash(one, without=key) == config_hash(other, without=key) != config_hash(one)
+
+
 def test_a_key_that_nobody_described_is_part_of_the_algorithm():
     assert kind_of("MODEL.SOMEBODY.KEY") is ALGORITHM
 
@@ -221,6 +233,13 @@ def test_a_renamed_key_is_refused_with_its_new_name(row, tmp_path):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(text))
     with pytest.raises(ValueError, match=f"{row.was}' .*recipe.yaml.*'{row.name}'"):
         merge_config(get_cfg(), str(tmp_path / "recipe.yaml"), [])
+
+
+def test_of_an_old_and_a_new_name_the_new_one_counts():
+    saved = {"MODEL": {"MOCO": {"ARCH": "resnet18", "DIM": 8}, "ENCODER": {"ARCH": "resnet50"}}}
+    assert translated(saved) == {"MODEL": {"MOCO": {"DIM": 8}, "ENCODER": {"ARCH": "resnet50"}}}
+    saved = {"MODEL": {"MOCO": {"ARCH": "resnet18"}}}
+    assert translated(saved) == {"MODEL": {"MOCO": {}, "ENCODER": {"ARCH": "resnet18"}}}
 
 
 def test_a_run_of_a_former_version_is_resumed(tmp_path):
