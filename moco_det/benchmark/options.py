@@ -1,5 +1,6 @@
-"""KEY VALUE pairs that a benchmark or an ablation hands to each of its runs."""
+"""KEY VALUE pairs that a benchmark or an ablation hands to each of its runs, and words of its command line."""
 
+import argparse
 from collections.abc import Sequence
 
 from moco_det.config import get_cfg, merge_config
@@ -16,3 +17,10 @@ def check_options(options: Sequence[str]) -> None:
         if key in ROWS and ROWS[key].each_run:
             raise ValueError(f"{key} cannot be given after --: it is another one for each run; leave it out")
     merge_config(get_cfg(), "", list(options))
+
+
+def at_least_one(word: str) -> int:
+    """A word of the command line as a number of runs."""
+    if not word.isdigit() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {word!r}")
+    return int(word)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -24,6 +24,7 @@ class Planned:
         folder: its OUTPUT_DIR below the benchmark's.
         task: what its run.json calls it.
         fingerprint: what it is made of, beyond its command; a run of another one is another run.
+        extra: what the report is to know of it, beyond its record.
     """
 
     folder: str
@@ -33,6 +34,7 @@ class Planned:
     iterations: int
     command: tuple[str, ...]
     fingerprint: dict[str, str]
+    extra: dict[str, object] = field(default_factory=dict)
 
 
 def make_plan(
@@ -132,7 +134,10 @@ def settle_plan(planned: Sequence[Planned], output: Path) -> None:
     """
     entries = {
         run.folder: {
-            **{name: getattr(run, name) for name in ("task", "iterations", "init", "seed", "fingerprint")},
+            **{
+                name: getattr(run, name)
+                for name in ("task", "iterations", "init", "seed", "fingerprint", "extra")
+            },
             "command": list(run.command),
         }
         for run in planned

@@ -26,6 +26,7 @@ from moco_det.config.key import FINETUNE
 from moco_det.config.rules import check_values, refuse_keys
 from moco_det.data.datasets.own import add_dataset_options, register_datasets, settle_datasets
 from moco_det.data.datasets.toy import register_toy_datasets
+from moco_det.data.labels import take_labels
 from moco_det.engine.agreement import check_agreement, settings_and_code
 from moco_det.engine.interruption import StopOnSignal
 from moco_det.engine.launch import num_processes, processes_of_torchrun, run_in_processes, settle_processes
@@ -46,7 +47,6 @@ from moco_det.finetune.hooks import (
     seed_of_checkpoint,
 )
 from moco_det.finetune.inits import Init, read_init
-from moco_det.finetune.labels import take_labels
 from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
 from moco_det.finetune.mappers import build_mapper
 from moco_det.finetune.preflight import CHECKPOINT, check_run, refuse_other_stages, resumes, used_datasets
