@@ -52,6 +52,8 @@ setup(
         "iopath",  # file access as detectron2 does it
         "pycocotools",  # COCO metric and masks
         "matplotlib",  # figures of the report
+        "scipy",  # the t-quantile of the report's intervals; projects/DensePose's .mat files
+        "tabulate",  # tables in a terminal, as detectron2 prints its own
         "contourpy",  # polygons of the toy world's masks; matplotlib's own contour library
         "tensorboard",  # training curves
         "tqdm",  # progress bars
@@ -59,12 +61,13 @@ setup(
     extras_require={
         "convert": ["safetensors"],  # to read and write .safetensors; all else of convert needs no more
         "onnx": ["onnx"],  # to convert ONNX files
+        "bands": ["tifffile", "imagecodecs"],  # images of many channels or 16 bits, in TIFF and PNG
+        "dicom": ["pydicom"],  # medical images
         # Cityscapes alone needs them. It also needs cityscapesscripts, which no extra can name: it must come with
         # --no-deps, since it drags in a "typing" that hides Python's own module (INSTALL.md).
         "cityscapes": ["shapely", "pyquaternion"],
         # One package under two names, each for what a user wants: TEST.COCO_EVALUATOR faster_coco_eval, or LVIS.
         "fast-eval": ["faster-coco-eval"],
-        "densepose": ["scipy"],  # projects/DensePose reads the human body's .mat files with it
         "lvis": ["faster-coco-eval"],  # the LVIS metric; LVIS's own package runs with no current numpy
     },
     entry_points={
@@ -74,7 +77,7 @@ setup(
             "moco-det-convert=moco_det.convert.command:main",
             "moco-det-inspect=moco_det.convert.inspect_weights:main",
             "moco-det-classify=moco_det.classify.command:main",
-            "moco-det-train=moco_det.finetune.trainer:main",
+            "moco-det-train=moco_det.finetune.command:main",
             "moco-det-check-datasets=moco_det.finetune.check_datasets:main",
             "moco-det-report=moco_det.report.report:main",
             "moco-det-toyworld=moco_det.toyworld.make:main",

@@ -13,7 +13,7 @@ COMMANDS = {
     "convert": ("moco_det.convert.command", "turn a checkpoint into detectron2 weights, with proof"),
     "inspect": ("moco_det.convert.inspect_weights", "say what a weight file is"),
     "classify": ("moco_det.classify.command", "judge features by a linear classifier and kNN"),
-    "train": ("moco_det.finetune.trainer", "fine-tune a detector or segmenter"),
+    "train": ("moco_det.finetune.command", "fine-tune a detector or segmenter"),
     "benchmark": ("moco_det.benchmark.command", "fine-tune tasks x inits x seeds; own: did it help my detector?"),
     "ablation": ("moco_det.benchmark.ablation", "re-run the paper's ablations"),
     "report": ("moco_det.report.report", "tables, curves and pictures of runs on one page"),

@@ -19,12 +19,14 @@ REQUIREMENTS = {
     "iopath": "",
     "pycocotools": "",
     "matplotlib": "",
+    "scipy": "",
+    "tabulate": "",
     "contourpy": "",
     "tensorboard": "",
     "tqdm": "",
 }
 # What detectron2 imports when moco_det does; a wheel that was installed without its dependencies lacks them.
-OF_DETECTRON2 = ("omegaconf", "hydra-core", "yacs", "cloudpickle", "tabulate", "termcolor", "packaging")
+OF_DETECTRON2 = ("omegaconf", "hydra-core", "yacs", "cloudpickle", "termcolor", "packaging")
 # Modules whose package has another name than they.
 UNDER_OTHER_NAMES = {"PIL": "pillow", "yaml": "pyyaml", "cv2": "opencv-python", "hydra": "hydra-core"}
 GET_DETECTRON2 = (

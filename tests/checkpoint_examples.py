@@ -13,10 +13,11 @@ def random_states(arch: str, seed: int = 0) -> dict[str, torch.Tensor]:
         shapes = {
             name: value.shape for name, value in build_resnet(arch, num_classes=16).state_dict().items()
         }
-    return {name: _random_tensor(name, shape, generator) for name, shape in shapes.items()}
+    return {name: random_tensor(name, shape, generator) for name, shape in shapes.items()}
 
 
-def _random_tensor(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+def random_tensor(name: str, shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
+    """A tensor of a ResNet, by its name."""
     if name.endswith("num_batches_tracked"):
         return torch.tensor(7)
     values = torch.randn(shape, generator=generator)

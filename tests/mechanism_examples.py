@@ -5,11 +5,11 @@ from unittest import mock
 import torch
 from torch import nn
 
-from moco_det.modeling import grouped_batch_norm
 from moco_det.pretrain.method import StepState
 from moco_det.pretrain.moco import model as moco
 from moco_det.pretrain.moco.model import MoCo
 from moco_det.testing.core import set_keys, tiny_pretrain_config
+from moco_det.testing.methods import SmallEncoder
 
 IMAGES, TAU, T = 20, 0.2, 0.3
 SETTINGS = {
@@ -27,25 +27,16 @@ SETTINGS |= {
         **{"DICTIONARY": "end_to_end", "SYMMETRIC": True, "SHARED_ENCODER": True},
         **{"ACCUMULATE": 2, "BN_GROUP_SIZE": 2},
     },
-    "queue": {"DICTIONARY": "queue"},  # against Algorithm 1 in test_moco.py
+    "queue": {"DICTIONARY": "queue"},  # against Algorithm 1 in test_moco_model.py
     "one group over both ranks": {"DICTIONARY": "end_to_end", "BN_GROUP_SIZE": 8},
 }
 
 
-class SmallEncoder(nn.Module):
-    """What the mechanisms ask of an encoder: batch norm over groups, and weights before and after it."""
-
-    def __init__(self, arch, dim, mlp, bn_group_size, *_):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 24, 3, stride=2)
-        self.bn1 = grouped_batch_norm.GroupedBatchNorm2d(24, bn_group_size)
-        self.fc = nn.Linear(24, dim)
-
-    def forward(self, x):
-        return self.fc(self.bn1(self.conv1(x)).relu().mean((2, 3)))
+def small_encoder(arch, dim, mlp, bn_group_size, *_):
+    return SmallEncoder(bn_group_size, nn.Linear(SmallEncoder.WIDTH, dim))
 
 
-def make_model(setting, encoder=SmallEncoder, **solver):
+def make_model(setting, encoder=small_encoder, **solver):
     """In float64, the bank too, so that rounding hides nothing."""
     cfg = tiny_pretrain_config(**solver)
     cfg.DATASETS.NUM_IMAGES = IMAGES

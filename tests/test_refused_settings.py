@@ -7,7 +7,7 @@ import pytest
 import torch
 from checkpoint_examples import random_states
 
-from moco_det.benchmark.options import check_options
+from moco_det.benchmark.plan import check_options
 from moco_det.classify.command import main as classify
 from moco_det.config import get_cfg, merge_config
 from moco_det.pretrain.command import main as pretrain
@@ -69,12 +69,11 @@ COMMON = [
     ),
     (
         "MODEL.PIXEL_STD [0.0,1.0,1.0]",
-        "MODEL.PIXEL_STD is [0.0, 1.0, 1.0]; expected three numbers, each above",
+        "MODEL.PIXEL_STD is [0.0, 1.0, 1.0]; expected one number for each channel, each above",
     ),
-    ("MODEL.PIXEL_MEAN [1.0,2.0]", "MODEL.PIXEL_MEAN is [1.0, 2.0]; expected three numbers"),
+    ("MODEL.PIXEL_MEAN [1.0,2.0]", "INPUT.CHANNELS is 3 and MODEL.PIXEL_MEAN has 2 numbers, [1.0, 2.0]"),
     ("MODEL.WEIGHTS nowhere.pth", "MODEL.WEIGHTS 'nowhere.pth' is no file"),
     ("MODEL.WEIGHTS bad.pth", "MODEL.WEIGHTS 'bad.pth'"),
-    ("MODEL.WEIGHTS gray.pth", "MODEL.WEIGHTS 'gray.pth' are for images of 1 channel, and this stage has"),
     ("OUTPUT_DIR images/000.jpg/x", "images/000.jpg' is no folder, or not yours to write to"),
     ("MODEL.MASK_ON True", "config key MODEL.MASK_ON does not apply to"),
     ("SOLVER.LR_SCHEDULER_NAME CosineLR SOLVER.STEP_EPOCHS (3,)", "SOLVER.STEP_EPOCHS has no effect with"),
@@ -97,6 +96,10 @@ COMMON = [
             "MODEL.ENCODER.ARCH resnet50 MODEL.WEIGHTS resnet18.pth",
             "is a resnet18; MODEL.ENCODER.ARCH is resnet50",
         ),
+        (
+            "MODEL.WEIGHTS gray.pth",
+            "'gray.pth' are for images of 1 channel, and INPUT.CHANNELS is 3",
+        ),
         ("TEST.KNN.IMAGES nowhere", "TEST.KNN.IMAGES: 'nowhere' does not exist"),
         ("DATASETS.TRAIN ('coco_2017_trian',)", "expected one of them"),
     ],
@@ -111,6 +114,7 @@ def test_pretraining_refuses(folder, capsys, words, message):
         *COMMON,
         ("CLASSIFY.NUM_CLASSES 3", "CLASSIFY.NUM_CLASSES is not to be set"),
         ("CLASSIFY.ARCH resnet50 MODEL.WEIGHTS resnet18.pth", "is a resnet18; CLASSIFY.ARCH is resnet50"),
+        ("MODEL.WEIGHTS gray.pth", "has 3 channels of 8 bits where INPUT.CHANNELS is 1"),
         ("SOLVER.IMS_PER_BATCH 99", "8 images do not fill one batch"),
         ("CLASSIFY.FEATURES dead", "CLASSIFY.FEATURES is 'dead'; expected one of live, cached"),
     ],

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from moco_det.benchmark.ablation_plan import PLAN, AblationRun, chain_of, plan_ablations, read_ablation_runs
-from moco_det.benchmark.options import at_least_one
-from moco_det.benchmark.plan import settle_runs
+from moco_det.benchmark.plan import at_least_one, settle_runs
 from moco_det.benchmark.steps import run_chains, settle_places
 from moco_det.engine.run_folder import check_writable
 from moco_det.model_zoo.ablations import ABLATIONS, SCALES
@@ -18,8 +17,8 @@ from moco_det.report.document import markdown_table, terminal_table
 from moco_det.utils.errors import user_errors
 
 DESCRIPTION = (
-    "Pre-train each point of an ablation with several seeds, judge it by linear probe and kNN, and draw the "
-    "result beside the paper's. What is finished is skipped, what was cut is continued."
+    "Pre-train each point of an ablation with several seeds, evaluate it by linear probe and kNN, and draw the "
+    "result beside the paper's. What is finished is skipped, what was interrupted is continued."
 )
 
 
@@ -31,7 +30,14 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
     """
     output, images, classes = (Path(path).resolve() for path in (args.output, args.images, args.classes))
     check_writable(args.output, "--output")
-    planned = plan_ablations(args.ablations, args.scale, args.seeds, images, classes, args.options)
+    without = [name for name in args.ablations if not ABLATIONS[name].points[args.scale]]
+    if without:
+        raise ValueError(f"--scale {args.scale} has no runs of {', '.join(without)}; leave them out")
+    if not 0 <= args.held_out < 1:
+        raise ValueError(f"--held-out is {args.held_out}; expected a fraction from 0 on and below 1")
+    planned = plan_ablations(
+        args.ablations, args.scale, args.seeds, images, classes, args.options, args.held_out
+    )
     args.num_gpus, gpus, jobs = settle_places(args.num_gpus, args.jobs)
     flags = ("--num-gpus", str(args.num_gpus), *(("--dist-url", "auto") if args.num_gpus > 1 else ()))
     chains = [chain_of(one, output, images, classes, flags) for one in planned]
@@ -92,9 +98,21 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         help="unlabeled images to pre-train on: a folder, tar shards or a list file",
     )
-    add("--classes", required=True, help="labeled images that judge: train/<class>/ and test/<class>/")
-    add("--scale", choices=SCALES, default="toy", help="the paper's recipes, or small ones; default: toy")
+    add("--classes", required=True, help="labeled images to evaluate on: train/<class>/, val/<class>/")
+    add(
+        "--scale",
+        choices=SCALES,
+        default="imagenette",
+        help="small recipes, or the paper's on ImageNet-1k; default: imagenette",
+    )
     add("--seeds", type=at_least_one, default=3, metavar="N", help="runs with the seeds 1 to N; default: 3")
+    add(
+        "--held-out",
+        type=float,
+        default=0.0,
+        metavar="F",
+        help="evaluate on this fraction of the labeled training images instead of val/: to choose settings",
+    )
     add("--output", required=True, help="folder of all runs, tables and figures")
     add("--num-gpus", type=int, help="of each run, 0: the CPU; default: one where there is one")
     add(

@@ -8,16 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moco_det.benchmark.options import check_options
+from moco_det.benchmark.plan import check_options
 from moco_det.benchmark.steps import REPOSITORY, Step
 from moco_det.data.shards import is_shard, shards_of
-from moco_det.engine.record import COMMIT, read_run_record
 from moco_det.engine.record import FILE_NAME as RECORD
+from moco_det.engine.record import read_run_record, running_commit
+from moco_det.model_zoo import CONFIGS, get_config_file
 from moco_det.model_zoo.ablations import (
     ABLATIONS,
     CLASSIFIERS,
+    CLASSIFY,
+    PRETRAIN,
     different_options,
     point_name,
+    recipe_text,
     resolved,
     untrained_name,
 )
@@ -34,9 +38,11 @@ class AblationRun:
 
     Attributes:
         name: of the point, see :func:`point_name`, or of random weights, see :func:`untrained_name`.
-        recipe: of pre-training; empty: none, random weights are judged.
+        recipe: of pre-training; empty: none, random weights are evaluated.
+        script: that trains it.
         options: KEY VALUE pairs over the point's recipe.
         fingerprint: what it is made of; a run of another one is another run.
+        measure: KEY VALUE pairs of the linear probe and of kNN.
     """
 
     name: str
@@ -45,6 +51,8 @@ class AblationRun:
     seed: int
     classifier: str
     fingerprint: dict[str, str]
+    script: str = PRETRAIN
+    measure: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -59,34 +67,34 @@ def plan_ablations(
     images: Path,
     classes: Path,
     options: Sequence[str] = (),
+    held_out: float = 0.0,
 ) -> list[AblationRun]:
-    """Every run, and random weights as their measure, seed by seed, so that what is cut has whole curves.
+    """Every run, and random weights to compare with, seed by seed, so that what is interrupted has whole curves.
 
     Args:
         names: of ABLATIONS.
         seeds: how many; they are 1, 2, …
-        images: unlabeled images, a folder or a list file; classes: the labeled set that judges.
+        images: unlabeled images, a folder or a list file; classes: the labeled set to evaluate on.
         options: KEY VALUE pairs for every pre-training, over those of the points.
+        held_out: fraction of the labeled training images to evaluate on instead of val/ (TEST.HELD_OUT).
     """
     check_options(options)
+    classifier, measure = CLASSIFIERS[scale], ("TEST.HELD_OUT", f"{held_out:g}") if held_out else ()
     shown = {"images": fingerprint_images(images), "classes": fingerprint_images(classes)}
     points = [point for name in names for point in ABLATIONS[name].points[scale]]
     runs = {}
     for seed in range(1, seeds + 1):
-        text = resolved(CLASSIFIERS[scale]).dump()
-        fingerprint = {"recipe": _digest(text), "code": COMMIT, "classes": shown["classes"]}
-        run = AblationRun(untrained_name(scale), "", (), seed, CLASSIFIERS[scale], fingerprint)
+        text = json.dumps([resolved(classifier).dump(), measure])
+        fingerprint = {"recipe": _digest(text), "code": running_commit(), "classes": shown["classes"]}
+        run = AblationRun(untrained_name(scale), "", (), seed, classifier, fingerprint, measure=measure)
         runs[run.folder] = run
         for point in points:
-            own = (*different_options(point.recipe, point.options), *options)
-            classifier = CLASSIFIERS[scale]
-            text = json.dumps([resolved(point.recipe).dump(), resolved(classifier).dump(), own])
-            fingerprint = {
-                "recipe": _digest(text),
-                "code": COMMIT,
-                **shown,
-            }
-            run = AblationRun(point_name(point), point.recipe, own, seed, classifier, fingerprint)
+            own = different_options(point.recipe, point.options) if point.options else ()
+            own = (*own, *options)
+            text = json.dumps([recipe_text(point), resolved(classifier).dump(), own, measure])
+            fingerprint = {"recipe": _digest(text), "code": running_commit(), **shown}
+            name = point_name(point)
+            run = AblationRun(name, point.recipe, own, seed, classifier, fingerprint, point.script, measure)
             runs.setdefault(run.folder, run)
     return list(runs.values())
 
@@ -120,32 +128,44 @@ def fingerprint_images(images: Path) -> str:
 def chain_of(
     run: AblationRun, output: Path, images: Path, classes: Path, flags: Sequence[str]
 ) -> tuple[Step, ...]:
-    """Pre-train, then judge by linear probe and kNN; then the weights go, since tens of runs would fill a disk.
+    """Pre-train, then evaluate by linear probe and kNN; then the weights go, since tens of runs would fill a disk.
 
     Args:
         flags: of both tools, such as ``("--num-gpus", "0")``.
     """
     folder = output / run.folder
     pretrained, judged = folder / "pretrain", folder / "classify"
-    tool, seed = str(REPOSITORY / "tools") + "/", ("SEED", str(run.seed))
-    knn = ("TEST.KNN.IMAGES", str(classes), *run.options, *seed, "OUTPUT_DIR", str(pretrained))
-    pretrain = Step(
-        f"pre-train {run.name}, seed {run.seed}",
-        (tool + "pretrain_moco.py", "--config-file", f"configs/{run.recipe}.yaml", "--images", str(images))
-        + ("--resume", *flags, *knn),
-        pretrained / RECORD,
-        alongside=True,
-    )
+    seed = ("SEED", str(run.seed))
+    steps = []
+    if run.recipe:
+        supervised = run.script == CLASSIFY
+        where = classes if supervised else images
+        watched = () if supervised else ("TEST.KNN.IMAGES", str(classes))
+        pairs = (*watched, *run.options, *run.measure, *seed, "OUTPUT_DIR", str(pretrained))
+        words = (
+            str(REPOSITORY / run.script),
+            "--config-file",
+            _from_here(run.recipe),
+            "--images",
+            str(where),
+        )
+        name = f"pre-train {run.name}, seed {run.seed}"
+        steps = [Step(name, (*words, "--resume", *flags, *pairs), pretrained / RECORD, alongside=True)]
     weights = ("--weights", str(pretrained / WEIGHTS)) if run.recipe else ()
     classify = Step(
-        f"judge {run.name}, seed {run.seed}",
-        (tool + "train_classifier.py", "--config-file", f"configs/{run.classifier}.yaml", *weights)
-        + ("--images", str(classes), *flags, "OUTPUT_DIR", str(judged), *seed),
+        f"evaluate {run.name}, seed {run.seed}",
+        (str(REPOSITORY / CLASSIFY), "--config-file", _from_here(run.classifier), *weights)
+        + ("--images", str(classes), *flags, "OUTPUT_DIR", str(judged), *run.measure, *seed),
         judged / RECORD,
         alongside=True,
         check=WeightsRemoval(folder),
     )
-    return (pretrain, classify) if run.recipe else (classify,)
+    return (*steps, classify)
+
+
+def _from_here(recipe: str) -> str:
+    """The path of a recipe below the checkout, from which the tools are started."""
+    return os.path.relpath(get_config_file(recipe), CONFIGS.parent)
 
 
 @dataclass(frozen=True)
@@ -202,7 +222,8 @@ def epoch_curves(curves: dict[str, Curve]) -> dict[str, Curve]:
         if values:
             pretext.append((iteration, 100 * sum(values) / len(values)))
         since = iteration
-    return {"knn_accuracy": knn, "pretext_accuracy": pretext}
+    found = {"knn_accuracy": knn, "pretext_accuracy": pretext}
+    return {name: curve for name, curve in found.items() if curve}  # supervised training has neither
 
 
 def read_ablation_runs(planned: Sequence[AblationRun], output: Path) -> tuple[list[Run], list[Incomplete]]:

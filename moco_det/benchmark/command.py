@@ -11,9 +11,8 @@ from pathlib import Path
 
 from moco_det.benchmark.estimate import describe_plan
 from moco_det.benchmark.inits import INITS, read_starts, write_overlays
-from moco_det.benchmark.options import at_least_one, check_options
 from moco_det.benchmark.own import command as own
-from moco_det.benchmark.plan import Planned, make_plan, settle_plan
+from moco_det.benchmark.plan import Planned, at_least_one, check_options, make_plan, settle_plan
 from moco_det.benchmark.steps import REPOSITORY, Step, run_step, run_steps, settle_places
 from moco_det.benchmark.suites import SUITES, Entry, choose
 from moco_det.config import get_cfg

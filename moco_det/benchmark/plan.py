@@ -1,5 +1,6 @@
 """The runs of a benchmark: recipes x inits x seeds x shares of the labels, and what is never mixed."""
 
+import argparse
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,9 @@ from detectron2.config import CfgNode
 from moco_det.benchmark.inits import INITS, Start
 from moco_det.benchmark.steps import REPOSITORY
 from moco_det.benchmark.suites import Entry
-from moco_det.engine.record import COMMIT
+from moco_det.config import get_cfg, merge_config
+from moco_det.config.rules import ROWS
+from moco_det.engine.record import running_commit
 from moco_det.model_zoo.tasks import task_name
 from moco_det.report.runs import PLAN
 
@@ -35,6 +38,25 @@ class Planned:
     command: tuple[str, ...]
     fingerprint: dict[str, str]
     extra: dict[str, object] = field(default_factory=dict)
+
+
+def check_options(options: Sequence[str]) -> None:
+    """Refuse now what each run would refuse of the KEY VALUE pairs that are handed to all of them.
+
+    Raises:
+        ValueError: a key is unknown, a value of another kind, or it is one that differs from run to run.
+    """
+    for key in options[0::2]:
+        if key in ROWS and ROWS[key].each_run:
+            raise ValueError(f"{key} cannot be given after --: it is another one for each run; leave it out")
+    merge_config(get_cfg(), "", list(options))
+
+
+def at_least_one(word: str) -> int:
+    """A word of the command line as a number of runs."""
+    if not word.isdigit() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {word!r}")
+    return int(word)
 
 
 def make_plan(
@@ -86,7 +108,7 @@ def _plan_run(entry, recipe, start, seed, fraction, output, flags, pairs, world)
     text = json.dumps([recipe, settings], sort_keys=True, default=str)
     fingerprint = {
         "recipe": hashlib.sha256(text.encode()).hexdigest()[:12],
-        "code": COMMIT,
+        "code": running_commit(),
         "weights": start.sha256[:12],
         "scenes": world[:12],
     }

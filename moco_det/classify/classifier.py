@@ -56,7 +56,8 @@ class Classifier(nn.Module):
             probes: linear classifiers of its frozen features.
             rates: the learning rate of each probe, for the names of their losses.
             pixel_mean, pixel_std: per channel of ``image_format``, on the scale 0 to 255.
-            image_format: the order of channels that the encoder wants, ``"RGB"`` or ``"BGR"``.
+            image_format: the order of the first three channels that the encoder wants, ``"RGB"`` or ``"BGR"``, or
+                ``"L"`` where they are no colors.
             precision: of the encoder's arithmetic; classifiers and losses are float32.
             channels_last: as in :class:`moco_det.pretrain.moco.model.MoCo`.
         """
@@ -85,6 +86,7 @@ class Classifier(nn.Module):
             norm,
             num_classes=classify.NUM_CLASSES,
             stride_in_1x1=cfg.MODEL.RESNETS.STRIDE_IN_1X1,
+            in_channels=cfg.INPUT.CHANNELS,
         )
         rates, probes = learning_rates(cfg), []
         if classify.FREEZE:
@@ -116,7 +118,7 @@ class Classifier(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """
         Args:
-            batch: ``label``, int64 (n,), and ``image``, uint8 (n, 3, S, S) in RGB, or ``features``, (n, D).
+            batch: ``label``, int64 (n,), and ``image``, uint8 (n, C, S, S) in RGB, or ``features``, (n, D).
 
         Returns:
             ``loss`` of the first classifier, ``loss_lr_…`` of the others; its ``accuracy`` in [0, 1].
@@ -146,10 +148,10 @@ class Classifier(nn.Module):
         return [probe(features) for probe in self.probes]
 
     def features(self, images: Tensor) -> Tensor:
-        """Pooled features of the encoder: uint8 (n, 3, S, S) in RGB -> (n, D)."""
+        """Pooled features of the encoder: uint8 (n, C, S, S), colors in RGB -> (n, D)."""
         images = images.to(self.pixel_mean.device, non_blocking=True)
         if self.flip_channels:
-            images = images.flip(1)
+            images = torch.cat((images[:, :3].flip(1), images[:, 3:]), dim=1)
         images = ((images - self.pixel_mean) / self.pixel_std).contiguous(memory_format=self.memory_format)
         with torch.autocast(images.device.type, self.precision, enabled=self.precision != torch.float32):
             features = pooled_features(self.encoder, images)

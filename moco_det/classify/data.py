@@ -29,7 +29,7 @@ class CenterViews(Dataset):
         return len(self.folder)
 
     def __getitem__(self, slot: int | Slot) -> dict:
-        """``image``, uint8 (3, S, S), and ``label``; or ``error``, since exceptions leave a worker wrapped."""
+        """``image``, uint8 (C, S, S), and ``label``; or ``error``, since exceptions leave a worker wrapped."""
         index = slot if isinstance(slot, int) else slot[1]
         try:
             image = self.folder.decode(index)
@@ -37,7 +37,7 @@ class CenterViews(Dataset):
             return {"error": str(error)}
         return {"image": self._view(image, slot), "label": self.folder.labels[index]}
 
-    def _view(self, image: Image.Image, slot: int) -> Tensor:
+    def _view(self, image: Image.Image | Tensor, slot: int) -> Tensor:
         return center_view(image, self.folder.size)
 
 
@@ -46,11 +46,14 @@ class RandomViews(CenterViews):
 
     def __init__(self, folder: LabeledFolder, *, seed: int, recipe: str, crop_scale: Sequence[float]):
         super().__init__(folder)
-        self.seed, self.settings = seed, ViewSettings(recipe, folder.size, tuple(crop_scale))
+        self.seed = seed
+        self.settings = ViewSettings(recipe, folder.size, tuple(crop_scale), images=folder.images)
 
-    def _view(self, image: Image.Image, slot: Slot) -> Tensor:
+    def _view(self, image: Image.Image | Tensor, slot: Slot) -> Tensor:
         rng = numpy_generator(self.seed, "classified view", *slot)
-        return apply_view(to_pixels(image), draw_view(rng, *image.size, self.settings))
+        pixels = image if isinstance(image, Tensor) else to_pixels(image)
+        height, width = pixels.shape[1:]
+        return apply_view(pixels, draw_view(rng, width, height, self.settings))
 
 
 def view_batches(views: CenterViews, slots, num_workers: int) -> Iterator[dict]:
@@ -82,7 +85,7 @@ def _collate(items: list[dict]) -> dict:
         if "error" in item:
             return item
     return {
-        "image": torch.stack([item["image"] for item in items]),  # nx3xSxS
+        "image": torch.stack([item["image"] for item in items]),  # nxCxSxS
         "label": torch.tensor([item["label"] for item in items]),  # n
     }
 

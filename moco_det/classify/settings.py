@@ -5,18 +5,18 @@ import argparse
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from moco_det.config import get_cfg, merge_config
 from moco_det.config.key import CLASSIFY
-from moco_det.config.overlays import PREPROCESSING_KEYS
+from moco_det.config.overlays import CHANNEL_KEYS, PREPROCESSING_KEYS
 from moco_det.config.rules import check_values, refuse_keys
+from moco_det.data.bands import ImageFormat
 from moco_det.engine.agreement import check_agreement, settings_and_code
-from moco_det.engine.run_folder import settle_seed
-from moco_det.engine.schedule import check_schedule
-from moco_det.model_zoo import get_config_file
-from moco_det.weights.loading import Start, read_start
+from moco_det.engine.command import read_config
+from moco_det.engine.launch import check_batch
+from moco_det.engine.run_folder import choose_seed
+from moco_det.weights.initial_weights import InitialWeights, read_initial_weights
 
 
-def build_config(args: argparse.Namespace, add_configs=()) -> tuple[CfgNode, Start | None]:
+def build_config(args: argparse.Namespace, add_configs=()) -> tuple[CfgNode, InitialWeights | None]:
     """Recipe < what the weights say about their input < KEY VALUE pairs; called on every rank.
 
     Args:
@@ -29,15 +29,7 @@ def build_config(args: argparse.Namespace, add_configs=()) -> tuple[CfgNode, Sta
     Raises:
         ValueError: a key is unknown or does not apply, images are missing, weights do not fit.
     """
-    cfg = get_cfg()
-    for add_config in add_configs:
-        add_config(cfg)
-    if not args.config_file:
-        raise ValueError(
-            "there is no --config-file; give a recipe such as "
-            "configs/ImageNet-Classification/linear_R_50_100ep.yaml"
-        )
-    set_keys = merge_config(cfg, get_config_file(args.config_file), args.opts)
+    cfg, set_keys = read_config(args, add_configs, "configs/ImageNet-Classification/linear_R_50_100ep.yaml")
     if cfg.MODEL.META_ARCHITECTURE != "Classifier":
         tool = "pretrain_moco" if cfg.MODEL.META_ARCHITECTURE == "MoCo" else "train_net"
         raise ValueError(
@@ -55,12 +47,12 @@ def build_config(args: argparse.Namespace, add_configs=()) -> tuple[CfgNode, Sta
         )
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
-    start = _settle_encoder(cfg, given)
+    weights = _take_encoder(cfg, given)
     check_agreement(settings_and_code(cfg))
-    settle_seed(cfg, args.resume)
+    choose_seed(cfg, args.resume)
     check_settings(cfg)
     cfg.freeze()
-    return cfg, start
+    return cfg, weights
 
 
 def _take(cfg: CfgNode, key: str, flag: str, value: str, given: list[str]) -> None:
@@ -70,7 +62,7 @@ def _take(cfg: CfgNode, key: str, flag: str, value: str, given: list[str]) -> No
         cfg.merge_from_list([key, value])
 
 
-def _settle_encoder(cfg: CfgNode, given: list[str]) -> Start | None:
+def _take_encoder(cfg: CfgNode, given: list[str]) -> InitialWeights | None:
     """Architecture, and how images go in, are the weights' own; a key that says otherwise is refused."""
     if not cfg.MODEL.WEIGHTS:
         if not cfg.CLASSIFY.ARCH:
@@ -78,21 +70,22 @@ def _settle_encoder(cfg: CfgNode, given: list[str]) -> Start | None:
         if "MODEL.RESNETS.STRIDE_IN_1X1" not in given:
             cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
         return None
-    start = read_start(cfg.MODEL.WEIGHTS, "CLASSIFY.ARCH", cfg.CLASSIFY.ARCH)
-    cfg.CLASSIFY.ARCH = start.arch
-    for field, value in start.preprocessing.to_dict().items():
-        key = PREPROCESSING_KEYS[field]
+    weights = read_initial_weights(cfg.MODEL.WEIGHTS, "CLASSIFY.ARCH", cfg.CLASSIFY.ARCH)
+    cfg.CLASSIFY.ARCH = weights.arch
+    wanted = {"channels": weights.preprocessing.channels, "range": [], **weights.preprocessing.to_dict()}
+    for field, key in {**PREPROCESSING_KEYS, **CHANNEL_KEYS}.items():
+        value = wanted[field]
         *parents, name = key.split(".")
         node = cfg
         for parent in parents:
             node = node[parent]
-        if key in given and node[name] != value:
+        if key in given and (list(node[name]) if field == "range" else node[name]) != value:
             raise ValueError(
-                f"MODEL.WEIGHTS {start.path!r} were made with {key} {value}, and the command line has "
+                f"MODEL.WEIGHTS {weights.path!r} were made with {key} {value}, and the command line has "
                 f"{node[name]}; leave it out"
             )
         node[name] = value
-    return start
+    return weights
 
 
 def check_settings(cfg: CfgNode) -> None:
@@ -102,15 +95,11 @@ def check_settings(cfg: CfgNode) -> None:
         ValueError: with the keys, the values found, what was expected and the fix.
     """
     solver, ranks = cfg.SOLVER, comm.get_world_size()
-    check_schedule(cfg)
+    ImageFormat.from_config(cfg)
     rates = [solver.BASE_LR, *map(float, cfg.CLASSIFY.MORE_LRS)]
     if len({f"{rate:g}" for rate in rates}) < len(rates):
         raise ValueError(f"SOLVER.BASE_LR and CLASSIFY.MORE_LRS are {rates}; expected different rates")
-    if solver.IMS_PER_BATCH % ranks:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {solver.IMS_PER_BATCH}, which {ranks} processes cannot share equally; "
-            f"set it to a multiple of {ranks}"
-        )
+    check_batch(solver.IMS_PER_BATCH, ranks)
     if not cfg.CLASSIFY.FREEZE:
         _check_groups(solver.IMS_PER_BATCH, cfg.CLASSIFY.BN_GROUP_SIZE, ranks)
 

@@ -88,12 +88,12 @@ def pair(interval: str) -> Allowed:
     )
 
 
-def triple(interval: str) -> Allowed:
-    """Three numbers of an interval, one for each channel."""
+def per_channel(interval: str) -> Allowed:
+    """Numbers of an interval, one for each channel."""
     words, holds = within(interval)
     return Allowed(
-        "three numbers" + (f", each {words}" if words != "any number" else ""),
-        lambda value: len(value) == 3 and all(map(holds, value)),
+        "one number for each channel" + (f", each {words}" if words != "any number" else ""),
+        lambda value: len(value) > 0 and all(map(holds, value)),
     )
 
 

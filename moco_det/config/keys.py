@@ -30,8 +30,8 @@ from moco_det.config.key import (
     matches,
     one_of,
     pair,
+    per_channel,
     rising,
-    triple,
     unless,
     when,
     within,
@@ -290,6 +290,14 @@ VIEWS = (
         effect=(_MULTI_CROP,),
     ),
     Key(
+        "INPUT.VIEWS.CHANNEL_DROPOUT",
+        0.0,
+        "Probability with which each channel of a view is replaced by its mean, so that no channel alone "
+        "can tell two views of an image; never all of them.",
+        (PRETRAIN,),
+        within("[0, 1)"),
+    ),
+    Key(
         "INPUT.VIEWS.AUGMENT_ON",
         "auto",
         "Where the photometric augmentation, blur and flip of the views are done, by one code: workers, "
@@ -378,6 +386,31 @@ DATA = (
         "larger one. The schedule stays the recipe's: with few labels consider a shorter one.",
         (FINETUNE,),
         within("(0, 1]"),
+    ),
+    Key(
+        "INPUT.CHANNELS",
+        3,
+        "Channels of the images, 1 to 16. Files with others are refused, but gray ones fill three channels. "
+        "docs/OTHER_IMAGES.md shows the way from images of 4 bands to a detector.",
+        EVERY_STAGE,
+        within("[1, 16]"),
+    ),
+    Key(
+        "INPUT.RANGE",
+        (),
+        "The value of a file that becomes 0 and the one that becomes 255, on the scale of MODEL.PIXEL_MEAN: two "
+        "numbers for all channels, or two for each in turn; values beyond are clipped. Empty: 0 and 255 for "
+        "8 bits, 0 and 65535 for 16.",
+        EVERY_STAGE,
+        each("(-inf, inf)"),
+    ),
+    Key(
+        "INPUT.SHOWN_CHANNELS",
+        (0, 1, 2),
+        "Channels that sample_views.png and the report show as red, green and blue, counted from 0.",
+        (PRETRAIN, FINETUNE),
+        Allowed("three channels", lambda value: len(value) == 3 and min(value) >= 0),
+        kind=WATCHING,
     ),
     Key(
         "INPUT.RANDOM_SCALE",
@@ -588,6 +621,16 @@ TEST = (
         kind=WATCHING,
     ),
     Key(
+        "TEST.HELD_OUT",
+        0.0,
+        "Measure on this fraction of the labeled training images, which train no classifier then, instead of on "
+        "val/: to choose settings without looking at the data that the result is measured on. 0: val/.",
+        BY_EPOCHS,
+        within("[0, 1)"),
+        kind=MEASURE,
+        effect=(unless("TEST.KNN.IMAGES", ""),),
+    ),
+    Key(
         "TEST.KNN.IMAGES",
         "",
         "Monitor pre-training with a kNN classifier: a folder with train/<class>/ and val/<class>/ (or "
@@ -705,14 +748,14 @@ DETECTRON2 = (
         HOST,
         "Mean that is subtracted from each channel, on the scale 0 to 255.",
         EVERY_STAGE,
-        triple("(-inf, inf)"),
+        per_channel("(-inf, inf)"),
     ),
     Key(
         "MODEL.PIXEL_STD",
         HOST,
         "Standard deviation that each channel is divided by, on the scale 0 to 255.",
         EVERY_STAGE,
-        triple("(0, inf)"),
+        per_channel("(0, inf)"),
     ),
     Key(
         "MODEL.RESNETS.STRIDE_IN_1X1",
@@ -737,12 +780,13 @@ DETECTRON2 = (
     Key(
         "INPUT.FORMAT",
         HOST,
-        "Order of the color channels.",
+        "Order of the first three channels, which files have as red, green and blue; L: there are no such "
+        "three, each channel is a gray image of its own.",
         EVERY_STAGE,
         {
-            PRETRAIN: one_of("RGB"),
-            CLASSIFY: one_of("RGB", "BGR"),
-            FINETUNE: one_of("RGB", "BGR"),
+            PRETRAIN: one_of("RGB", "L"),
+            CLASSIFY: one_of("RGB", "BGR", "L"),
+            FINETUNE: one_of("RGB", "BGR", "L"),
         },
     ),
     Key("INPUT.MIN_SIZE_TRAIN", HOST, "Shorter sides, in pixels.", (FINETUNE,), each("[1, inf)")),

@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+from collections.abc import Callable, Iterable
 
 import yaml
 from detectron2.config import CfgNode as CN
@@ -17,10 +18,11 @@ def add_moco_config(cfg: CN) -> None:
     add_keys(cfg, KEYS)
 
 
-def get_cfg() -> CN:
-    """detectron2's defaults plus moco_det's keys, as a fresh config."""
+def get_cfg(add_configs: Iterable[Callable[[CN], None]] = ()) -> CN:
+    """detectron2's defaults plus moco_det's keys and those that a project adds, as a fresh config."""
     cfg = _detectron2_get_cfg()
-    add_moco_config(cfg)
+    for add_config in (add_moco_config, *add_configs):
+        add_config(cfg)
     return cfg
 
 

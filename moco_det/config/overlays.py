@@ -18,6 +18,8 @@ PREPROCESSING_KEYS = {
     "pixel_std": "MODEL.PIXEL_STD",
     "stride_in_1x1": "MODEL.RESNETS.STRIDE_IN_1X1",
 }
+# Those of other than plain 8-bit RGB images, which an overlay for such leaves out.
+CHANNEL_KEYS = {"channels": "INPUT.CHANNELS", "range": "INPUT.RANGE"}
 # Config keys of a ResNet's depth and widths, and what they are in the architecture's name.
 ARCHITECTURE_KEYS = {
     "MODEL.RESNETS.DEPTH": "depth",
@@ -48,6 +50,9 @@ def init_values(weights: str, preprocessing: Mapping[str, Any], arch: str) -> di
     values = {"MODEL.WEIGHTS": weights} | {
         key: preprocessing[field] for field, key in PREPROCESSING_KEYS.items()
     }
+    channels, limits = len(preprocessing["pixel_mean"]), preprocessing.get("range", [])
+    if channels != 3 or limits:
+        values |= {CHANNEL_KEYS["channels"]: channels, CHANNEL_KEYS["range"]: limits}
     return values if re.fullmatch(r"(resnet\d+)?", arch) else values | architecture_keys(arch)
 
 

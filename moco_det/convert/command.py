@@ -62,6 +62,33 @@ def make_parser() -> argparse.ArgumentParser:
             "--preprocessing's",
         )
     parser.add_argument(
+        "--pixel-range",
+        nargs="+",
+        type=float,
+        metavar="X",
+        help="INPUT.RANGE of the images, with --pixel-mean: the values that become 0 and 255, for all "
+        "channels or each",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("RGB", "BGR", "L"),
+        help="INPUT.FORMAT of the images, with --pixel-mean; L: their first three channels are no colors",
+    )
+    parser.add_argument(
+        "--channels",
+        type=int,
+        default=0,
+        metavar="N",
+        help="write weights for images of N channels, 1 to 16, whatever IN is for",
+    )
+    parser.add_argument(
+        "--channels-by",
+        choices=("repeat", "mean"),
+        default="repeat",
+        help="how: the filters of IN's channels in turn, or the mean of all for each; then rescaled "
+        "(default: repeat)",
+    )
+    parser.add_argument(
         "--emit-init", metavar="YAML", help="where the init overlay goes (default: beside OUT)"
     )
     parser.add_argument("--json", metavar="FILE", help="write what was done to FILE, for scripts")
@@ -90,11 +117,16 @@ def _given_preprocessing(args: argparse.Namespace) -> Preprocessing | None:
     if (mean is None) != (std is None):
         raise ValueError("give --pixel-mean and --pixel-std together, one value per channel each")
     if mean is None:
+        if args.pixel_range or args.format:
+            raise ValueError(
+                "--pixel-range and --format go with --pixel-mean and --pixel-std; give these too"
+            )
         return given
     if not all(math.isfinite(value) for value in mean + std) or min(std) <= 0:
         raise ValueError(f"--pixel-mean {mean} and --pixel-std {std}; expected numbers, std above 0")
     fitting = (given or TORCHVISION_PREPROCESSING).for_channels(len(mean))
-    return Preprocessing.from_dict({**fitting.to_dict(), "pixel_mean": mean, "pixel_std": std})
+    more = {"range": args.pixel_range or [], "format": args.format or fitting.format}
+    return Preprocessing.from_dict({**fitting.to_dict(), "pixel_mean": mean, "pixel_std": std, **more})
 
 
 @user_errors
@@ -103,6 +135,8 @@ def main(argv: list[str] | None = None) -> None:
     args = make_parser().parse_args(argv)
     if args.json:
         _check_report(Path(args.json), args)
+    if not 0 <= args.channels <= 16:
+        raise ValueError(f"--channels is {args.channels}; expected 1 to 16")
     conversion = convert(
         args.source,
         args.output,
@@ -111,6 +145,8 @@ def main(argv: list[str] | None = None) -> None:
         family=args.family,
         prefix=args.prefix,
         preprocessing=_given_preprocessing(args),
+        channels=args.channels,
+        channel_rule=args.channels_by,
         target=args.to,
         overlay=args.emit_init,
     )

@@ -15,8 +15,10 @@ from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, Preprocess
 from moco_det.weights.backbone_tensors import check_backbone, in_channels
 from moco_det.weights.resnet_names import to_detectron2
 from moco_det.weights.sources import (
+    Source,
     agreed_arch,
     agreed_preprocessing,
+    for_channels,
     locate_backbone,
     preprocessing_notes,
     read_checkpoint,
@@ -95,6 +97,8 @@ def convert(
     family: str | None = None,
     prefix: str | None = None,
     preprocessing: Preprocessing | None = None,
+    channels: int = 0,
+    channel_rule: str = "repeat",
     target: str = "detectron2",
     overlay: str | os.PathLike | None = None,
 ) -> Conversion:
@@ -111,6 +115,8 @@ def convert(
         family: the source's family, where its content is ambiguous.
         prefix: what the backbone's names begin with, where the source has several.
         preprocessing: how the weights want their input, in place of what the file or its family says.
+        channels: of the images that the written weights are for; 0: as the source's.
+        channel_rule: how they are made, see :func:`with_channels`.
         target: one of ``TARGETS``.
         overlay: where the overlay goes; None: beside ``output``, as ``.yaml``.
 
@@ -123,7 +129,11 @@ def convert(
     source, output = weight_file(source), Path(output)
     overlay = _check_paths(source, output, target, overlay)
     found = locate_backbone(read_checkpoint(source, trust_pickle), encoder, family, prefix, preprocessing)
-    assumed = preprocessing_notes(found, preprocessing)
+    assumed = []
+    if channels and channels != in_channels(found.backbone):
+        assumed.append(_channels_note(found, channels, channel_rule, preprocessing))
+        found = for_channels(found, channels, channel_rule)
+    assumed += preprocessing_notes(found, preprocessing)
     preprocessing = agreed_preprocessing(found, preprocessing)
     check_target(target, output, preprocessing)
     arch = agreed_arch(found)
@@ -165,6 +175,19 @@ def convert(
         provenance=provenance,
         preprocessing=preprocessing,
     )
+
+
+def _channels_note(found: Source, channels: int, rule: str, given: Preprocessing | None) -> str:
+    before = in_channels(found.backbone)
+    rule = "mean" if 1 in (before, channels) else rule
+    how = {
+        "repeat": f"the filter of channel c is that of c modulo {before}, times {before}/{channels}",
+        "mean": f"each filter is the mean of {before}, times {before}/{channels}",
+    }[rule]
+    numbers = (
+        "" if given else "; mean and std are averages: --pixel-mean, --pixel-std and --pixel-range say others"
+    )
+    return f"the first convolution was made for {channels} channels of one for {before}: {how}{numbers}"
 
 
 @contextlib.contextmanager

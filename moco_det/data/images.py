@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from detectron2.data import DatasetCatalog
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import decode_jpeg
 
@@ -23,6 +23,8 @@ from moco_det.utils.files import datasets_root
 
 # Files that a folder is searched for (any case). What a file really holds is decided by its content.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+# Searched for where there are none of those, since they may hold other things than images.
+ARRAY_EXTENSIONS = (".npy", ".npz", ".dcm")
 # Pillow's names of the contents that are decoded. Never all of Pillow's: some run other programs (EPS).
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF")
 # Color behind transparent pixels: mid-gray, which after normalization is close to zero.
@@ -51,6 +53,10 @@ class UnreadableImage(ValueError):
         return f"cannot read image {self.path!r}: {self.reason}" if self.reason else self.path
 
 
+class UnfitImage(UnreadableImage):
+    """A file that can be read, but not with the channels or the range of values that the settings say."""
+
+
 # ---- where images come from --------------------------------------------------------------------------
 
 
@@ -70,8 +76,8 @@ def find_images(where: str) -> list[str]:
     the list's own folder, and blank lines and lines that begin with ``#`` are skipped; the order is the list's.
 
     Returns:
-        paths, each of which :func:`decode_rgb` reads; an image in a shard is a place as in
-        :mod:`moco_det.data.shards`, and :func:`shown` says it in words.
+        paths, each of which :func:`decode_rgb` reads; that of an image in a shard is a
+        :class:`moco_det.data.shards.Place`.
 
     Raises:
         ValueError: nothing is there, no image is found, none of a list's files exists, a shard is missing, or a
@@ -86,13 +92,8 @@ def find_images(where: str) -> list[str]:
     raise ValueError(f"{where!r} does not exist (looked in {os.getcwd()!r}): {WHAT_TO_GIVE}")
 
 
-def shown(path: str) -> str:
-    """A path as it is, and a place in a shard as ``shard.tar/member``."""
-    return str(shards.parse(path)) if shards.is_place(path) else path
-
-
 def entry_of(name: str) -> str:
-    """The path that :func:`shown` shows as ``name``: what is named as a member of a shard is looked up in it."""
+    """The path of an image by its name: ``shard.tar/member`` is looked up in the shard."""
     for parent in Path(name).parents:
         if parent.suffix.lower() == shards.EXTENSION and parent.is_file():
             with contextlib.suppress(ValueError):  # there is no image in it
@@ -102,18 +103,19 @@ def entry_of(name: str) -> str:
 
 @functools.lru_cache
 def _entries(shard: str) -> dict[str, str]:
-    return {shown(path): path for path in shards.find_members([shard], EXTENSIONS)}
+    return {place: place for place in shards.find_members([shard], EXTENSIONS)}
 
 
 def file_of(path: str) -> str:
     """The file that holds an image: itself, or its shard."""
-    return shards.parse(path).shard if shards.is_place(path) else path
+    return path.shard if isinstance(path, shards.Place) else path
 
 
 def _in_folder(folder: str) -> list[str]:
     found = sorted(_walk(folder))
-    paths = [path for path in found if path.lower().endswith(EXTENSIONS)]
-    archives = [path for path in found if not path.lower().endswith(EXTENSIONS)]
+    arrays = [path for path in found if path.lower().endswith(ARRAY_EXTENSIONS)]
+    paths = [path for path in found if path.lower().endswith(EXTENSIONS)] or arrays
+    archives = [path for path in found if not path.lower().endswith((*EXTENSIONS, *ARRAY_EXTENSIONS))]
     if paths and archives:
         raise ValueError(
             f"folder {folder!r} holds {len(paths)} images and {len(archives)} archives, e.g. {paths[0]!r} and "
@@ -123,14 +125,14 @@ def _in_folder(folder: str) -> list[str]:
     if plain:
         return shards.find_members(plain, EXTENSIONS)
     if not paths:
-        looked_for = ", ".join((*EXTENSIONS, shards.EXTENSION))
+        looked_for = ", ".join((*EXTENSIONS, *ARRAY_EXTENSIONS, shards.EXTENSION))
         raise ValueError(f"no image in folder {folder!r} or below it; looked for {looked_for}")
     return paths
 
 
 def _walk(folder: str):
-    """Images and archives below a folder."""
-    wanted = (*EXTENSIONS, shards.EXTENSION, *shards.COMPRESSED)
+    """Images, arrays and archives below a folder."""
+    wanted = (*EXTENSIONS, *ARRAY_EXTENSIONS, shards.EXTENSION, *shards.COMPRESSED)
     seen = set()  # a link back to a folder above would otherwise be followed for ever
     for parent, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(parent)
@@ -167,7 +169,7 @@ def _read_list(list_file: str) -> list[str]:
 
 
 def without(paths: Sequence[str], list_file: str) -> list[str]:
-    """The paths that are not in a list of images; members of shards stand in it as :func:`shown` shows them.
+    """The paths that are not in a list of images; members of shards stand in it as ``shard.tar/member``.
 
     Raises:
         ValueError: the list is not there, or names none of the images (it is of other paths).
@@ -178,11 +180,11 @@ def without(paths: Sequence[str], list_file: str) -> list[str]:
     with open(list_file, encoding="utf-8-sig", errors="surrogateescape") as lines:
         entries = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     listed = {os.path.realpath(os.path.join(folder, entry)) for entry in entries}
-    kept = [path for path in paths if os.path.realpath(shown(path)) not in listed]
+    kept = [path for path in paths if os.path.realpath(path) not in listed]
     if entries and len(kept) == len(paths):
         raise ValueError(
             f"--exclude {list_file!r} names {len(entries)} images, e.g. {entries[0]!r}, none of which is among "
-            f"the {len(paths)} images, e.g. {shown(paths[0])!r}; expected paths of these, relative to the list's "
+            f"the {len(paths)} images, e.g. {paths[0]!r}; expected paths of these, relative to the list's "
             "folder or absolute"
         )
     return kept
@@ -251,13 +253,15 @@ def decode_rgb(path: str, upright: bool = True) -> Image.Image:
     Raises:
         UnreadableImage: the file is missing, empty, truncated, not an image, of floating-point pixels
             (which have no stated range), or larger than Pillow's limit against decompression bombs.
+        UnfitImage: it has channels that Pillow would leave out.
     """
     try:
         with open_image(path) as image:
+            refuse_hidden_channels(image)
             image.load()
             return to_rgb(upright_image(image) if upright else image)
     except Exception as error:  # decoders raise a dozen types on broken files: struct.error, SyntaxError, …
-        raise UnreadableImage(shown(path), _reason(error)) from error
+        raise unreadable(path, error) from error
 
 
 def decode_pixels(path: str) -> Tensor:
@@ -274,10 +278,11 @@ def decode_pixels(path: str) -> Tensor:
             if image.format == "JPEG" and image.mode == "RGB" and orientation(image) == 1:
                 with contextlib.suppress(RuntimeError):
                     return _decode_jpeg(image.fp)
+            refuse_hidden_channels(image)
             image.load()
             return to_pixels(to_rgb(upright_image(image)))
     except Exception as error:  # as in decode_rgb
-        raise UnreadableImage(shown(path), _reason(error)) from error
+        raise unreadable(path, error) from error
 
 
 def to_pixels(image: Image.Image) -> Tensor:
@@ -294,7 +299,7 @@ def _decode_jpeg(file) -> Tensor:
 
 def open_image(path: str) -> Image.Image:
     """The image as Pillow opens it, its header read and no more; raises what Pillow and the system raise."""
-    if shards.is_place(path):
+    if isinstance(path, shards.Place):
         content = shards.read(path)
         _refuse_empty(len(content))
         return Image.open(io.BytesIO(content), formats=FORMATS)
@@ -309,6 +314,24 @@ def open_image(path: str) -> Image.Image:
 def _refuse_empty(size: int) -> None:
     if size == 0:
         raise ValueError("empty file")
+
+
+def refuse_hidden_channels(image: Image.Image) -> None:
+    """Raises UnfitImage: a TIFF has channels that Pillow leaves out without a word."""
+    samples = image.tag_v2.get(TiffImagePlugin.SAMPLESPERPIXEL, 1) if image.format == "TIFF" else 1
+    if samples > len(image.getbands()):
+        raise UnfitImage(
+            "",
+            f"has {samples} channels, of which RGB would be {len(image.getbands())}; give INPUT.CHANNELS "
+            f"{samples} (docs/OTHER_IMAGES.md), or save it as RGB",
+        )
+
+
+def unreadable(path: str, error: Exception) -> UnreadableImage:
+    """What is raised where a file leads to an error."""
+    if isinstance(error, UnreadableImage):
+        return type(error)(path, error.reason)
+    return UnreadableImage(path, _reason(error))
 
 
 def _reason(error: Exception) -> str:
@@ -328,10 +351,10 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
-def upright_image(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says."""
+def upright_image(image: Image.Image, turned: int = 0) -> Image.Image:
+    """The image turned as its EXIF orientation says; ``turned``: the orientation, where it is known."""
     # Not ImageOps.exif_transpose: it also rewrites the metadata, and fails where only these are broken.
-    turned = orientation(image)
+    turned = turned or orientation(image)
     return image.transpose(_UPRIGHT[turned]) if turned in _UPRIGHT else image
 
 
@@ -343,7 +366,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
         values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
-        raise ValueError("floating-point pixels have no stated range; store the image with 8 or 16 bits")
+        raise UnfitImage(
+            "", "floating-point pixels have no stated range; give INPUT.RANGE, or store it with 8 or 16 bits"
+        )
     if not image.has_transparency_data:
         return image.convert("RGB")
     background = Image.new("RGBA", image.size, (*BACKGROUND, 255))

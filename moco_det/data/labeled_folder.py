@@ -1,13 +1,18 @@
-"""A labeled set of images: one folder a class."""
+"""A labeled set of images: one folder per class."""
 
+import contextlib
+import copy
 import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from moco_det.data import shards
+from moco_det.data.bands import RGB, ImageFormat, check_images
 from moco_det.data.images import UnreadableImage, decode_rgb, find_images
+from moco_det.data.shards import EXTENSION
 from moco_det.data.views import center_view, whole_view
+from moco_det.utils.seeding import numpy_generator
 
 
 class LabeledFolder(torch.utils.data.Dataset):
@@ -19,15 +24,17 @@ class LabeledFolder(torch.utils.data.Dataset):
         classes: their names; ``paths`` and ``labels``: of each image, class by class.
     """
 
-    def __init__(self, root: str, size: int, key: str, center_crop: bool = True):
+    def __init__(self, root: str, size: int, key: str, center_crop: bool = True, images: ImageFormat = RGB):
         """
         Args:
             size: side of the view, in pixels.
             key: what named the folder, for messages, e.g. ``"TEST.KNN.IMAGES"``.
             center_crop: the view is the image's center; else the whole image.
+            images: how files become pixels.
 
         Raises:
-            ValueError: the folder is missing or has no class folders, or one of these has no images.
+            ValueError: the folder is missing or has no class folders, or one of these has no images, or
+                images that ``images`` does not fit.
         """
         if not os.path.isdir(root):
             raise ValueError(
@@ -40,37 +47,58 @@ class LabeledFolder(torch.utils.data.Dataset):
         self.paths, self.labels = zip(*found, strict=True)
         self.root, self.size, self.key = root, size, key
         self.view = center_view if center_crop else whole_view
+        self.images = images
+        check_images(self.paths, images)
 
     def __len__(self) -> int:
         return len(self.paths)
 
+    def part(self, indices: Sequence[int]) -> "LabeledFolder":
+        """The same set with these images alone; the classes stay, with their numbers."""
+        part = copy.copy(self)
+        part.paths = tuple(self.paths[index] for index in indices)
+        part.labels = tuple(self.labels[index] for index in indices)
+        return part
+
     def decode(self, index: int):
-        """The image as it is.
+        """The image as it is: RGB as Pillow's image where Pillow reads it, others as uint8 (C, H, W).
 
         Raises:
             ValueError: it cannot be read; a labeled set has none to spare.
         """
+        if self.images.is_plain:
+            with contextlib.suppress(UnreadableImage):
+                return decode_rgb(self.paths[index])
         try:
-            return decode_rgb(self.paths[index])
+            return self.images.decode(self.paths[index])
         except UnreadableImage as error:
             raise ValueError(f"{self.key}: {error}; fix or remove the image") from error
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Its view, uint8 (3, size, size) in RGB, and its class; raises as :meth:`decode`."""
+        """Its view, uint8 (C, size, size), and its class; raises as :meth:`decode`."""
         return self.view(self.decode(index), self.size), self.labels[index]
 
 
 def open_labeled_set(
-    root: str, size: int, key: str, center_crop: bool = True
+    root: str,
+    size: int,
+    key: str,
+    center_crop: bool = True,
+    held_out: float = 0.0,
+    images: ImageFormat = RGB,
 ) -> tuple[LabeledFolder, LabeledFolder]:
     """Open both parts of a labeled set: ``root/train``, and to measure on ``root/val`` or else ``root/test``.
 
     Args:
-        size, key, center_crop: as of :class:`LabeledFolder`.
+        size, key, center_crop, images: as of :class:`LabeledFolder`.
+        held_out: where above 0, this fraction of the training images of each class is measured instead, and
+            ``val`` is not looked at (``TEST.HELD_OUT``).
 
     Raises:
         ValueError: a part is missing or empty, or their classes differ.
     """
+    if held_out:
+        return hold_out(LabeledFolder(os.path.join(root, "train"), size, key, center_crop, images), held_out)
     measured = next((name for name in ("val", "test") if os.path.isdir(os.path.join(root, name))), None)
     if measured is None:
         found = "has neither val/ nor test/" if os.path.isdir(root) else "does not exist"
@@ -79,10 +107,32 @@ def open_labeled_set(
             "(or test/<class>/) with images"
         )
     train, test = (
-        LabeledFolder(os.path.join(root, name), size, key, center_crop) for name in ("train", measured)
+        LabeledFolder(os.path.join(root, name), size, key, center_crop, images)
+        for name in ("train", measured)
     )
     check_same_classes(train, test)
     return train, test
+
+
+def hold_out(folder: LabeledFolder, fraction: float) -> tuple[LabeledFolder, LabeledFolder]:
+    """Split off a random fraction of each class, always the same images: what is left, and what is held out.
+
+    Raises:
+        ValueError: a class has too few images for both parts.
+    """
+    kept, held = [], []
+    for number, name in enumerate(folder.classes):
+        own = [index for index, label in enumerate(folder.labels) if label == number]
+        count = round(fraction * len(own))
+        if not 0 < count < len(own):
+            raise ValueError(
+                f"TEST.HELD_OUT is {fraction}, but class {name!r} of {folder.root!r} has {len(own)} images: "
+                f"{count} would be held out and {len(own) - count} left; give another fraction or more images"
+            )
+        order = numpy_generator(0, "held out", number).permutation(own).tolist()
+        held += sorted(order[:count])
+        kept += sorted(order[count:])
+    return folder.part(kept), folder.part(held)
 
 
 def _of_folders(root: str, key: str) -> dict[str, list[str]]:
@@ -94,18 +144,17 @@ def _of_folders(root: str, key: str) -> dict[str, list[str]]:
 
 
 def _holds_shards(root: str) -> bool:
-    return any(name.lower().endswith(shards.EXTENSION) for name in os.listdir(root))
+    return any(name.lower().endswith(EXTENSION) for name in os.listdir(root))
 
 
 def _of_shards(root: str, key: str) -> dict[str, list[str]]:
     by_class: dict[str, list[str]] = {}
-    for path in find_images(root):
-        place = shards.parse(path)
+    for place in find_images(root):
         name, slash, _ = place.name.partition("/")
         if place.trouble or not slash:
             why = place.trouble or "no class folder in its name; expected <class>/<name>.jpg in the shards"
             raise ValueError(f"{key}: {place}: {why}")
-        by_class.setdefault(name, []).append(path)
+        by_class.setdefault(name, []).append(place)
     return by_class
 
 

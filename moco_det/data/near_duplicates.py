@@ -1,8 +1,10 @@
-"""The same photograph in two sets, also when it was encoded, resized or recolored a little in between.
+"""The same photograph in two sets, also when it was encoded, resized, recolored or cut a little in between.
 
-Of each image two small gray pictures are kept. The signs of the differences between neighbors in one of 9 x 9 are
-a fingerprint of 144 bits (Krawetz 2013, "Kind of Like That": the difference hash, here in both directions); images
-whose fingerprints differ in few bits are compared by the other, of 16 x 16.
+Of each image a perceptual hash is kept, the signs of the lowest 16 x 16 frequencies of a gray picture of 64 x 64
+about their median (Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions"; ImageHash's
+``phash(image, hash_size=16)``), and a gray picture of 16 x 16. Two images are the same photograph where the hashes
+differ in few bits and the pictures agree: frequencies tell plain textures apart, which in a small picture all look
+alike, and the picture tells apart objects of one shape on grounds of their own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,15 +17,17 @@ from PIL import Image
 from moco_det.data.images import open_image, to_rgb, upright_image
 from moco_det.utils.machine import num_cores
 
-# Bits of 144 in which the fingerprints of one photograph may differ, and the least correlation of its pictures of
-# 16 x 16.
-MAX_BITS = 24
-MIN_CORRELATION = 0.97
-_HASHED, _COMPARED = 9, 16
+# Bits of 256 in which the hashes of one photograph may differ (those of two photographs differ in about 128), and
+# the least correlation of its pictures of 16 x 16.
+MAX_BITS = 56
+MIN_CORRELATION = 0.82
+_TRANSFORMED, _HASHED, _COMPARED = 64, 16, 16
+# Rows of the discrete cosine transform (type 2), without its scale.
+_LOW_WAVES = np.cos(np.pi / _TRANSFORMED * np.outer(np.arange(_HASHED), np.arange(_TRANSFORMED) + 0.5))
 
 
 class Fingerprint(NamedTuple):
-    """What is kept of an image: 144 bits in 18 bytes, and its small gray picture in a row (uint8)."""
+    """What is kept of an image: 256 bits in 32 bytes, and its small gray picture in a row (uint8)."""
 
     bits: np.ndarray
     gray: np.ndarray
@@ -33,15 +37,15 @@ def fingerprint(path: str) -> Fingerprint | None:
     """The fingerprint of an image; None for one that cannot be read, or is of one color."""
     try:
         with open_image(path) as image:
-            image.draft(None, (64, 64))  # a JPEG in a fraction of the time
+            image.draft(None, (2 * _TRANSFORMED, 2 * _TRANSFORMED))  # a JPEG in a fraction of the time
             image.load()
             gray = to_rgb(upright_image(image)).convert("L")
     except Exception:  # decoders raise a dozen types; unreadable images are listed elsewhere
         return None
-    small = np.asarray(gray.resize((_HASHED, _HASHED), Image.Resampling.BOX), dtype=np.int16)
-    signs = np.concatenate([(np.diff(small, axis=axis) > 0).ravel() for axis in (0, 1)])
+    pixels = np.asarray(gray.resize((_TRANSFORMED, _TRANSFORMED), Image.Resampling.LANCZOS), np.float64)
+    low = _LOW_WAVES @ pixels @ _LOW_WAVES.T
     compared = np.asarray(gray.resize((_COMPARED, _COMPARED), Image.Resampling.BOX)).ravel()
-    return Fingerprint(np.packbits(signs), compared) if compared.std() > 1 else None
+    return Fingerprint(np.packbits(low > np.median(low)), compared) if compared.std() > 1 else None
 
 
 def find_pairs(ones: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from moco_det.data.images import UnreadableImage, find_images, names_digest, registered_images, shown
+from moco_det.data.images import UnreadableImage, find_images, names_digest, registered_images
 from moco_det.data.packed_images import Settings, member_names, pack_each, packed_jpeg
 from moco_det.data.shards import EXTENSION
 from moco_det.utils.disk_space import check_space
@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     record = {
         "source": args.images or args.datasets,
-        "found": names_digest([shown(path) for path in paths], args.images or ""),
+        "found": names_digest(paths, args.images or ""),
         "settings": dataclasses.asdict(settings),
         "moco_det": __version__,
     }

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from PIL import ExifTags, Image
 from torch.utils.data import DataLoader, Dataset
 
-from moco_det.data import shards
 from moco_det.data.images import UnreadableImage, decode_rgb, open_image
 from moco_det.data.order import PackedPaths
+from moco_det.data.shards import Place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +110,10 @@ def member_names(paths: Sequence[str], root: str) -> list[str]:
     taken: set[str] = set()
     names = []
     for path in paths:
-        name = shards.parse(path).name if shards.is_place(path) else os.path.relpath(path, root)
-        name = os.path.abspath(path) if name.startswith("../") and not shards.is_place(path) else name
+        if isinstance(path, Place):
+            name = path.name
+        elif (name := os.path.relpath(path, root)).startswith("../"):
+            name = os.path.abspath(path)
         parts = (part for part in name.split("/") if part not in ("", ".", ".."))
         stem, extension = os.path.splitext("/".join(f"_{p}" if p.startswith(".") else p for p in parts))
         extension = extension if extension.lower() in (".jpg", ".jpeg") else ".jpg"

@@ -1,8 +1,8 @@
 """Images in tar shards (WebDataset's layout), read in place: nothing of a shard is ever unpacked or followed.
 
-Reading a shard's headers once gives the place of each image: shard, name, first byte and size. A place is one
-string, so that it stands in a list of images beside ordinary paths; a null byte, which no path holds, separates
-its parts. From then on an image is one read at a known place, in any order, by any worker.
+Reading a shard's headers once gives the place of each image: shard, name, first byte and size. A place is a
+string, so that it stands in a list of images beside ordinary paths. From then on an image is one read at a known
+place, in any order, by any worker.
 
 An entry that cannot be an image's bytes (a link, a device, what follows damage) is a place that cannot be read, so
 that it is replaced, counted and listed as any other unreadable image.
@@ -18,7 +18,6 @@ import tarfile
 import weakref
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +32,10 @@ INDEX_THREADS = 8  # shards whose headers are read at a time: on network disks, 
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
-class Place(NamedTuple):
-    """Where an image lies in a shard.
+class Place(str):
+    """The path of an image in a shard: as text ``shard.tar/member``, and where its bytes lie.
+
+    Text made from it (``str(place)``, a line of a file) names the image and does not lead to its bytes.
 
     Attributes:
         shard: path of the tar file.
@@ -43,28 +44,20 @@ class Place(NamedTuple):
         trouble: why there is no image; empty: there is one.
     """
 
-    shard: str
-    name: str
-    offset: int = 0
-    size: int = 0
-    trouble: str = ""
+    __slots__ = ("shard", "offset", "size", "trouble")  # there may be millions
 
-    def __str__(self) -> str:
-        return f"{self.shard}/{self.name}"
+    def __new__(cls, shard: str, name: str, offset: int = 0, size: int = 0, trouble: str = ""):
+        place = super().__new__(cls, f"{shard}/{name}")
+        place.shard, place.offset, place.size, place.trouble = shard, offset, size, trouble
+        return place
 
-    def to_path(self) -> str:
-        return "\0".join(map(str, self))
+    @property
+    def name(self) -> str:
+        return self[len(self.shard) + 1 :]
 
-
-def is_place(path: str) -> bool:
-    """Whether an entry of a list of images lies in a shard."""
-    return "\0" in os.fspath(path)
-
-
-def parse(path: str) -> Place:
-    """What :meth:`Place.to_path` wrote."""
-    shard, name, offset, size, trouble = path.split("\0")
-    return Place(shard, name, int(offset), int(size), trouble)
+    def __getnewargs__(self) -> tuple:
+        """What it is made of; copies and pickles are made anew from it."""
+        return self.shard, self.name, self.offset, self.size, self.trouble
 
 
 # ---- which shards ------------------------------------------------------------------------------------
@@ -128,7 +121,7 @@ def shards_of(pattern: str) -> list[str]:
 # ---- which images are in them ------------------------------------------------------------------------
 
 
-def find_members(shards: Iterable[str], extensions: tuple[str, ...]) -> list[str]:
+def find_members(shards: Iterable[str], extensions: tuple[str, ...]) -> list[Place]:
     """The places of all images: shard by shard, each in the order of its members.
 
     Args:
@@ -140,19 +133,19 @@ def find_members(shards: Iterable[str], extensions: tuple[str, ...]) -> list[str
     """
     shards = list(shards)
     with ThreadPoolExecutor(INDEX_THREADS) as pool:
-        indices = pool.map(lambda shard: [place.to_path() for place in _members(shard, extensions)], shards)
-        paths = list(itertools.chain.from_iterable(indices))
-    damaged = [parse(path) for path in paths if not path.endswith("\0")]  # which is an empty trouble
+        indices = pool.map(lambda shard: list(_members(shard, extensions)), shards)
+        places = list(itertools.chain.from_iterable(indices))
+    damaged = [place for place in places if place.trouble]
     for place in damaged[:NAMED]:
         logger.warning(f"{place}: {place.trouble}")
     if len(damaged) > NAMED:
         logger.warning(f"… and {len(damaged) - NAMED} more entries of shards that cannot be read")
-    if len(damaged) == len(paths):
+    if len(damaged) == len(places):
         why = f"; {damaged[0]}: {damaged[0].trouble}" if damaged else ""
         raise ValueError(
             f"no image in {len(shards)} shards, e.g. {shards[0]!r}; looked for {', '.join(extensions)}{why}"
         )
-    return paths
+    return places
 
 
 def _members(shard: str, extensions: tuple[str, ...]) -> Iterator[Place]:
@@ -226,13 +219,12 @@ class _OpenShard:
 _open_shard = functools.lru_cache(OPEN_SHARDS)(_OpenShard)
 
 
-def read(path: str) -> bytes:
+def read(place: Place) -> bytes:
     """The bytes of a place's image.
 
     Raises:
         ValueError: there is none, for the reason given; OSError: the shard is gone or cannot be read.
     """
-    place = parse(path)
     if place.trouble:
         raise ValueError(place.trouble)
     shard, parts, left = _open_shard(place.shard), [], place.size

@@ -18,6 +18,7 @@ from torchvision.transforms import functional as F
 from moco_det.config.key import PRETRAIN
 from moco_det.config.rules import check_value
 from moco_det.data import augment
+from moco_det.data.bands import RGB, ImageFormat
 
 ASPECT_RATIO = (3 / 4, 4 / 3)  # width / height of a crop
 CROP_ATTEMPTS = 10
@@ -83,6 +84,8 @@ class ViewSettings:
         size, small_size: sides of the views, in pixels.
         crop_scale, small_crop_scale: smallest and largest share of the image's area that a crop takes.
         blur_sigma: smallest and largest sigma of the blur, in pixels of the view.
+        channel_dropout: probability with which each channel of a view is replaced by its mean.
+        images: how the images' files become pixels (not of INPUT.VIEWS).
 
     Raises:
         ValueError: names the key under INPUT.VIEWS, what was found and what is expected.
@@ -95,16 +98,23 @@ class ViewSettings:
     small_crops: int = 0
     small_size: int = 96
     small_crop_scale: tuple[float, float] = SMALL_CROP_SCALE
+    channel_dropout: float = 0.0
+    images: ImageFormat = RGB
 
     @classmethod
     def from_config(cls, cfg) -> "ViewSettings":
         """The settings of a config."""
         views = cfg.INPUT.VIEWS
-        return cls(**{field.name: views[field.name.upper()] for field in dataclasses.fields(cls)})
+        settings = {name: views[name.upper()] for name in cls._names()}
+        return cls(**settings, images=ImageFormat.from_config(cfg))
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return [field.name for field in dataclasses.fields(cls) if field.name != "images"]
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            check_value(f"INPUT.VIEWS.{field.name.upper()}", getattr(self, field.name), PRETRAIN)
+        for name in self._names():
+            check_value(f"INPUT.VIEWS.{name.upper()}", getattr(self, name), PRETRAIN)
 
     @property
     def num_views(self) -> int:
@@ -135,6 +145,8 @@ class ViewParameters:
         blur: radius (sigma) of the Gaussian blur in pixels of the view; None: no blur.
         solarize: whether bright levels are inverted.
         flip: whether left and right are exchanged.
+        dropped: numbers of the channels that are replaced by their mean.
+        has_colors: whether the first three channels are red, green and blue.
     """
 
     size: int
@@ -145,6 +157,8 @@ class ViewParameters:
     blur: float | None
     solarize: bool
     flip: bool
+    dropped: tuple[int, ...] = ()
+    has_colors: bool = True
 
     def colors(self) -> list[float]:
         """The row of these parameters for :func:`moco_det.data.augment.finish_views`: all but the crop."""
@@ -156,6 +170,7 @@ class ViewParameters:
             row[augment.SLOTS.start + slot] = float(operation)
         row[augment.GRAYSCALE], row[augment.BLUR] = float(self.grayscale), self.blur or 0.0
         row[augment.SOLARIZE], row[augment.FLIP] = float(self.solarize), float(self.flip)
+        row[augment.DROPPED] = float(sum(1 << channel for channel in self.dropped))
         return row
 
 
@@ -175,6 +190,9 @@ def draw_view(
     grayscale = rng.random() < colors.grayscale_probability
     blur = rng.uniform(*settings.blur_sigma) if rng.random() < colors.blur_probability else None
     flip = rng.random() < FLIP_PROBABILITY
+    # These two last, so that settings without them draw the rest as if they did not exist.
+    solarize = rng.random() < colors.solarize_probability
+    dropped = _draw_dropped(rng, settings.images.channels, settings.channel_dropout)
     return ViewParameters(
         size=settings.size if large else settings.small_size,
         order=colors.order,
@@ -182,10 +200,20 @@ def draw_view(
         jitter=jitter,
         grayscale=grayscale,
         blur=blur,
-        # Last, so that a recipe without it draws the rest as if it did not exist.
-        solarize=rng.random() < colors.solarize_probability,
+        solarize=solarize,
         flip=flip,
+        dropped=dropped,
+        has_colors=settings.images.has_colors,
     )
+
+
+def _draw_dropped(rng: np.random.Generator, channels: int, probability: float) -> tuple[int, ...]:
+    if not probability:
+        return ()
+    dropped = np.flatnonzero(rng.random(channels) < probability).tolist()
+    if len(dropped) == channels:  # one is kept
+        dropped.pop(int(rng.integers(channels)))
+    return tuple(dropped)
 
 
 def _draw_crop(
@@ -218,35 +246,46 @@ def apply_view(pixels: Tensor, parameters: ViewParameters) -> Tensor:
     """Make the view that was drawn.
 
     Args:
-        pixels: of the image, uint8 (3, H, W), RGB.
+        pixels: of the image, uint8 (C, H, W).
 
     Returns:
-        uint8 tensor of shape (3, S, S), RGB; S: the drawn size.
+        uint8 tensor of shape (C, S, S); S: the drawn size.
     """
-    row = torch.tensor([parameters.colors()])
-    return augment.finish_views(crop_view(pixels, parameters)[None], row, parameters.order)[0]
+    row, crop = torch.tensor([parameters.colors()]), crop_view(pixels, parameters)[None]
+    return augment.finish_views(crop, row, parameters.order, has_colors=parameters.has_colors)[0]
 
 
 def crop_view(pixels: Tensor, parameters: ViewParameters) -> Tensor:
     """The drawn crop in the drawn size, with the image's own colors, not flipped; shapes as :func:`apply_view`.
 
-    Bilinear with antialias: within 1 level of Pillow's resize. It is fastest on pixels whose channels lie together
-    in memory, and its result is then such, too.
+    Bilinear with antialias: within 1 pixel value of Pillow's resize, but for fewer than one value in a million. It
+    is fastest on pixels whose channels lie together in memory, and its result is then such, too.
     """
     top, left, height, width = parameters.crop
     crop = pixels[None, :, top : top + height, left : left + width]
     return interpolate(crop, [parameters.size] * 2, mode="bilinear", antialias=True)[0]
 
 
-def center_view(image: Image.Image, size: int) -> Tensor:
+def center_view(image: Image.Image | Tensor, size: int) -> Tensor:
     """The view for evaluation: shorter side to 256/224 of ``size``, then the central square.
 
+    Args:
+        image: RGB of Pillow, or uint8 (C, H, W), each channel of which is scaled as Pillow scales it.
+
     Returns:
-        uint8 tensor of shape (3, size, size), RGB.
+        uint8 tensor of shape (C, size, size).
     """
+    if isinstance(image, Tensor):
+        return torch.cat([center_view(channel, size) for channel in _gray_images(image)])
     return F.pil_to_tensor(F.center_crop(F.resize(image, [round(size * 256 / 224)]), [size, size]))
 
 
-def whole_view(image: Image.Image, size: int) -> Tensor:
-    """The whole image, scaled: uint8 tensor of shape (3, size, size), RGB."""
+def whole_view(image: Image.Image | Tensor, size: int) -> Tensor:
+    """The whole image, scaled; as :func:`center_view`."""
+    if isinstance(image, Tensor):
+        return torch.cat([whole_view(channel, size) for channel in _gray_images(image)])
     return F.pil_to_tensor(F.resize(image, [size, size]))
+
+
+def _gray_images(pixels: Tensor) -> list[Image.Image]:
+    return [Image.fromarray(channel) for channel in pixels.numpy()]

@@ -55,6 +55,7 @@ class RunCheckpointer(Checkpointer):
             pixel_mean=tuple(cfg.MODEL.PIXEL_MEAN),
             pixel_std=tuple(cfg.MODEL.PIXEL_STD),
             stride_in_1x1=stride_in_1x1,
+            range=tuple(map(float, cfg.INPUT.RANGE)),
         )
         self.num_images, self.epochs = num_images, cfg.SOLVER.EPOCHS
         self.keep = cfg.SOLVER.CHECKPOINT_KEEP

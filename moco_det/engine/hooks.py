@@ -1,11 +1,13 @@
 """What happens around the steps of the stages that train by epochs: learning rate, statistics, log."""
 
+import datetime
 import logging
 import math
 import time
 from collections.abc import Callable
 
 from detectron2.engine import HookBase
+from detectron2.engine.hooks import PeriodicWriter
 from detectron2.utils import comm
 from detectron2.utils.events import EventWriter, get_event_storage
 
@@ -22,16 +24,13 @@ class LearningRate(HookBase):
     keeps that, or SOLVER.BASE_LR.
     """
 
-    def __init__(self, cfg, optimizer, steps_per_epoch: int):
-        self.cfg, self.optimizer, self.steps_per_epoch = cfg, optimizer, steps_per_epoch
-
     def before_step(self):
-        epoch = self.trainer.iter / self.steps_per_epoch
-        for group in self.optimizer.param_groups:
+        trainer, cfg = self.trainer, self.trainer.cfg
+        for group in trainer.optimizer.param_groups:
             if group.get("decay_lr", True):
-                group["lr"] = learning_rate(self.cfg, epoch, group.get("base_lr"))
+                group["lr"] = learning_rate(cfg, trainer.iter / trainer.steps_per_epoch, group.get("base_lr"))
             else:
-                group["lr"] = group.get("base_lr", self.cfg.SOLVER.BASE_LR)
+                group["lr"] = group.get("base_lr", cfg.SOLVER.BASE_LR)
 
 
 class StepStatistics(HookBase):
@@ -40,9 +39,8 @@ class StepStatistics(HookBase):
     Between two of them nothing is read from the device, so the GPU is never waited for.
     """
 
-    def __init__(self, period: int, steps_per_epoch: int, images_per_batch: int):
-        self.period, self.steps_per_epoch, self.images_per_batch = period, steps_per_epoch, images_per_batch
-        self.steps = 0
+    def __init__(self, period: int):
+        self.period, self.steps = period, 0
 
     def before_step(self):
         if self.steps == 0:
@@ -65,45 +63,78 @@ class StepStatistics(HookBase):
             self.steps = 0
 
     def _put(self, values: dict[str, float]):
-        seconds = time.perf_counter() - self.since
+        trainer, seconds = self.trainer, time.perf_counter() - self.since
         values["total_loss"] = sum(value for name, value in values.items() if name.startswith("loss"))
         if not math.isfinite(values["total_loss"]):
             raise FloatingPointError(
-                f"the loss is {values['total_loss']} between steps {self.trainer.iter + 2 - self.steps} and "
-                f"{self.trainer.iter + 1}; {CONTINUE_LOWER}"
+                f"the loss is {values['total_loss']} between steps {trainer.iter + 2 - self.steps} and "
+                f"{trainer.iter + 1}; {CONTINUE_LOWER}"
             )
         values["seconds_per_step"] = seconds / self.steps
-        values["images_per_second"] = self.steps * self.images_per_batch / seconds
+        values["images_per_second"] = self.steps * trainer.cfg.SOLVER.IMS_PER_BATCH / seconds
         values["data_wait"] = self.waited / seconds
-        if self.trainer.scaler.is_enabled():
-            values["loss_scale"] = self.trainer.scaler.get_scale()
-        values["lr"] = self.trainer.optimizer.param_groups[0]["lr"]
-        values["epoch"] = (self.trainer.iter + 1) / self.steps_per_epoch
-        self.trainer.storage.put_scalars(smoothing_hint=False, **values)
+        if trainer.scaler is not None and trainer.scaler.is_enabled():
+            values["loss_scale"] = trainer.scaler.get_scale()
+        values["lr"] = trainer.optimizer.param_groups[0]["lr"]
+        values["epoch"] = (trainer.iter + 1) / trainer.steps_per_epoch
+        trainer.storage.put_scalars(smoothing_hint=False, **values)
 
 
 def is_due(trainer, period: int) -> bool:
-    """Whether the step just done ends a period, or the run."""
+    """Whether the step just done ends a period, or the run; period 0: the run alone."""
     done = trainer.iter + 1
-    return done % period == 0 or done == trainer.max_iter
+    return done == trainer.max_iter or (period > 0 and done % period == 0)
+
+
+class Writers(PeriodicWriter):
+    """Writes every ``period`` steps and at each evaluation, since the storage keeps the last value alone."""
+
+    def __init__(self, writers: list[EventWriter], period: int, evaluation_period: int):
+        super().__init__(writers, period)
+        self.evaluation_period = evaluation_period
+
+    def before_step(self):
+        # What was measured before training, which the evaluation after this step replaces.
+        if is_due(self.trainer, self.evaluation_period):
+            self._write()
+
+    def after_step(self):
+        if is_due(self.trainer, self.evaluation_period):
+            self._write()
+        else:
+            super().after_step()
+
+    def _write(self) -> None:
+        for writer in self._writers:
+            writer.write()
 
 
 class LogWriter(EventWriter):
     """Writes a line about the last steps into the log."""
 
-    def __init__(self, describe: Callable[[dict[str, float], int], str]):
+    def __init__(self, describe: Callable[[dict[str, float]], list[str]], max_iter: int, epochs: int):
         """
         Args:
-            describe: makes the line of the newest values and the number of steps done.
+            describe: says what the model did, of the newest values by their names.
         """
-        self.describe = describe
+        self.describe, self.max_iter, self.epochs = describe, max_iter, epochs
         self.written = -1
 
     def write(self):
-        storage = get_event_storage()
-        latest = storage.latest()
+        latest = get_event_storage().latest()
         iteration = latest["total_loss"][1] if "total_loss" in latest else -1
         if iteration > self.written:
             self.written = iteration
-            values = {name: value for name, (value, _) in latest.items()}
-            logger.info(self.describe(values, iteration + 1))
+            logger.info(self.line({name: value for name, (value, _) in latest.items()}, iteration + 1))
+
+    def line(self, latest: dict[str, float], done: int) -> str:
+        """The line after so many steps."""
+        left = datetime.timedelta(seconds=int((self.max_iter - done) * latest["seconds_per_step"]))
+        parts = [
+            f"epoch {latest['epoch']:.2f}/{self.epochs} step {done}/{self.max_iter}",
+            *self.describe(latest),
+            f"lr {latest['lr']:.5g}",
+            f"{latest['images_per_second']:.0f} images/s, {latest['data_wait']:.0%} waiting for data",
+            f"left {left}",
+        ]
+        return "  ".join(parts)

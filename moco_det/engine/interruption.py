@@ -55,43 +55,35 @@ class StopOnSignal(HookBase):
 
 
 def only_here(act: Callable[[int], None]) -> Callable:
-    """A handler of this process that the processes which it forks do not inherit: there the signal ends them.
+    """A handler of this process; those that it forks end by the signal, as they do without a handler.
 
     Else nothing could end them: detectron2 reads Cityscapes by a pool of processes, which it ends by SIGTERM.
     """
-    _watch_forks()
+    _hold_signals_while_forking()
+    owner = os.getpid()
 
     def handle(number: int, frame) -> None:
-        act(number)
+        if os.getpid() == owner:
+            act(number)
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
-    handle.only_here = True
     return handle
 
 
 @functools.cache
-def _watch_forks() -> None:
-    os.register_at_fork(
-        before=_hold_signals, after_in_parent=_let_signals_in, after_in_child=_forget_handlers
-    )
+def _hold_signals_while_forking() -> None:
+    """Else Python drops a signal that comes to a child before it is set up."""
+    of_thread = threading.local()
 
+    def hold() -> None:
+        of_thread.mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
-_masks = threading.local()  # of the thread that forks
+    def let_in() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, of_thread.mask)
 
-
-def _hold_signals() -> None:
-    # Python drops a signal that comes to a child before it is set up.
-    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-
-
-def _let_signals_in() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
-
-
-def _forget_handlers() -> None:
-    for number in SIGNALS:
-        if getattr(signal.getsignal(number), "only_here", False):
-            signal.signal(number, signal.SIG_DFL)
-    _let_signals_in()
+    os.register_at_fork(before=hold, after_in_parent=let_in, after_in_child=let_in)
 
 
 def ignore_stop_signals(_worker: int = 0) -> None:

@@ -13,9 +13,10 @@ from torch.distributed.rendezvous import rendezvous
 
 from moco_det.engine.interruption import passes_signals_on
 from moco_det.engine.lost_processes import with_heartbeat
+from moco_det.engine.record import running_commit
 
 
-def settle_processes(args: argparse.Namespace) -> None:
+def choose_gpus(args: argparse.Namespace) -> None:
     """Set ``args.num_gpus``, the GPUs used on this machine: those asked for, else one where there is one, or as
     many as torchrun started processes; 0 is the CPU. A restart by torchrun sets ``args.resume``.
 
@@ -56,6 +57,15 @@ def num_processes(args: argparse.Namespace) -> int:
     return max(args.num_gpus, 1) * args.num_machines
 
 
+def check_batch(images_per_batch: int, processes: int) -> None:
+    """Raises ValueError: the processes of a run cannot share SOLVER.IMS_PER_BATCH equally."""
+    if images_per_batch < 1 or images_per_batch % processes:
+        raise ValueError(
+            f"SOLVER.IMS_PER_BATCH is {images_per_batch}; expected a multiple of the {processes} processes, since "
+            f"it counts the images of all of them: for example {max(images_per_batch // processes, 1) * processes}"
+        )
+
+
 def num_machines(args: argparse.Namespace) -> int:
     """On how many machines ``args`` run."""
     started = processes_of_torchrun()
@@ -65,7 +75,7 @@ def num_machines(args: argparse.Namespace) -> int:
 def run_in_processes(function: Callable, args: argparse.Namespace, *function_args) -> None:
     """Call ``function(*function_args)`` in each process: those that torchrun started, else in new ones.
 
-    NCCL joins processes that have GPUs, gloo those on CPUs. :func:`settle_processes` comes first.
+    NCCL joins processes that have GPUs, gloo those on CPUs. :func:`choose_gpus` comes first.
     """
     if processes_of_torchrun():
         _run_under_torchrun(function, args, function_args)
@@ -75,13 +85,20 @@ def run_in_processes(function: Callable, args: argparse.Namespace, *function_arg
     starts_others = num_processes(args) > 1
     with passes_signals_on() if starts_others else contextlib.nullcontext():
         launch(
-            with_heartbeat,
+            _run,
             max(args.num_gpus, 1),
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
             dist_url=args.dist_url,
             args=(function, *function_args),
         )
+
+
+def _run(function: Callable, *function_args) -> None:
+    """What each process does."""
+    if comm.is_main_process():
+        running_commit()  # for the record; hours later the checkout may hold other code
+    with_heartbeat(function, *function_args)
 
 
 def _run_under_torchrun(function: Callable, args: argparse.Namespace, function_args: tuple) -> None:
@@ -95,6 +112,6 @@ def _run_under_torchrun(function: Callable, args: argparse.Namespace, function_a
     )
     try:
         comm.create_local_process_group(processes_of_torchrun())
-        with_heartbeat(function, *function_args)
+        _run(function, *function_args)
     finally:
         distributed.destroy_process_group()

@@ -45,9 +45,7 @@ def show_start(flags: Sequence[str]) -> None:
 
 def changed_settings(cfg: CfgNode, recipe: str, add_configs: Sequence = ()) -> Row:
     """What a config has otherwise than its recipe; what is shown in rows of its own is left out."""
-    base = get_cfg()
-    for add_config in add_configs:
-        add_config(base)
+    base = get_cfg(add_configs)
     merge_config(base, recipe, [])
     changed = [
         f"{key} {value_of(cfg, key)!r} (recipe: {value_of(base, key)!r})"

@@ -4,6 +4,7 @@ A stage writes it last, so a folder without it is a run that did not finish. The
 made of these records; nothing else in the package reads them.
 """
 
+import functools
 import json
 import math
 import os
@@ -28,10 +29,21 @@ INIT_KEYS = (
     "MODEL.PIXEL_MEAN",
     "MODEL.PIXEL_STD",
     "MODEL.RESNETS.STRIDE_IN_1X1",
+    "INPUT.CHANNELS",
+    "INPUT.RANGE",
 )
 RECORD_KEYS = (
-    *("stage", "config_hash", "recipe_hash", "command", "commit", "machine"),
-    *("seed", "metrics", "seconds", "extra", "finished"),
+    "stage",
+    "config_hash",
+    "recipe_hash",
+    "command",
+    "commit",
+    "machine",
+    "seed",
+    "metrics",
+    "seconds",
+    "extra",
+    "finished",
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,8 +77,10 @@ def _git(root: Path, *words: str) -> str:
     return done.stdout.decode().strip()
 
 
-# Taken at import: a run of hours used the code that it imported, not what was committed meanwhile.
-COMMIT = code_commit(script=sys.argv[0])
+@functools.cache
+def running_commit() -> str:
+    """:func:`code_commit` of this process, at the first call: the start of a run, which takes hours, calls it."""
+    return code_commit(script=sys.argv[0])
 
 
 def command_line(argv: list[str] | None = None) -> str:
@@ -111,7 +125,7 @@ def write_run_record(
         "config_hash": config_hash(cfg),
         "recipe_hash": config_hash(cfg, without=INIT_KEYS),
         "command": command_line(),
-        "commit": COMMIT,
+        "commit": running_commit(),
         "machine": describe_machine(cfg.MODEL.DEVICE),
         "seed": cfg.SEED,
         "metrics": {name: _finite(value) for name, value in metrics.items()},

@@ -68,7 +68,7 @@ def check_writable(output: str, name: str = "OUTPUT_DIR") -> None:
         )
 
 
-def settle_seed(cfg: CfgNode, resume: bool) -> None:
+def choose_seed(cfg: CfgNode, resume: bool) -> None:
     """A run always has a seed: the config's, the resumed run's, or one drawn now and written to config.yaml."""
     if cfg.SEED >= 0:
         return

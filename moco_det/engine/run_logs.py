@@ -32,6 +32,12 @@ def _iteration(line: str) -> float:
         return float("inf")
 
 
+def read_metrics(path: str | os.PathLike) -> list[dict[str, float]]:
+    """The lines of a metrics.json, as names and numbers."""
+    with open(path) as lines:
+        return [json.loads(line) for line in lines]
+
+
 def cut_unfinished_line(path: str | os.PathLike) -> None:
     """Remove the last line of a file if it has no end."""
     with open(path, "rb+") as file:

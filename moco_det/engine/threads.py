@@ -27,7 +27,7 @@ STEPS, SLOWER = 20, 3.0  # steps that are looked at together; times as long as t
 QUIET_CHECKS = 50  # between two warnings
 
 
-def settle_threads(cfg: CfgNode) -> None:
+def choose_threads(cfg: CfgNode) -> None:
     """Choose the number of threads on a CPU, unless the user did by OMP_NUM_THREADS (torchrun sets it too).
 
     The cores that no other program uses now; with loader workers, one less where there are more than two. A run's

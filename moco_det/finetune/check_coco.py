@@ -7,7 +7,7 @@ from detectron2.data import Metadata
 
 from moco_det.data.datasets.downloads import how_to_get
 from moco_det.data.datasets.lvis import image_place
-from moco_det.finetune.check_findings import FAULT, MISSING, WARNING, Files, Findings
+from moco_det.finetune.check_findings import FAULT, MISSING, TOLERANCE, WARNING, Files, Findings
 
 # What a record that is not as it should be raises when it is read.
 _LVIS_FIELDS = ("neg_category_ids", "not_exhaustive_category_ids")
@@ -28,6 +28,7 @@ def check_coco(metadata: Metadata, files: Files, findings: Findings) -> None:
     labels = _Annotations(sizes, categories, metadata, findings)
     for annotation in content["annotations"]:
         labels.check(annotation)
+    labels.check_order()
     for image_id in sizes:
         if image_id not in labels.images:
             findings.add(WARNING, "image without annotation", f"image {image_id}")
@@ -60,7 +61,7 @@ def _check_images(
     sizes = {}
     for number, image in enumerate(images):
         try:
-            image_id, size = image["id"], (image["width"], image["height"])
+            image_id, size = image["id"], tuple(_refuse_strange_numbers([image["width"], image["height"]]))
             path = _path(image, metadata)
             for field in _LVIS_FIELDS if metadata.evaluator_type == "lvis" else ():
                 image[field]
@@ -98,6 +99,8 @@ def _check_categories(categories: list[dict], metadata: Metadata, findings: Find
                 findings.add(FAULT, "category id that appears twice", f"category {category['id']}")
             if category["name"] in names.values():
                 findings.add(WARNING, "class name that appears twice", repr(category["name"]))
+            if not isinstance(category["name"], str):
+                raise ValueError(f"name {category['name']!r} where a word should be")
             names[category["id"]] = category["name"]
         except _MALFORMED as error:
             findings.add(FAULT, "malformed category record", f"number {number} ({_reason(error)})")
@@ -132,7 +135,9 @@ def _compare(names: list[str], expected: list[str], findings: Findings) -> None:
         )
 
 
-def _refuse_strange_numbers(values: list) -> list:
+def _refuse_strange_numbers(values: object) -> list:
+    if not isinstance(values, list):
+        raise ValueError(f"{values!r:.40} where a list of numbers should be")
     for value in values:
         if not (isinstance(value, int | float) and math.isfinite(value)):
             raise ValueError(f"{value!r:.40} where a number should be")
@@ -157,6 +162,7 @@ class _Annotations:
         names = metadata.get("keypoint_names")
         self._points = len(names) if names else 0
         self._seen = set()
+        self._looks_like_corners, self._outside = True, 0
         self.images = set()
 
     def check(self, annotation: dict) -> None:
@@ -165,12 +171,13 @@ class _Annotations:
             self._check(annotation)
         except _MALFORMED as error:
             which = annotation.get("id") if isinstance(annotation, dict) else repr(annotation)[:40]
-            self._findings.add(FAULT, "malformed annotation", f"annotation {which} ({_reason(error)})")
+            fix = "give each annotation a bbox: x, y, width, height" if error.args == ("bbox",) else ""
+            self._findings.add(FAULT, "malformed annotation", f"annotation {which} ({_reason(error)})", fix)
 
     def _check(self, annotation: dict) -> None:
         add = self._findings.add
         key, image_id, category = annotation["id"], annotation["image_id"], annotation["category_id"]
-        where = f"annotation {key} of image {image_id}"
+        where = f"annotation {key} of image {image_id!r}"  # words and numbers differ
         if key in self._seen:
             add(self._repeated, "annotation id that appears twice", where)
         self._seen.add(key)
@@ -180,11 +187,29 @@ class _Annotations:
             add(FAULT, "annotation of an unknown image", where)
             return
         self.images.add(image_id)
-        x, y, width, height = _refuse_strange_numbers(annotation["bbox"])
-        self._findings.add_box((x, y, x + width, y + height), self._sizes[image_id], where)
+        box = _refuse_strange_numbers(annotation["bbox"])
+        if len(box) != 4:
+            raise ValueError(f"bbox has {len(box)} numbers, expected x, y, width and height")
+        self._check_box(box, self._sizes[image_id], where)
         if self._points and len(annotation.get("keypoints", ())) != 3 * self._points:
             add(FAULT, f"annotation without {self._points} keypoints", where)
         self._check_mask(annotation, image_id, where)
+
+    def _check_box(self, box: list[float], size: tuple[int, int], where: str) -> None:
+        x, y, width, height = box
+        self._findings.add_box((x, y, x + width, y + height), size, where)
+        self._outside += x + width > size[0] + TOLERANCE or y + height > size[1] + TOLERANCE
+        self._looks_like_corners &= x < width <= size[0] + TOLERANCE and y < height <= size[1] + TOLERANCE
+
+    def check_order(self) -> None:
+        """Note boxes that are in their images as two corners, and as corner and size are not."""
+        if self._looks_like_corners and self._outside:
+            self._findings.add(
+                FAULT,
+                "boxes that look like two corners (x0, y0, x1, y1)",
+                f"all of them, {self._outside:,} of which are outside their image otherwise",
+                "give x, y, width and height",
+            )
 
     def _check_mask(self, annotation: dict, image_id: int, where: str) -> None:
         # Not every set in COCO's format has masks; LVIS has nothing else.

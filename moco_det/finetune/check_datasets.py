@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from tabulate import tabulate
 
 from moco_det.config import get_cfg, merge_config
 from moco_det.data.datasets.own import OPTIONS, add_dataset_options, settle_datasets
 from moco_det.finetune.check_findings import FAULT, MISSING, PATH, WARNING, Files, Findings
-from moco_det.finetune.classes import check_classes, settle_classes
+from moco_det.finetune.classes import check_classes, count_classes
 from moco_det.finetune.leaks import report_leaks
 from moco_det.finetune.look import DENSEPOSE, look_at_set
 from moco_det.finetune.look_records import Use, use_of
@@ -48,15 +49,13 @@ def _json_file(name: str) -> str:
 
 def table(found: Sequence[Findings]) -> str:
     """A line for each data set: its state, its number of images, and what is missing."""
-    rows = [("data set", "state", "images", "what is missing or bad")]
-    for findings in found:
-        images = "" if findings.images is None else f"{findings.images:,}"
-        rows.append((findings.name, findings.status, images, _summary(findings)))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return "\n".join(
-        f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]:>{widths[2]}}  {row[3]}".rstrip()
-        for row in rows
-    )
+    header = ("data set", "state", "images", "what is missing or bad")
+    rows = [
+        (each.name, each.status, "" if each.images is None else f"{each.images:,}", _summary(each))
+        for each in found
+    ]
+    sides = ("left", "left", "right", "left")
+    return tabulate(rows, header, "plain", colalign=sides, disable_numparse=True)
 
 
 def _summary(findings: Findings) -> str:
@@ -148,7 +147,7 @@ def _settle(args: argparse.Namespace) -> CfgNode | None:
     settle_datasets(cfg, args)
     names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     args.datasets = list(dict.fromkeys([*args.datasets, *names]))
-    settle_classes(cfg, names, file, args.opts)
+    count_classes(cfg, names, file, args.opts)
     if all(name in DatasetCatalog for name in names):
         check_classes(cfg, names)
     return cfg

@@ -65,9 +65,11 @@ class Findings:
     def add_box(
         self, box: tuple[float, float, float, float], size: tuple[float, float], example: str
     ) -> None:
-        """Warn of a box ``(x0, y0, x1, y1)`` that is empty or not in an image of ``(width, height)``."""
+        """Note a box ``(x0, y0, x1, y1)`` that is empty or not in an image of ``(width, height)``."""
         x0, y0, x1, y1 = box
-        if not (x1 > x0 and y1 > y0):
+        if x1 < x0 or y1 < y0:
+            self.add(FAULT, "box whose corners are swapped (of negative size)", example)
+        elif not (x1 > x0 and y1 > y0):
             self.add(WARNING, "box of zero size", example)
         elif min(x0, y0) < -TOLERANCE or x1 > size[0] + TOLERANCE or y1 > size[1] + TOLERANCE:
             self.add(WARNING, "box outside its image", example)

@@ -22,16 +22,20 @@ def check_voc(metadata: Metadata, files: Files, findings: Findings) -> None:
     _note_repeated(names, findings)
     findings.images = len(names)
     images = find_images(metadata.dirname)
-    instances = Counter()
+    instances, measured = Counter(), Counter()
     for name in names:
         image = images.get(name, os.path.join(metadata.dirname, "JPEGImages", f"{name}.jpg"))
         _need(image, "image", files, findings)
         labels = xml_file(metadata.dirname, name)
         if _need(labels, "XML file", files, findings):
-            instances.update(_check_xml(labels, metadata.thing_classes, findings))
+            objects = _check_xml(labels, metadata.thing_classes, findings)
+            instances.update(entry["name"] for entry in objects)
+            measured.update(entry["name"] for entry in objects if not entry["difficult"])
     for name in metadata.thing_classes:
         if not instances[name]:
             findings.add(WARNING, "class without an instance (in a test set, its AP counts as 0)", name)
+        elif not measured[name]:
+            findings.add(WARNING, "class whose objects are all difficult, which the metric leaves out", name)
 
 
 def _need(path: str, kind: str, files: Files, findings: Findings) -> bool:
@@ -47,8 +51,8 @@ def _note_repeated(names: list[str], findings: Findings) -> None:
             findings.add(FAULT, "name that the split's list holds more than once", name)
 
 
-def _check_xml(path: str, classes: list[str], findings: Findings) -> list[str]:
-    """The classes of the objects in an XML file, read as the evaluator reads it."""
+def _check_xml(path: str, classes: list[str], findings: Findings) -> list[dict]:
+    """The objects in an XML file, read as the evaluator reads it."""
     example = os.path.basename(path)
     try:
         size, objects = read_xml(path)
@@ -65,7 +69,7 @@ def _check_xml(path: str, classes: list[str], findings: Findings) -> list[str]:
         findings.add_box((x0 - 1, y0 - 1, x1, y1), size, place)  # VOC counts pixels from 1
         if any(value % 1 for value in entry["box"]):
             findings.add(WARNING, "coordinates with a fraction, which the metric rounds", place)
-    return [entry["name"] for entry in objects]
+    return objects
 
 
 def check_voc_sem_seg(metadata: Metadata, files: Files, findings: Findings) -> None:

@@ -63,7 +63,7 @@ def lists_of(cfg: CfgNode) -> tuple[tuple[str, str], ...]:
     return (*lists, KEYPOINTS) if lists and lists[0] == BOXES and cfg.MODEL.KEYPOINT_ON else lists
 
 
-def settle_classes(cfg: CfgNode, names: Sequence[str], config_file: str, opts: Sequence[str]) -> None:
+def count_classes(cfg: CfgNode, names: Sequence[str], config_file: str, opts: Sequence[str]) -> None:
     """Take the numbers of classes from the data, unless they were given for these data.
 
     A number counts as given when it is set where the data sets are named, or above: on the command line, in the

@@ -9,6 +9,7 @@ import contextlib
 import io
 import itertools
 import json
+import math
 import os
 from collections.abc import Iterable, Sequence
 
@@ -75,24 +76,38 @@ class Truth(COCO):
 
 
 def fill_in(truth: COCO) -> dict[str, int]:
-    """Add ``iscrowd`` (0), ``area`` (of the mask, else of the box) and ``num_keypoints`` where they are missing.
+    """Add ``iscrowd`` (0), ``area`` (of the mask, else of the box) and ``num_keypoints`` where there are none.
+
+    Ids are counted anew where they are not all whole numbers from 1: to pycocotools a match with annotation 0 is
+    none, and a word an error.
 
     Returns:
         how many annotations got a field, by its name.
     """
     filled = collections.Counter()
-    for annotation in truth.dataset.get("annotations", ()):
+    annotations = truth.dataset.get("annotations", ())
+    if not all(type(annotation["id"]) is int and annotation["id"] > 0 for annotation in annotations):
+        for number, annotation in enumerate(annotations, start=1):
+            annotation["id"] = number
+        filled["id"] = len(annotations)
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth.createIndex()
+    for annotation in annotations:
         # A field may be there and hold null.
         if annotation.get("iscrowd") is None:
             annotation["iscrowd"] = 0
             filled["iscrowd"] += 1
-        if annotation.get("area") is None and "bbox" in annotation:
+        if not _is_area(annotation.get("area")) and "bbox" in annotation:
             annotation["area"] = _area(truth, annotation)
             filled["area"] += 1
         if annotation.get("keypoints") and annotation.get("num_keypoints") is None:
             annotation["num_keypoints"] = sum(seen > 0 for seen in annotation["keypoints"][2::3])
             filled["num_keypoints"] += 1
     return dict(filled)
+
+
+def _is_area(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < math.inf
 
 
 def _area(truth: COCO, annotation: dict) -> float:

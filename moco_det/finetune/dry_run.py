@@ -1,11 +1,12 @@
 """``tools/train_net.py --dry-run``: what a run will be, before it starts. Nothing is written."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from moco_det.engine.command import AddConfig
 from moco_det.engine.launch import num_processes
 from moco_det.engine.plan_text import Row, changed_settings, count, show, show_start
 from moco_det.finetune.classes import classes_rows
@@ -13,6 +14,7 @@ from moco_det.finetune.datasets import names_faulty_labels
 from moco_det.finetune.inits import Init
 from moco_det.finetune.loaded_weights import LoadedWeights
 from moco_det.finetune.preflight import check_disk_space, check_run, used_datasets
+from moco_det.finetune.trainer import training_records
 from moco_det.utils.files import gib
 
 
@@ -20,8 +22,7 @@ def dry_run(
     cfg: CfgNode,
     args: argparse.Namespace,
     init: Init | None,
-    add_configs: Sequence[Callable[[CfgNode], None]],
-    training_records: Callable[[CfgNode], list[dict]],
+    add_configs: Sequence[AddConfig],
 ) -> None:
     """Check all that a run checks, and read the labels; print what the run will be.
 

@@ -1,23 +1,42 @@
 """Which metric a data set is measured by: its metadata says so, not its name."""
 
 import os
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.evaluation import (
+    CityscapesInstanceEvaluator,
     CityscapesSemSegEvaluator,
     DatasetEvaluator,
     SemSegEvaluator,
 )
 
 from moco_det.data.label_images import read_labels
-from moco_det.finetune.cityscapes_evaluator import TidyCityscapesInstanceEvaluator
 from moco_det.finetune.classes import complete_metadata
 from moco_det.finetune.coco_evaluator import build_coco_evaluator
 from moco_det.finetune.datasets import register_needed_files
 from moco_det.finetune.lvis_evaluator import LvisEvaluator, check_lvis_package
 from moco_det.finetune.voc_evaluator import VocEvaluator
+
+
+class TidyCityscapesInstanceEvaluator(CityscapesInstanceEvaluator):
+    """detectron2's, without the file ``matches.json`` that the official script leaves in the current folder."""
+
+    def __init__(self, dataset_name: str):
+        super().__init__(dataset_name)
+        known = MetadataCatalog.get(dataset_name).as_dict()
+        self._metadata = Metadata(**known | {"gt_dir": os.path.abspath(known["gt_dir"])})
+
+    def evaluate(self) -> Mapping[str, Mapping[str, float]] | None:
+        current = os.getcwd()
+        with tempfile.TemporaryDirectory(prefix="cityscapes_matches_") as folder:
+            os.chdir(folder)
+            try:
+                return super().evaluate()
+            finally:
+                os.chdir(current)
 
 
 def _pascal_voc(cfg: CfgNode, name: str) -> DatasetEvaluator:

@@ -15,6 +15,8 @@ from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from fvcore.nn.precise_bn import get_bn_modules
 
+from moco_det.engine.hooks import is_due
+
 logger = logging.getLogger(__name__)
 
 
@@ -32,8 +34,7 @@ class BroadcastNormStatistics(HookBase):
         self._period = period
 
     def after_step(self):
-        done = self.trainer.iter + 1
-        if comm.get_world_size() > 1 and is_due(done, self._period, self.trainer.max_iter):
+        if comm.get_world_size() > 1 and is_due(self.trainer, self._period):
             for module in get_bn_modules(self.trainer.model):
                 for statistic in (module.running_mean, module.running_var):
                     torch.distributed.broadcast(statistic, src=0)
@@ -94,7 +95,7 @@ class RunState(HookBase):
 
     def after_step(self):
         # All processes take part; the checkpointer, which comes next, runs on the first only.
-        if is_due(self.trainer.iter + 1, self._period, self.trainer.max_iter):
+        if is_due(self.trainer, self._period):
             self.gather()
 
     def gather(self) -> None:
@@ -132,11 +133,6 @@ def seed_of_checkpoint(path: str) -> int:
         raise ValueError(
             f"--resume: {path!r} holds no seed, so tools/train_net.py did not write it; give the run's SEED"
         ) from None
-
-
-def is_due(done: int, period: int, last: int) -> bool:
-    """Whether something periodic, and due at the end, is due after ``done`` of ``last`` iterations."""
-    return done == last or (period > 0 and done % period == 0)
 
 
 def get_generators() -> dict[str, Any]:

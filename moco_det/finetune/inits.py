@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from moco_det.config import known_keys, load_yaml
 from moco_det.config.overlays import (
     ARCHITECTURE_KEYS,
+    CHANNEL_KEYS,
     NOT_GIVEN,
     PREPROCESSING_KEYS,
     init_values,
@@ -20,6 +21,8 @@ from moco_det.model_zoo import get_init_file
 from moco_det.weights.backbone_file import Preprocessing
 
 OVERLAY_KEYS = ("MODEL.WEIGHTS", *PREPROCESSING_KEYS.values())
+# What tools/compute_stats.py writes: as an init, a start from scratch.
+STATISTICS_KEYS = ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,15 +59,22 @@ def read_init(name: str) -> Init:
             f"make a .pkl of it: tools/convert_to_d2.py {name} backbone.pkl"
         )
     path = get_init_file(name)
-    values = CfgNode(load_yaml(path))
+    overlay, values = path, CfgNode(load_yaml(path))
     found = set(known_keys(values))
-    if found not in (set(OVERLAY_KEYS), {*OVERLAY_KEYS, *ARCHITECTURE_KEYS}):
+    if found - set(CHANNEL_KEYS.values()) == set(STATISTICS_KEYS):
+        values.MODEL.WEIGHTS, values.MODEL.RESNETS = "", CfgNode({"STRIDE_IN_1X1": False})
+        overlay, found = values, set(known_keys(values))
+    more = found - set(OVERLAY_KEYS)
+    for keys in (set(ARCHITECTURE_KEYS), set(CHANNEL_KEYS.values())):
+        more -= keys if keys <= more else set()
+    if more or not found >= set(OVERLAY_KEYS):
         raise ValueError(
-            f"init overlay {path!r} holds {sorted(found)}; expected exactly {sorted(OVERLAY_KEYS)}, and for a "
-            f"network of other widths {sorted(ARCHITECTURE_KEYS)} too"
+            f"init overlay {path!r} holds {sorted(found)}; expected exactly {sorted(OVERLAY_KEYS)}, for a network "
+            f"of other widths {sorted(ARCHITECTURE_KEYS)} too, and for other than plain RGB images "
+            f"{sorted(CHANNEL_KEYS.values())}; or what tools/compute_stats.py writes, for a start from scratch"
         )
     short = os.path.splitext(os.path.basename(path))[0]
-    return Init(short, path, resolve_weights(values.MODEL.WEIGHTS, path), preprocessing_of(values))
+    return Init(short, overlay, resolve_weights(values.MODEL.WEIGHTS, path), preprocessing_of(values))
 
 
 def _init_of_backbone(path: str) -> Init:
@@ -89,6 +99,7 @@ def preprocessing_of(cfg: CfgNode) -> Preprocessing:
         pixel_mean=tuple(map(float, cfg.MODEL.PIXEL_MEAN)),
         pixel_std=tuple(map(float, cfg.MODEL.PIXEL_STD)),
         stride_in_1x1=cfg.MODEL.RESNETS.STRIDE_IN_1X1,
+        range=tuple(map(float, cfg.INPUT.get("RANGE", ()))),
     )
 
 

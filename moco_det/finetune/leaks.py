@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from detectron2.data import DatasetCatalog
 
-from moco_det.data.images import find_images, registered_images, shown
+from moco_det.data.images import find_images, registered_images
 from moco_det.data.near_duplicates import find_pairs
 from moco_det.utils.files import atomic_write
 
@@ -36,11 +36,11 @@ def report_leaks(names: Sequence[str], places: Sequence[str], list_file: str) ->
         leaked |= found
         print(f"\n{len(found):,} of {len(seen):,} images in {place} are also in {', '.join(names)}")
         for path, test in pairs[:NUM_EXAMPLES]:
-            print(f"  {shown(path)}  shows  {shown(test)}")
+            print(f"  {path}  shows  {test}")
         if len(pairs) > NUM_EXAMPLES:
             print("  …")
     if list_file:
         with atomic_write(list_file) as file:
-            lines = (f"{os.path.abspath(shown(path))}\n" for path in leaked)
+            lines = (f"{os.path.abspath(path)}\n" for path in leaked)
             file.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
     return len(leaked)

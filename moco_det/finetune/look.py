@@ -16,6 +16,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
+from moco_det.data.bands import ImageFormat
 from moco_det.data.datasets.downloads import OFFICIAL_COUNTS, how_to_get
 from moco_det.data.datasets.lvis import check_reader
 from moco_det.engine.agreement import code_digest
@@ -127,6 +128,7 @@ def _look_inside(name: str, metadata: Metadata, use: Use, findings: Findings) ->
     findings.images = len(records)
     if not records:
         findings.add(FAULT, "data set without an image", name)
+    _note_similar_classes(metadata, findings)
     if not _has_files(metadata):
         _note_missing(records, findings)
     look_at_records(records, metadata, use, findings)
@@ -134,15 +136,27 @@ def _look_inside(name: str, metadata: Metadata, use: Use, findings: Findings) ->
         map_records(records, use, findings)
     if use.train is False and metadata.evaluator_type == "coco" and metadata.get("json_file"):
         look_at_truth(metadata, use, findings)
-    look_at_images(records, findings)
+    look_at_images(records, findings, images=ImageFormat(use.channels, use.range))
     if metadata.evaluator_type.endswith("sem_seg") and records and "sem_seg_file_name" in records[0]:
         look_at_labels(records, metadata, use.train is not False, findings)
+
+
+def _note_similar_classes(metadata: Metadata, findings: Findings) -> None:
+    for listed in ("thing_classes", "stuff_classes"):
+        groups: dict[str, list[str]] = {}
+        for name in dict.fromkeys(map(str, metadata.get(listed) or ())):
+            groups.setdefault(name.strip().casefold(), []).append(name)
+        for names in groups.values():
+            if len(names) > 1:
+                findings.add(
+                    WARNING, "classes whose names differ in case or blanks alone", " and ".join(names)
+                )
 
 
 def _note_missing(records: Sequence[dict], findings: Findings) -> None:
     for record in records:
         for key, kind in (("file_name", MISSING_IMAGE), ("sem_seg_file_name", "label image")):
-            if key in record and not os.path.exists(record[key]):
+            if key in record and not os.path.lexists(record[key]):
                 findings.add(MISSING, kind, record[key])
 
 

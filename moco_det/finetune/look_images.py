@@ -5,21 +5,30 @@ import random
 import time
 from collections.abc import Sequence
 
+from moco_det.data.bands import RGB, ImageFormat, check_images
 from moco_det.data.images import UnreadableImage, decode_rgb, open_image, orientation
 from moco_det.finetune.check_findings import FAULT, WARNING, Findings
 
 # Seconds for the headers of a data set's images. Beyond it stand the images that a shuffle puts last.
 SECONDS = 20.0
-# Images that are decoded whole, besides those whose end is missing.
+# Images that are decoded whole, besides those that do not show the end of their format.
 DECODED = 32
 UNREADABLE = "image that cannot be read"
-# What a whole file ends with, in its last bytes (some programs add a few), by Pillow's name of the format.
+# What a whole file ends with, in its last bytes (some programs add a few), by Pillow's name of the format. Other
+# formats have no such end, and their files are all decoded.
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL = 4096
 
 
-def look_at_images(records: Sequence[dict], findings: Findings, seconds: float = SECONDS) -> None:
+def look_at_images(
+    records: Sequence[dict], findings: Findings, seconds: float = SECONDS, images: ImageFormat = RGB
+) -> None:
     """Note images that cannot be read, are of another size than their labels say, or are read in a special way."""
+    try:
+        check_images([record["file_name"] for record in records], images)
+    except ValueError as error:
+        findings.add(FAULT, "images that INPUT.CHANNELS and INPUT.RANGE do not fit", str(error))
+        return
     order = list(range(len(records)))
     random.Random(0).shuffle(order)
     end, looked = time.monotonic() + seconds, 0
@@ -27,7 +36,7 @@ def look_at_images(records: Sequence[dict], findings: Findings, seconds: float =
         if time.monotonic() > end:
             break
         looked += 1
-        _look(records[number], findings, decode=place < DECODED)
+        _look(records[number], findings, place < DECODED, images)
     if looked < len(order):
         findings.add(
             WARNING,
@@ -36,19 +45,22 @@ def look_at_images(records: Sequence[dict], findings: Findings, seconds: float =
         )
 
 
-def _look(record: dict, findings: Findings, decode: bool) -> None:
+def _look(record: dict, findings: Findings, decode: bool, images: ImageFormat) -> None:
     path = record["file_name"]
-    if not os.path.exists(path):
+    if not os.path.lexists(path):  # a broken link is there, and cannot be read
         return  # noted as missing where the set's files are listed
     name = os.path.basename(path)
     try:
-        with open_image(path) as image:
-            size, mode, kind, turned = image.size, image.mode, image.format, orientation(image)
-            decode = decode or not _ends_whole(path, kind)
-        if decode:
-            decode_rgb(path)
-        if mode == "F":
-            raise UnreadableImage(path, "floating-point pixels have no stated range")
+        if images.is_plain:
+            with open_image(path) as image:
+                size, mode, kind, turned = image.size, image.mode, image.format, orientation(image)
+                decode = decode or not _ends_whole(path, kind, start=image.fp.tell())
+            if decode:
+                decode_rgb(path)
+            if mode == "F":
+                raise UnreadableImage(path, "floating-point pixels have no stated range")
+        else:  # which have no header that tells all of this
+            size, mode, turned = tuple(images.decode(path).shape[:0:-1]), "", 1
     except Exception as error:  # as in decode_rgb
         reason = error.reason if isinstance(error, UnreadableImage) else " ".join(str(error).split())
         findings.add(FAULT, UNREADABLE, f"{name} ({reason})", "fix or remove it")
@@ -78,10 +90,14 @@ def _compare_sizes(record: dict, name: str, size: tuple[int, int], turned: int, 
         findings.add(WARNING, "image that EXIF turns: labels are taken to be of the upright one", name)
 
 
-def _ends_whole(path: str, kind: str) -> bool:
-    """Whether a file has the end of its format, looked for in its last bytes; True for other formats."""
-    if kind not in _ENDS or not os.path.isfile(path):
-        return True
+def _ends_whole(path: str, kind: str, start: int) -> bool:
+    """Whether a file has the end of its format, looked for in its last bytes.
+
+    Args:
+        start: where its header ends, which may hold a thumbnail with an end of its own.
+    """
+    if kind not in _ENDS:
+        return False
     with open(path, "rb") as file:
-        file.seek(max(0, os.path.getsize(path) - _TAIL))
+        file.seek(max(start, os.path.getsize(path) - _TAIL))
         return _ENDS[kind] in file.read()

@@ -20,6 +20,7 @@ from moco_det.finetune.coco_evaluator import Truth
 
 # Seconds for the mapping of a data set's records.
 SECONDS = 15.0
+_NO_CROWD = "set iscrowd to 0 where an object is no crowd"
 BITMASK = "give INPUT.MASK_FORMAT bitmask"
 
 
@@ -32,12 +33,15 @@ class Use:
         masks: "polygon" or "bitmask" where masks are trained, else empty; None: not known.
         keypoints: how many each object has; 0: none are used.
         filter_empty: images without a usable object are left out of the training.
+        channels, range: INPUT.CHANNELS and INPUT.RANGE.
     """
 
     train: bool | None = None
     masks: str | None = None
     keypoints: int = 0
     filter_empty: bool = True
+    channels: int = 3
+    range: tuple[float, ...] = ()
 
 
 def use_of(cfg: CfgNode, train: bool) -> Use:
@@ -48,6 +52,8 @@ def use_of(cfg: CfgNode, train: bool) -> Use:
         cfg.INPUT.MASK_FORMAT if boxes and cfg.MODEL.MASK_ON else "",
         cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS if boxes and cfg.MODEL.KEYPOINT_ON else 0,
         cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        cfg.INPUT.CHANNELS,
+        tuple(cfg.INPUT.RANGE),
     )
 
 
@@ -86,7 +92,7 @@ def look_at_records(records: Sequence[dict], metadata: Metadata, use: Use, findi
     if not usable and use.train is not False and records and "annotations" in records[0]:
         if objects:
             reason = f"all {objects} objects are iscrowd, which training leaves out"
-            findings.add(FAULT, "nothing to train on", reason, "set iscrowd to 0 where an object is no crowd")
+            findings.add(FAULT, "nothing to train on", reason, _NO_CROWD)
         else:
             level = FAULT if use.train else WARNING
             findings.add(level, "nothing to train on", f"no object in {len(records)} images")
@@ -175,10 +181,21 @@ def _mask_fault(mask: object, mask_format: str) -> tuple[str, str] | None:
 def look_at_truth(metadata: Metadata, use: Use, findings: Findings) -> None:
     """Read the labels of a test set in COCO's format as the evaluator will."""
     truth = Truth(metadata.json_file)
-    for annotation in truth.dataset.get("annotations", ()):
+    annotations = truth.dataset.get("annotations")
+    if annotations is None:  # it is not measured
+        return
+    if not annotations:
+        reason = "no object; leave the list of annotations out where there are no labels"
+        findings.add(FAULT, "nothing to measure", reason)
+    elif all(annotation["iscrowd"] for annotation in annotations):
+        reason = f"all {len(annotations)} objects are iscrowd, which the metric leaves out"
+        findings.add(FAULT, "nothing to measure", reason, _NO_CROWD)
+    for annotation in annotations:
         where = f"annotation {annotation.get('id')} of image {annotation.get('image_id')}"
+        if use.keypoints and len(annotation.get("keypoints") or ()) != 3 * use.keypoints:
+            findings.add(FAULT, f"test object without {use.keypoints} keypoints", where)
         if not use.masks:
-            break
+            continue
         try:
             if not annotation.get("segmentation"):
                 raise ValueError("no segmentation")
@@ -190,13 +207,9 @@ def look_at_truth(metadata: Metadata, use: Use, findings: Findings) -> None:
                 f"{where} ({' '.join(str(error).split())})",
                 "take a recipe without masks (faster_rcnn_…, or MODEL.MASK_ON False), or label the masks",
             )
-    for annotation in truth.dataset.get("annotations", ()):
-        if use.keypoints and len(annotation.get("keypoints") or ()) != 3 * use.keypoints:
-            where = f"annotation {annotation.get('id')} of image {annotation.get('image_id')}"
-            findings.add(FAULT, f"test object without {use.keypoints} keypoints", where)
     if truth.filled:
         counts = ", ".join(f"{name} of {count}" for name, count in truth.filled.items())
-        findings.add(WARNING, "field that the file leaves out, filled in for the metric", counts)
+        findings.add(WARNING, "field that the metric cannot use as it is, filled in for it", counts)
 
 
 def as_key(use: Use) -> str:

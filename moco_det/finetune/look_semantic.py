@@ -46,7 +46,7 @@ def _count(record: dict, classes: int, ignored: int, findings: Findings) -> np.n
     """The pixels of each number in a label image."""
     path = record["sem_seg_file_name"]
     name, none = os.path.basename(path), np.zeros(256, dtype=np.int64)
-    if not os.path.exists(path):
+    if not os.path.lexists(path):
         return none  # noted as missing
     try:
         labels = read_labels(path)

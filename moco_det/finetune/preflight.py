@@ -13,6 +13,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from torch import nn
 
+from moco_det.data.bands import ImageFormat
 from moco_det.engine.launch import num_machines
 from moco_det.engine.record import FILE_NAME as RECORD
 from moco_det.engine.run_folder import check_writable
@@ -23,8 +24,7 @@ from moco_det.finetune.hooks import same_generators
 from moco_det.finetune.inits import Init, check_init
 from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
 from moco_det.finetune.look import look_before_run, quiet
-from moco_det.finetune.safe_checkpointer import SafeCheckpointer
-from moco_det.finetune.weights_check import check_backbone, check_detector, check_preprocessing
+from moco_det.finetune.weights_check import check_preprocessing, load_checked
 from moco_det.utils.disk_space import check_space, state_bytes
 from moco_det.utils.files import gib
 
@@ -73,6 +73,11 @@ def check_run(
         ValueError: a setting that cannot work; says what was found, what was expected, and the fix.
     """
     check_coco_evaluator(cfg)
+    if ImageFormat.from_config(cfg).channels > 3 and cfg.VIS_PERIOD:
+        raise ValueError(
+            f"VIS_PERIOD is {cfg.VIS_PERIOD} with INPUT.CHANNELS {cfg.INPUT.CHANNELS}; expected 0, since "
+            "detectron2 draws training images of three channels alone"
+        )
     part, use = ("TEST", "evaluate") if args.eval_only else ("TRAIN", "train")
     if not cfg.DATASETS[part]:
         near = [name for name in DatasetCatalog.list() if name.endswith(part.lower())][:3]
@@ -132,13 +137,8 @@ def _loaded_model(cfg: CfgNode, weights: LoadedWeights | None, complete: bool) -
         except Exception as error:  # detectron2 asserts, and looks names up
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             raise ValueError(f"no model and optimizer can be built from these settings ({reason})") from error
-        if weights is None:
-            return model
-        SafeCheckpointer(model, save_dir="").load_weights(weights)
-        if complete or weights.is_detector:
-            check_detector(model, weights, complete=complete)
-        else:
-            check_backbone(cfg, model, weights)
+        if weights is not None:
+            load_checked(cfg, model, weights, complete=complete)
     return model
 
 

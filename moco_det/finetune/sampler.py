@@ -1,4 +1,4 @@
-"""The training data of detectron2's sampler, from any iteration on: what --resume needs."""
+"""In which order training sees its images: a sampler that --resume continues."""
 
 import itertools
 from collections.abc import Iterator

@@ -9,8 +9,9 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from PIL import Image
 
+from moco_det.data.bands import ImageFormat
 from moco_det.data.label_images import read_labels
-from moco_det.finetune.record_mapper import add_size, read_image
+from moco_det.finetune.record_mapper import AugInput, add_size, read_image
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class SegmentationMapper:
         *,
         is_train: bool,
         augmentations: list[T.Augmentation],
-        image_format: str,
+        image_format: ImageFormat,
         num_classes: int,
         ignore_value: int,
     ):
@@ -59,7 +60,7 @@ class SegmentationMapper:
         return {
             "is_train": is_train,
             "augmentations": augmentations,
-            "image_format": cfg.INPUT.FORMAT,
+            "image_format": ImageFormat.from_config(cfg),
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "ignore_value": cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE,
         }
@@ -70,7 +71,7 @@ class SegmentationMapper:
         image = read_image(record, self.image_format)
         add_size(record, image)
         labels = self._read(labels_file, image.shape[:2]) if self.is_train else None
-        inputs = T.AugInput(image, sem_seg=labels)
+        inputs = AugInput(image, sem_seg=labels)
         self.augmentations(inputs)
         record["image"] = torch.as_tensor(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
         if self.is_train:

@@ -19,8 +19,10 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from moco_det.finetune.inits import PREPROCESSING_KEYS, Init, preprocessing_of, read_init
+from moco_det.config.overlays import CHANNEL_KEYS, PREPROCESSING_KEYS
+from moco_det.finetune.inits import Init, preprocessing_of, read_init
 from moco_det.finetune.loaded_weights import IN_FILE, LoadedWeights, some
+from moco_det.finetune.safe_checkpointer import SafeCheckpointer
 from moco_det.model_zoo import list_inits
 from moco_det.weights.backbone_file import Preprocessing
 from moco_det.weights.sources.layouts import IDENTITY_VAR
@@ -47,12 +49,11 @@ def check_preprocessing(cfg: CfgNode, weights: LoadedWeights, init: Init | None)
         return
     expected = weights.preprocessing or init.preprocessing
     found = preprocessing_of(cfg)
-    wrong = [
-        field for field in PREPROCESSING_KEYS if not _same(getattr(found, field), getattr(expected, field))
-    ]
+    keys = {**CHANNEL_KEYS, **PREPROCESSING_KEYS}
+    wrong = [field for field in keys if not _same(getattr(found, field), getattr(expected, field))]
     if wrong:
         lines = (
-            f"{PREPROCESSING_KEYS[field]} is {getattr(found, field)}, expected {getattr(expected, field)}"
+            f"{keys[field]} is {getattr(found, field)}, expected {getattr(expected, field)}"
             for field in wrong
         )
         raise ValueError(
@@ -87,7 +88,23 @@ def _fix(location: str, expected: Preprocessing, init: Init | None) -> str:
     )
 
 
-def check_backbone(cfg: CfgNode, model: nn.Module, weights: LoadedWeights) -> None:
+def load_checked(cfg: CfgNode, model: nn.Module, weights: LoadedWeights, *, complete: bool = False) -> None:
+    """Load weights into a model, and account for each tensor.
+
+    Args:
+        complete: a whole detector is expected, which fills the model.
+
+    Raises:
+        ValueError: as :func:`check_loaded_backbone` or :func:`check_loaded_detector`.
+    """
+    SafeCheckpointer(model, save_dir="").load_weights(weights)
+    if complete or weights.is_detector:
+        check_loaded_detector(model, weights, complete=complete)
+    else:
+        check_loaded_backbone(cfg, model, weights)
+
+
+def check_loaded_backbone(cfg: CfgNode, model: nn.Module, weights: LoadedWeights) -> None:
     """Compare each backbone tensor of a loaded detector with the file's, running statistics included.
 
     Raises:
@@ -140,7 +157,7 @@ def _refuse_training_fused_norms(cfg: CfgNode, weights: LoadedWeights) -> None:
         )
 
 
-def check_detector(model: nn.Module, weights: LoadedWeights, *, complete: bool) -> None:
+def check_loaded_detector(model: nn.Module, weights: LoadedWeights, *, complete: bool) -> None:
     """Account for each tensor of a full detector file.
 
     Args:

@@ -1,7 +1,8 @@
 """The paper's ablations as data: what is varied, the runs at each scale, and the numbers that the papers print.
 
-"toy" runs are small ones of ``configs/toy/ablations``, for a CPU and a folder of thousands of images; "paper" runs
-are the recipes of ``configs/Pretrain`` on ImageNet-1k.
+"imagenette" runs are those of ``configs/Imagenette``, minutes each on a CPU core; "paper" runs are the recipes of
+``configs/Pretrain`` on ImageNet-1k. Beside what the papers vary stand the settings of our own recipe ("recipe", by
+which it was chosen) and other methods at equal numbers of samples ("methods").
 """
 
 import functools
@@ -10,18 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from detectron2.config import CfgNode
 
-from moco_det.config import get_cfg, merge_config, value_of
+from moco_det.config import get_cfg, load_yaml, merge_config, value_of
 from moco_det.model_zoo.model_zoo import get_config_file
 
-SCALES = ("toy", "paper")
-# The linear protocol that judges the runs of a scale.
-CLASSIFIERS = {"toy": "toy/linear_R_18", "paper": "ImageNet-Classification/linear_R_50_100ep"}
+SCALES = ("imagenette", "paper")
+# The linear protocol that evaluates the runs of a scale.
+CLASSIFIERS = {"imagenette": "Imagenette/linear_R_18", "paper": "ImageNet-Classification/linear_R_50_100ep"}
+PRETRAIN, CLASSIFY = "tools/pretrain_moco.py", "tools/train_classifier.py"
 FAILS = None  # what stands for the paper's "fails"
 
 X = float | str
-_TOY, _V1, _V2 = "toy/ablations/moco_R_18", "Pretrain/moco_v1_R_50_200ep", "Pretrain/moco_v2_R_50_200ep"
+_SMALL, _SMALL_V1 = "Imagenette/ablations/moco_v2_R_18", "Imagenette/ablations/moco_v1_R_18"
+_V1, _V2 = "Pretrain/moco_v1_R_50_200ep", "Pretrain/moco_v2_R_50_200ep"
 _PAPER, _PARTS = "Pretrain/ablations/moco_v1_R_50_", "Pretrain/ablations/moco_v2_parts_R_50_200ep"
 
 
@@ -34,12 +38,14 @@ class Point:
         x: its place on that line; a word where the axis is not one of numbers.
         recipe: of pre-training.
         options: KEY VALUE pairs over the recipe.
+        script: that trains it; a project's own knows its recipe, and takes no options here.
     """
 
     curve: str
     x: X
     recipe: str
     options: tuple[str, ...] = ()
+    script: str = PRETRAIN
 
 
 @dataclass(frozen=True)
@@ -80,13 +86,13 @@ _DICTIONARY = Ablation(
     title="Linear accuracy by mechanism and number of negatives (MoCo v1, Figure 3)",
     x="K",
     points={
-        "toy": (
-            *(_end_to_end(_TOY, batch, 0.03 * batch / 32, 4) for batch in (32, 128)),
+        "imagenette": (
+            *(_end_to_end(_SMALL, batch, 0.03 * batch / 64, 4) for batch in (64, 256)),
             *(
-                Point("memory bank", k, _TOY, _pairs(DICTIONARY="memory_bank", QUEUE_SIZE=k))
-                for k in (32, 256, 2048)
+                Point("memory bank", k, _SMALL, _pairs(DICTIONARY="memory_bank", QUEUE_SIZE=k))
+                for k in (64, 512, 4096)
             ),
-            *(Point("MoCo", k, _TOY, _pairs(QUEUE_SIZE=k)) for k in (32, 256, 2048)),
+            *(Point("MoCo", k, _SMALL, _pairs(QUEUE_SIZE=k)) for k in (64, 512, 4096)),
         ),
         "paper": (
             *(_end_to_end(_PAPER + "end_to_end_200ep", b, 0.03 * b / 256) for b in (256, 512, 1024)),
@@ -113,7 +119,9 @@ _MOMENTUM = Ablation(
     title="Linear accuracy by the momentum of the key encoder (MoCo v1, section 4.1; its K is 4096)",
     x="m",
     points={
-        "toy": tuple(Point("MoCo", f"{m:g}", _TOY, _pairs(MOMENTUM=m)) for m in _MOMENTA),
+        "imagenette": tuple(
+            Point("MoCo", f"{m:g}", _SMALL, _pairs(MOMENTUM=m)) for m in (0.0, 0.9, 0.99, 0.996, 0.999)
+        ),
         "paper": tuple(
             Point("MoCo", f"{m:g}", _PAPER + "queue_200ep", _pairs(MOMENTUM=m, QUEUE_SIZE=4096))
             for m in _MOMENTA
@@ -134,25 +142,25 @@ def _shuffled_or_not(recipe: str) -> tuple[Point, ...]:
 _SHUFFLE_BN = Ablation(
     title="Accuracy on the pretext task and of kNN, with and without shuffling BN (MoCo v1, Figure A.1)",
     x="epoch",
-    points={"toy": _shuffled_or_not(_TOY), "paper": _shuffled_or_not(_V1)},
+    points={"imagenette": _shuffled_or_not(_SMALL), "paper": _shuffled_or_not(_V1)},
     # Read off the plot, which has no numbers: to 1.5 points.
     paper={"with shuffling": ((80, 42.0),), "without shuffling": ((14, 28.0), (80, 23.0))},
     by_epoch=True,
 )
 
 _MLP, _AUG, _COS = _pairs(MLP=True, TEMPERATURE=0.2), ("INPUT.VIEWS.RECIPE", "v2"), "SOLVER.LR_SCHEDULER_NAME"
-_TOY_LONG = ("SOLVER.EPOCHS", "28", "SOLVER.CHECKPOINT_EPOCHS", "28", "TEST.KNN.PERIOD_EPOCHS", "28")
+_LONG = ("SOLVER.EPOCHS", "24", "SOLVER.CHECKPOINT_EPOCHS", "24", "TEST.KNN.PERIOD_EPOCHS", "6")
 _V2_TABLE = Ablation(
     title="Linear accuracy of MoCo v2's parts (MoCo v2, Table 1)",
     x="case",
     points={
-        "toy": (
-            Point("MoCo", "v1", "toy/ablations/moco_v1_R_18"),
-            Point("MoCo", "(a) MLP", "toy/ablations/moco_v1_R_18", _MLP),
-            Point("MoCo", "(b) aug+", "toy/ablations/moco_v1_R_18", _AUG),
-            Point("MoCo", "(c) MLP, aug+", "toy/ablations/moco_v1_R_18", (*_MLP, *_AUG)),
-            Point("MoCo", "(d) MLP, aug+, cos", _TOY, _pairs(TEMPERATURE=0.2)),
-            Point("MoCo", "(e) as (d), 4 x epochs", _TOY, (*_pairs(TEMPERATURE=0.2), *_TOY_LONG)),
+        "imagenette": (
+            Point("MoCo", "v1", _SMALL_V1),
+            Point("MoCo", "(a) MLP", _SMALL_V1, _MLP),
+            Point("MoCo", "(b) aug+", _SMALL_V1, _AUG),
+            Point("MoCo", "(c) MLP, aug+", _SMALL_V1, (*_MLP, *_AUG)),
+            Point("MoCo", "(d) MLP, aug+, cos", _SMALL, _pairs(TEMPERATURE=0.2)),
+            Point("MoCo", "(e) as (d), 4 x epochs", _SMALL, (*_pairs(TEMPERATURE=0.2), *_LONG)),
         ),
         "paper": (
             Point("MoCo", "v1", _V1),
@@ -175,11 +183,11 @@ _TEMPERATURE_RECIPE = "Pretrain/ablations/moco_v2_temperature_R_50_200ep"
 _TEMPERATURES = (0.07, 0.1, 0.2, 0.3, 0.4, 0.5)
 
 
-def _by_temperature(recipe: str) -> tuple[Point, ...]:
+def _by_temperature(recipe: str, temperatures: Sequence[float]) -> tuple[Point, ...]:
     return tuple(
         Point(curve, str(t), recipe, _pairs(MLP=mlp, TEMPERATURE=t))
         for curve, mlp in (("without MLP", False), ("with MLP", True))
-        for t in _TEMPERATURES
+        for t in temperatures
     )
 
 
@@ -187,13 +195,66 @@ _TEMPERATURE = Ablation(
     title="Linear accuracy by temperature (MoCo v2, section 3)",
     x="temperature",
     points={
-        "toy": _by_temperature("toy/ablations/moco_v1_R_18"),
-        "paper": _by_temperature(_TEMPERATURE_RECIPE),
+        "imagenette": _by_temperature(_SMALL_V1, (0.07, 0.1, 0.2, 0.4)),
+        "paper": _by_temperature(_TEMPERATURE_RECIPE, _TEMPERATURES),
     },
     paper={
         "without MLP": tuple(zip(map(str, _TEMPERATURES), (60.6, 60.7, 59.0, 58.2, 57.2, 56.4), strict=True)),
         "with MLP": tuple(zip(map(str, _TEMPERATURES), (62.9, 64.9, 66.2, 65.7, 65.0, 64.3), strict=True)),
     },
+)
+
+_BASE = "Imagenette/moco_v2_R_18"
+_METHODS = Ablation(
+    title="Methods on Imagenette at equal numbers of samples",
+    x="epoch",
+    points={
+        "imagenette": (
+            Point("MoCo v2", "", _BASE),
+            Point("MoCo v2 with multi-crop", "", "Imagenette/moco_v2_multi_crop_R_18"),
+            *(
+                Point(method, "", f"imagenette_{name}_R_18", script=f"projects/{project}/pretrain.py")
+                for method, name, project in (
+                    ("DenseCL", "densecl", "DenseCL"),
+                    ("SimCLR", "simclr", "SimCLR"),
+                    ("BYOL", "byol", "BYOL"),
+                )
+            ),
+            Point("supervised", "", "Imagenette/supervised_R_18", script=CLASSIFY),
+        ),
+        "paper": (),
+    },
+    paper={},
+    by_epoch=True,
+)
+
+
+def _changed(name: str, *options: str) -> Point:
+    return Point("MoCo v2", name, _BASE, (*options, *_SHORT))
+
+
+# A fifth of the run is enough to rank settings of which the best differ little.
+_SHORT = ("SOLVER.EPOCHS", "4", "SOLVER.CHECKPOINT_EPOCHS", "4", "TEST.KNN.PERIOD_EPOCHS", "4")
+_RECIPE = Ablation(
+    title="MoCo v2 on Imagenette, one setting changed at a time (chosen by --held-out)",
+    x="setting",
+    points={
+        "imagenette": (
+            _changed("recipe"),
+            *(_changed(f"learning rate {lr}", "SOLVER.BASE_LR", lr) for lr in ("0.015", "0.06")),
+            *(_changed(f"momentum {m}", "MODEL.MOCO.MOMENTUM", m) for m in ("0.99", "0.999")),
+            *(_changed(f"queue {k}", "MODEL.MOCO.QUEUE_SIZE", k) for k in ("256", "2048")),
+            *(_changed(f"temperature {t}", "MODEL.MOCO.TEMPERATURE", t) for t in ("0.07", "0.2")),
+            _changed("weight decay 0.0005", "SOLVER.WEIGHT_DECAY", "0.0005"),
+            *(
+                _changed(f"batch {n}, learning rate {lr}", "SOLVER.IMS_PER_BATCH", n, "SOLVER.BASE_LR", lr)
+                for n, lr in (("32", "0.015"), ("128", "0.06"))
+            ),
+            *(_changed(f"crops from {c}", "INPUT.VIEWS.CROP_SCALE", f"({c}, 1.0)") for c in ("0.2", "0.6")),
+        ),
+        "paper": (),
+    },
+    paper={},
 )
 
 ABLATIONS = {
@@ -202,6 +263,8 @@ ABLATIONS = {
     "shuffle_bn": _SHUFFLE_BN,
     "v2": _V2_TABLE,
     "temperature": _TEMPERATURE,
+    "methods": _METHODS,
+    "recipe": _RECIPE,
 }
 
 
@@ -216,7 +279,7 @@ def point_name(point: Point) -> str:
 
     Points of several ablations with the same name are one and the same.
     """
-    options = different_options(point.recipe, point.options)
+    options = different_options(point.recipe, point.options) if point.options else ()
     words = [f"{key.split('.')[-1]}={value}" for key, value in zip(options[0::2], options[1::2], strict=True)]
     return re.sub(r"[^\w.=-]+", "-", "_".join([Path(point.recipe).stem, *words]))
 
@@ -231,6 +294,13 @@ def different_options(recipe: str, options: Sequence[str]) -> tuple[str, ...]:
     return tuple(
         word for pair in pairs if value_of(base, pair[0]) != value_of(changed, pair[0]) for word in pair
     )
+
+
+def recipe_text(point: Point) -> str:
+    """What a point's recipe and its bases say, without those of its options; to tell recipes apart."""
+    if point.script.startswith("projects/"):  # its keys are known to the project alone
+        return yaml.safe_dump(load_yaml(get_config_file(point.recipe)))
+    return resolved(point.recipe).dump()
 
 
 @functools.lru_cache

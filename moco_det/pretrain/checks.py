@@ -19,24 +19,6 @@ def check_vector_norm(cfg) -> None:
         )
 
 
-def check_any_method(cfg, ranks: int) -> None:
-    """Refuse settings that no method can have.
-
-    Args:
-        ranks: processes of the run.
-
-    Raises:
-        ValueError: with the key, the value found, what was expected and the fix.
-    """
-    batch = cfg.SOLVER.IMS_PER_BATCH
-    if batch % ranks:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {batch}; expected a multiple of the {ranks} processes, since it counts "
-            f"the images of all of them: for example {max(batch // ranks, 1) * ranks}"
-        )
-    check_groups(cfg, batch // ranks, ranks)
-
-
 def check_groups(cfg, local: int, ranks: int) -> None:
     """Refuse batch-norm groups and micro-batches that do not divide the images of a rank, or these them.
 

@@ -10,14 +10,19 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase
+from detectron2.utils import comm
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from moco_det.data.augment import finish_views
-from moco_det.data.images import UnreadableImage, decode_pixels
+from moco_det.data.images import UnreadableImage
 from moco_det.data.order import PackedPaths, Slot, rank_batches, steps_per_epoch
 from moco_det.data.views import LARGE_VIEWS, ViewSettings, crop_view, draw_view
+from moco_det.engine.hooks import is_due
 from moco_det.engine.interruption import ignore_stop_signals
+from moco_det.engine.launch import check_batch
 from moco_det.engine.run_logs import cut_unfinished_line
 from moco_det.utils.seeding import numpy_generator, torch_generator
 
@@ -65,7 +70,7 @@ class TwoViews(Dataset):
         unreadable: list[Unreadable] = []
         for index in self._candidates(slot):
             try:
-                return decode_pixels(self.paths[index]), index, unreadable
+                return self.views.images.decode(self.paths[index]), index, unreadable
             except UnreadableImage as error:
                 unreadable.append((error.path, error.reason))
         return None, slot[1], unreadable
@@ -82,7 +87,8 @@ class TwoViews(Dataset):
         drawn = draw_view(rng, width, height, self.views, view)
         crop, colors = crop_view(pixels, drawn), drawn.colors()
         if self.finished:
-            crop = finish_views(crop[None], torch.tensor([colors]), drawn.order)[0]
+            row = torch.tensor([colors])
+            crop = finish_views(crop[None], row, drawn.order, has_colors=drawn.has_colors)[0]
         return crop, colors
 
 
@@ -101,7 +107,8 @@ def build_loader(
 ) -> Iterator[dict]:
     """The batches of one rank, without end.
 
-    Letters: n = images_per_batch / world_size; S and s: sides of the large and small views; V: small views.
+    Letters: n = images_per_batch / world_size; C: channels; S and s: sides of the large and small views; V: small
+    views.
 
     Args:
         paths: all images, the same list on every rank.
@@ -111,20 +118,16 @@ def build_loader(
         start_iteration: iterations (global batches) that were done before.
 
     Returns:
-        iterator over ``{"query": uint8 (n, 3, S, S), "key": uint8 (n, 3, S, S), "index": int64 (n,),
+        iterator over ``{"query": uint8 (n, C, S, S), "key": uint8 (n, C, S, S), "index": int64 (n,),
         "epoch": int, "unreadable": [(path, reason), ...]}``: which images these are (a replacement by its own
         index), and the files that this rank met and replaced; with small views, also ``"small"``: uint8
-        (n, V, 3, s, s). Unfinished ones have ``"colors"``, too: float32 (n, 2 + V, COLUMNS).
+        (n, V, C, s, s). Unfinished ones have ``"colors"``, too: float32 (n, 2 + V, COLUMNS).
 
     Raises:
         ValueError: a setting is out of range, or batch, ranks and images do not fit together; while
             iterating: an image and all its replacements cannot be read.
     """
-    if images_per_batch < 1 or images_per_batch % world_size:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {images_per_batch}, which {world_size} processes cannot share equally; "
-            f"set it to a multiple of {world_size}"
-        )
+    check_batch(images_per_batch, world_size)
     if prefetch < 1:
         raise ValueError(f"DATALOADER.PREFETCH is {prefetch}; expected at least 1 batch for each worker")
     steps_per_epoch(len(paths), images_per_batch)
@@ -191,12 +194,13 @@ def finish_batch(batch: dict, views: ViewSettings, device: torch.device | str) -
         return batch
     finished = dict(batch)
     colors = finished.pop("colors")
+    rgb = views.images.has_colors
     for view, name in enumerate(("query", "key")):
-        finished[name] = finish_views(batch[name], colors[:, view], views.order(view), device)
+        finished[name] = finish_views(batch[name], colors[:, view], views.order(view), device, rgb)
     if "small" in batch:
         small = batch["small"].flatten(0, 1)  # n*V
         rows = colors[:, LARGE_VIEWS:].flatten(0, 1)
-        finished["small"] = finish_views(small, rows, views.order(LARGE_VIEWS), device).view(
+        finished["small"] = finish_views(small, rows, views.order(LARGE_VIEWS), device, rgb).view(
             batch["small"].shape
         )
     return finished
@@ -260,3 +264,27 @@ class UnreadableLog:
                 f"share DATASETS.MAX_UNREADABLE = {self.max_share}; listed in {self.path!r}: fix or "
                 "remove them, or raise DATASETS.MAX_UNREADABLE"
             )
+
+
+class UnreadableImages(HookBase):
+    """Passes the files that any rank could not read to the main process's log, every ``period`` steps."""
+
+    def __init__(self, cfg: CfgNode, num_images: int, resume: bool):
+        self.period, self.pending = cfg.SOLVER.LOG_PERIOD, []
+        if comm.is_main_process():
+            path, share = os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt"), cfg.DATASETS.MAX_UNREADABLE
+            self.log = UnreadableLog(path, max_share=share, num_images=num_images, resume=resume)
+
+    def after_step(self):
+        self.pending += self.trainer.batch["unreadable"]
+        if is_due(self.trainer, self.period):
+            self.flush()
+
+    def flush(self) -> None:
+        """Note what is pending, on all ranks at once."""
+        found = comm.gather(self.pending)
+        self.pending = []
+        if comm.is_main_process():
+            slots = (self.trainer.iter + 1) * self.trainer.cfg.SOLVER.IMS_PER_BATCH
+            self.log.update(itertools.chain.from_iterable(found), slots)
+            self.trainer.storage.put_scalar("unreadable_images", len(self.log.files), smoothing_hint=False)

@@ -17,11 +17,13 @@ from torchvision.models.resnet import ResNet
 
 from moco_det.config.key import PRETRAIN
 from moco_det.config.rules import check_values
+from moco_det.data.bands import ImageFormat
+from moco_det.engine.launch import check_batch
 from moco_det.engine.plan_text import Row
 from moco_det.modeling.encoder import build_resnet, pooled_features
 from moco_det.modeling.grouped_batch_norm import GroupedBatchNorm2d
 from moco_det.modeling.precision import encoder_precision
-from moco_det.pretrain.checks import check_any_method
+from moco_det.pretrain.checks import check_groups
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
 
 
@@ -69,7 +71,7 @@ class PretrainMethod(nn.Module):
     ):
         """
         Args:
-            pixel_mean: per channel (RGB), on the scale 0 to 255.
+            pixel_mean: per channel, on the scale 0 to 255.
             pixel_std: likewise.
             precision: of the encoders' arithmetic; everything else is float32.
             channels_last: keep images and weights in the memory format that convolutions in reduced precision
@@ -90,7 +92,8 @@ class PretrainMethod(nn.Module):
         """One step without the optimizer, or one micro-batch of it.
 
         Args:
-            batch: ``query`` and ``key``, two views of the same images, uint8 (n, 3, S, S) in RGB; ``index``, int64
+            batch: ``query`` and ``key``, two views of the same images, uint8 (n, 3, S, S) in RGB (or with another
+                number of channels, INPUT.CHANNELS, here and below); ``index``, int64
                 (n,), which images of the data set they are; with small views ``small``, uint8 (n, V, 3, s, s);
                 ``epoch`` and ``iteration``, from 0 on; ``progress``, the share of the run's steps that are done,
                 in [0, 1); ``micro_batch``, from 0 on (default: 0); ``step``, the :class:`StepState` of the step,
@@ -113,7 +116,9 @@ class PretrainMethod(nn.Module):
             ValueError: with the key, the value found, what was expected and the fix.
         """
         check_values(cfg, PRETRAIN, cls.uses)
-        check_any_method(cfg, ranks)
+        check_batch(cfg.SOLVER.IMS_PER_BATCH, ranks)
+        ImageFormat.from_config(cfg)
+        check_groups(cfg, cfg.SOLVER.IMS_PER_BATCH // ranks, ranks)
         small = cfg.INPUT.VIEWS.SMALL_CROPS
         if small and not cls.uses_small_crops:
             raise ValueError(
@@ -263,6 +268,7 @@ def build_backbone(cfg, zero_init_residual: bool = False) -> ResNet:
         cfg.MODEL.ENCODER.ARCH,
         functools.partial(GroupedBatchNorm2d, group_size=bn_group_size(cfg)),
         stem=cfg.MODEL.ENCODER.STEM,
+        in_channels=cfg.INPUT.CHANNELS,
         **({"blocks": RECOMPUTED_BLOCKS} if cfg.SOLVER.ACTIVATION_CHECKPOINTING else {}),
     )
     for block in encoder.modules() if zero_init_residual else ():

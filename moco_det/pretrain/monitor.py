@@ -10,7 +10,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import Tensor
 
-from moco_det.data.images import shown
+from moco_det.data.bands import ImageFormat
 from moco_det.data.labeled_folder import LabeledFolder, open_labeled_set
 from moco_det.engine.hooks import is_due
 from moco_det.engine.interruption import ignore_stop_signals
@@ -31,7 +31,12 @@ class KNNMonitor(HookBase):
     def __init__(self, cfg, steps_per_epoch: int):
         knn = cfg.TEST.KNN
         self.train, self.test = open_labeled_set(
-            knn.IMAGES, cfg.INPUT.VIEWS.SIZE, "TEST.KNN.IMAGES", knn.CENTER_CROP
+            knn.IMAGES,
+            cfg.INPUT.VIEWS.SIZE,
+            "TEST.KNN.IMAGES",
+            knn.CENTER_CROP,
+            cfg.TEST.HELD_OUT,
+            ImageFormat.from_config(cfg),
         )
         self.k = min(knn.K, len(self.train))
         self.temperature = knn.TEMPERATURE
@@ -97,11 +102,11 @@ class KNNMonitor(HookBase):
         similarities, indices = nearest(test[chosen], train, min(k, len(train)))
         rows = [
             {
-                "query": os.path.abspath(shown(self.test.paths[query])),
+                "query": os.path.abspath(self.test.paths[query]),
                 "label": self.test.classes[self.test.labels[query]],
                 "neighbors": [
                     {
-                        "path": os.path.abspath(shown(self.train.paths[i])),
+                        "path": os.path.abspath(self.train.paths[i]),
                         "label": self.train.classes[self.train.labels[i]],
                         "similarity": round(similarity, 4),
                     }

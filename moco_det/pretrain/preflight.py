@@ -3,9 +3,9 @@
 from moco_det.data.images import find_images, registered_images, without
 from moco_det.data.order import steps_per_epoch
 from moco_det.engine.run_folder import check_output
-from moco_det.engine.schedule import check_schedule
 from moco_det.pretrain.method import method_class
 from moco_det.pretrain.monitor import KNNMonitor
+from moco_det.weights.initial_weights import InitialWeights, read_initial_weights
 
 
 def unlabeled_images(cfg) -> list[str]:
@@ -16,6 +16,41 @@ def unlabeled_images(cfg) -> list[str]:
     """
     paths = find_images(cfg.DATASETS.IMAGES) if cfg.DATASETS.IMAGES else registered_images(cfg.DATASETS.TRAIN)
     return without(paths, cfg.DATASETS.EXCLUDE) if cfg.DATASETS.EXCLUDE else paths
+
+
+def initial_weights(cfg) -> InitialWeights:
+    """The weights that MODEL.WEIGHTS names.
+
+    Raises:
+        ValueError: as :func:`read_initial_weights`, or they were made for images normalized otherwise.
+    """
+    if cfg.MODEL.ENCODER.STEM != "imagenet":
+        raise ValueError(
+            f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r} with MODEL.ENCODER.STEM {cfg.MODEL.ENCODER.STEM}, whose "
+            "first convolution no known checkpoint has: leave MODEL.WEIGHTS empty, or set "
+            "MODEL.ENCODER.STEM imagenet"
+        )
+    weights = read_initial_weights(
+        cfg.MODEL.WEIGHTS, "MODEL.ENCODER.ARCH", cfg.MODEL.ENCODER.ARCH, cfg.INPUT.CHANNELS
+    )
+    wanted = weights.preprocessing
+    if wanted.format != cfg.INPUT.FORMAT or wanted.stride_in_1x1:
+        raise ValueError(
+            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} want {wanted.format} images and have stride_in_1x1 "
+            f"{wanted.stride_in_1x1}; pre-training has {cfg.INPUT.FORMAT} and the stride in the 3x3: take "
+            "other weights"
+        )
+    for key, is_now, was in (
+        ("INPUT.RANGE", cfg.INPUT.RANGE, wanted.range),
+        ("MODEL.PIXEL_MEAN", cfg.MODEL.PIXEL_MEAN, wanted.pixel_mean),
+        ("MODEL.PIXEL_STD", cfg.MODEL.PIXEL_STD, wanted.pixel_std),
+    ):
+        if tuple(map(float, is_now)) != tuple(map(float, was)):
+            raise ValueError(
+                f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS!r} were trained with {key} {list(was)}, this run has "
+                f'{list(is_now)}: give {key} "{list(was)}"'
+            )
+    return weights
 
 
 def check_run(cfg, num_images: int, ranks: int, resume: bool) -> None:
@@ -29,7 +64,6 @@ def check_run(cfg, num_images: int, ranks: int, resume: bool) -> None:
     """
     check_output(cfg, resume)
     method_class(cfg).check_config(cfg, ranks)
-    check_schedule(cfg)
     method_class(cfg).check_num_images(cfg, num_images)
     steps = steps_per_epoch(num_images, cfg.SOLVER.IMS_PER_BATCH)
     if cfg.TEST.KNN.IMAGES:

@@ -4,13 +4,12 @@ import argparse
 
 from detectron2.config import CfgNode
 
-from moco_det.config import get_cfg, merge_config
 from moco_det.config.key import PRETRAIN
 from moco_det.config.rules import check_values, refuse_keys
 from moco_det.data.datasets.own import settle_datasets
 from moco_det.engine.agreement import check_agreement, settings_and_code
-from moco_det.engine.run_folder import settle_seed
-from moco_det.model_zoo import get_config_file
+from moco_det.engine.command import read_config
+from moco_det.engine.run_folder import choose_seed
 from moco_det.pretrain.method import method_class
 
 
@@ -24,15 +23,8 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
     Raises:
         ValueError: a key is unknown or does not apply, the input is missing or named twice.
     """
-    cfg = get_cfg()
-    for add_config in add_configs:
-        add_config(cfg)
-    if not args.config_file:
-        raise ValueError(
-            "there is no --config-file; give a recipe such as configs/Pretrain/moco_v2_R_50_200ep.yaml"
-        )
     overlays = (args.overlay,) if args.overlay else ()
-    set_keys = merge_config(cfg, get_config_file(args.config_file), args.opts, overlays)
+    cfg, set_keys = read_config(args, add_configs, "configs/Pretrain/moco_v2_R_50_200ep.yaml", overlays)
     method = method_class(cfg)
     check_values(cfg, PRETRAIN, method.uses)
     refuse_keys(cfg, set_keys, args.opts[0::2], PRETRAIN, method.uses)
@@ -49,6 +41,6 @@ def build_config(args: argparse.Namespace, add_configs=()) -> CfgNode:
     if args.num_gpus == 0:
         cfg.MODEL.DEVICE = "cpu"
     check_agreement(settings_and_code(cfg))
-    settle_seed(cfg, args.resume)
+    choose_seed(cfg, args.resume)
     cfg.freeze()
     return cfg

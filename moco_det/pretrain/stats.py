@@ -1,9 +1,10 @@
 """``tools/compute_stats.py``: mean and std of a set of images, as an overlay for pre-training.
 
-The pixels are those that pre-training sees: :func:`decode_rgb`, 8 bits. Each image weighs the same, however
-large it is, since each gives as many crops to an epoch: mean and std are those of the average of the images'
-histograms, so the std holds how pixels differ within images and between them. (ImageNet's usual std is the
-mean of each image's own std, which leaves the second part out and is smaller: 58 where this way gives 70 or so.)
+The pixels are those that pre-training sees, of 8 bits (:mod:`moco_det.data.bands`). Each image weighs the same,
+however large it is, since each gives as many crops to an epoch: mean and std are those of the average of the
+images' histograms, so the std holds how pixels differ within images and between them. (ImageNet's usual std is
+the mean of each image's own std, which leaves the second part out and is smaller: 58 where this way gives 70 or
+so.)
 """
 
 import argparse
@@ -18,7 +19,8 @@ from tqdm import tqdm
 
 from moco_det.config import get_cfg
 from moco_det.config.overlays import check_replaceable, overlay_text
-from moco_det.data.images import UnreadableImage, decode_rgb, find_images
+from moco_det.data.bands import MAX_CHANNELS, RGB, ImageFormat, checked_format
+from moco_det.data.images import UnreadableImage, find_images
 from moco_det.data.order import PackedPaths
 from moco_det.pretrain.loader import Unreadable
 from moco_det.utils.errors import user_errors
@@ -33,8 +35,10 @@ LEVELS = np.arange(256.0)
 FEW_LEVELS = 64
 _STRETCH = (
     "16-bit files are scaled from 0..65535 to 0..255: if yours hold smaller values (12 bits: 0..4095), "
-    "stretch them to the full range and save them anew, with 8 bits"
+    "give --range 0 4095, or --range measured"
 )
+# Percentiles of a channel that --range measured takes, of so many images and pixels of each.
+PERCENTILES, RANGE_IMAGES, RANGE_PIXELS = (0.1, 99.9), 1000, 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +46,7 @@ class ImageStatistics:
     """What was measured.
 
     Attributes:
-        shares: share of each level in each channel (RGB), averaged over the images; float64 (3, 256).
+        shares: share of each level in each channel, averaged over the images; float64 (C, 256).
         num_images: images that were read.
         unreadable: files that could not be, with the reasons.
     """
@@ -53,12 +57,12 @@ class ImageStatistics:
 
     @property
     def mean(self) -> np.ndarray:
-        """Of each channel, in levels; float64 (3,)."""
+        """Of each channel, in levels; float64 (C,)."""
         return self.shares @ LEVELS
 
     @property
     def std(self) -> np.ndarray:
-        """Of each channel, in levels; float64 (3,)."""
+        """Of each channel, in levels; float64 (C,)."""
         return np.sqrt((self.shares * (LEVELS - self.mean[:, None]) ** 2).sum(axis=1))
 
     @property
@@ -69,23 +73,49 @@ class ImageStatistics:
 
 
 class _LevelShares(Dataset):
-    """Maps an index to the image's share of each level, float64 (3, 256), or to why it cannot be read."""
+    """Maps an index to the image's share of each level, float64 (C, 256), or to why it cannot be read."""
 
-    def __init__(self, paths: Sequence[str]):
-        self.paths = PackedPaths(paths)
+    def __init__(self, paths: Sequence[str], images: ImageFormat):
+        self.paths, self.images = PackedPaths(paths), images
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> np.ndarray | Unreadable:
         try:
-            image = decode_rgb(self.paths[index])
+            pixels = self.images.decode(self.paths[index]).flatten(1).numpy()
         except UnreadableImage as error:
             return error.path, error.reason
-        return np.reshape(image.histogram(), (3, 256)) / (image.width * image.height)
+        return np.stack([np.bincount(channel, minlength=256) for channel in pixels]) / pixels.shape[1]
 
 
-def measure(paths: Sequence[str], num_workers: int = 0) -> ImageStatistics:
+def measure_range(paths: Sequence[str], channels: int) -> tuple[float, ...]:
+    """INPUT.RANGE by percentiles of each channel: of pixels on a grid, as many of each image, NaN left out.
+
+    Raises:
+        ValueError: no image can be read, or a channel has one value.
+    """
+    images, samples, error = ImageFormat(channels), [], None
+    for path in sample_paths(paths, RANGE_IMAGES):
+        try:
+            values = images.values(path).reshape(channels, -1)
+        except UnreadableImage as found:
+            error = error or found
+            continue
+        samples.append(values[:, :: max(values.shape[1] // RANGE_PIXELS, 1)].astype(np.float64))
+    if not samples:
+        raise ValueError(f"none of the images can be read, e.g.: {error}")
+    limits = np.nanpercentile(np.concatenate(samples, axis=1), PERCENTILES, axis=1).T  # C x 2
+    for number, (low, high) in enumerate(limits):
+        if not low < high:
+            raise ValueError(
+                f"nearly all values of channel {number} are {low:g}, so there is no range to measure: check "
+                "the files, or give --range LOW HIGH"
+            )
+    return tuple(float(f"{value:.6g}") for value in limits.flatten())
+
+
+def measure(paths: Sequence[str], num_workers: int = 0, images: ImageFormat = RGB) -> ImageStatistics:
     """Read the images one by one; the result does not depend on ``num_workers``, which keep their order.
 
     Raises:
@@ -93,8 +123,9 @@ def measure(paths: Sequence[str], num_workers: int = 0) -> ImageStatistics:
             the same in all pixels.
     """
     max_share = get_cfg().DATASETS.MAX_UNREADABLE
-    total, unreadable = np.zeros((3, 256)), []
-    items = DataLoader(_LevelShares(paths), batch_size=None, collate_fn=_as_it_is, num_workers=num_workers)
+    total, unreadable = np.zeros((images.channels, 256)), []
+    shares = _LevelShares(paths, images)
+    items = DataLoader(shares, batch_size=None, collate_fn=_as_it_is, num_workers=num_workers)
     for item in tqdm(items, "reading images", leave=False, disable=not sys.stderr.isatty()):
         if isinstance(item, np.ndarray):
             total += item
@@ -117,7 +148,9 @@ def _as_it_is(item):
 
 
 def _refuse_one_color(statistics: ImageStatistics) -> None:
-    for channel, mean, std in zip(("red", "green", "blue"), statistics.mean, statistics.std, strict=True):
+    count = len(statistics.mean)
+    names = ("red", "green", "blue") if count == 3 else [f"channel {number}" for number in range(count)]
+    for channel, mean, std in zip(names, statistics.mean, statistics.std, strict=True):
         if round(std, 3) == 0:
             raise ValueError(
                 f"{channel} is {mean:.0f} in all pixels of the {statistics.num_images} images, so there is no "
@@ -140,36 +173,42 @@ def sample_paths(paths: Sequence[str], count: int | None) -> Sequence[str]:
     return [paths[index] for index in np.sort(chosen)]
 
 
-def overlay_of(statistics: ImageStatistics, images: str, found: int) -> str:
+def overlay_of(statistics: ImageStatistics, where: str, found: int, images: ImageFormat = RGB) -> str:
     """The overlay's text.
 
     Args:
-        images: where they are, as the user named it.
+        where: the images are, as the user named it.
         found: how many are there.
+        images: how they were read.
     """
+    pixels = "8-bit RGB" if images.is_plain else f"{images.channels} channels, 8 bits of INPUT.RANGE"
     notes = (
-        f"{statistics.num_images} of the {found} images of {images!r}, {len(statistics.unreadable)} unreadable.",
-        "Each image weighs the same; pixels as pre-training decodes them, 8-bit RGB.",
+        f"{statistics.num_images} of the {found} images of {where!r}, {len(statistics.unreadable)} unreadable.",
+        f"Each image weighs the same; pixels as pre-training decodes them, {pixels}.",
         f"Use: tools/pretrain_moco.py --overlay FILE. ImageNet has {list(IMAGENET.pixel_mean)} and "
         f"{list(IMAGENET.pixel_std)}.",
     )
     values = {
-        "INPUT.FORMAT": "RGB",
+        "INPUT.FORMAT": images.order,
+        **({} if images.is_plain else {"INPUT.CHANNELS": images.channels, "INPUT.RANGE": list(images.range)}),
         "MODEL.PIXEL_MEAN": [round(value, 3) for value in statistics.mean.tolist()],
         "MODEL.PIXEL_STD": [round(value, 3) for value in statistics.std.tolist()],
     }
     return overlay_text(TITLE, notes, values)
 
 
-def summary(statistics: ImageStatistics, found: int) -> str:
+def summary(statistics: ImageStatistics, found: int, images: ImageFormat = RGB) -> str:
     """The lines for the terminal."""
     rows = [f"unreadable  {path}: {reason}" for path, reason in statistics.unreadable]
     rows.append(f"{'images':11} {statistics.num_images:,} of {found:,}")
+    if images.range:
+        rows.append(f"{'range':11} {' '.join(f'{value:g}' for value in images.range)}")
     for name, ours, usual in (
-        ("mean, RGB", statistics.mean, IMAGENET.pixel_mean),
-        ("std, RGB", statistics.std, IMAGENET.pixel_std),
+        (f"mean, {images.order}", statistics.mean, IMAGENET.pixel_mean),
+        (f"std, {images.order}", statistics.std, IMAGENET.pixel_std),
     ):
-        rows.append(f"{name:11} {_numbers(ours)}   (ImageNet: {_numbers(usual)})")
+        beside = f"   (ImageNet: {_numbers(usual)})" if images.is_plain else ""
+        rows.append(f"{name:11} {_numbers(ours)}{beside}")
     low, high = statistics.level_range
     if high - low + 1 < FEW_LEVELS:
         rows.append(
@@ -181,6 +220,23 @@ def summary(statistics: ImageStatistics, found: int) -> str:
 
 def _numbers(values: Sequence[float]) -> str:
     return " ".join(f"{value:7.3f}" for value in values)
+
+
+def _image_format(args: argparse.Namespace, paths: Sequence[str]) -> ImageFormat:
+    """What the options say of the images; the range is measured where that is asked for."""
+    channels = args.channels
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise ValueError(f"--channels is {channels}; expected 1 to {MAX_CHANNELS}")
+    if args.range == ["measured"]:
+        limits = measure_range(paths, channels)
+    else:
+        try:
+            limits = tuple(map(float, args.range or ()))
+        except ValueError:
+            raise ValueError(f"--range is {args.range}; expected numbers, or measured") from None
+    return checked_format(
+        channels, limits, args.format or ("RGB" if channels >= 3 else "L"), "--range", "--format"
+    )
 
 
 @user_errors
@@ -195,6 +251,20 @@ def main(argv: list[str] | None = None) -> None:
         help="a folder of images (any depth) or of tar shards, a pattern of shards such as "
         "train-{000000..000147}.tar, or a text file of paths",
     )
+    parser.add_argument("--channels", type=int, default=3, help="of the images, 1 to 16 (default: 3)")
+    parser.add_argument(
+        "--range",
+        nargs="+",
+        metavar="X",
+        help="the values that become 0 and 255: two numbers for all channels, two for each, or 'measured': the "
+        f"{PERCENTILES[0]:g} and {PERCENTILES[1]:g} percentiles of each (default: 0 255 for 8 bits, 0 65535 "
+        "for 16)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("RGB", "L"),
+        help="L: the first three channels are no red, green and blue (default: RGB, below three channels L)",
+    )
     parser.add_argument("--num-images", type=int, help="measure a random sample of so many (default: all)")
     parser.add_argument(
         "--num-workers", type=int, default=min(4, num_cores()), help="processes that read (0: none)"
@@ -206,8 +276,10 @@ def main(argv: list[str] | None = None) -> None:
     check_replaceable(args.output, TITLE)
     paths = find_images(args.images)
     os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
-    statistics = measure(sample_paths(paths, args.num_images), args.num_workers)
+    images = _image_format(args, paths)
+    statistics = measure(sample_paths(paths, args.num_images), args.num_workers, images)
     with atomic_write(args.output) as temporary:
-        temporary.write_text(overlay_of(statistics, args.images, len(paths)), encoding="utf-8")
-    print(summary(statistics, len(paths)))
+        text = overlay_of(statistics, args.images, len(paths), images)
+        temporary.write_text(text, encoding="utf-8")
+    print(summary(statistics, len(paths), images))
     print(f"{'written':11} {args.output}; next: tools/pretrain_moco.py --overlay {args.output} …")

@@ -1,117 +1,56 @@
 """The pre-training loop in detectron2's style."""
 
 import contextlib
-import logging
 import os
-import time
 from collections.abc import Sequence
 
 import torch
-from detectron2.engine import TrainerBase, hooks
-from detectron2.modeling import build_model
+from detectron2.engine import HookBase
 from detectron2.utils import comm
-from detectron2.utils.events import JSONWriter, TensorboardXWriter
-from PIL import Image
 from torch.nn.parallel import DistributedDataParallel
 
+from moco_det.data.bands import ImageFormat, check_images, picture
 from moco_det.data.images import names_digest
-from moco_det.data.order import steps_per_epoch
 from moco_det.data.views import ViewSettings
 from moco_det.engine.agreement import check_agreement
-from moco_det.engine.checkpoint import RunCheckpointer, RunHistory
-from moco_det.engine.hooks import LearningRate, LogWriter, StepStatistics
-from moco_det.engine.interruption import StopOnSignal
-from moco_det.engine.progress import ProgressBar
-from moco_det.engine.run_logs import cut_metrics
-from moco_det.engine.schedule import check_schedule
-from moco_det.engine.threads import SlowStepWatch
-from moco_det.modeling.precision import describe_precision
+from moco_det.engine.checkpoint_files import newest_first
+from moco_det.engine.trainer import EpochTrainer, build_seeded_model, with_count
 from moco_det.pretrain.diagnostics import CollapseWatch
 from moco_det.pretrain.feeding import DataWaitWatch
-from moco_det.pretrain.hooks import UnreadableImages, describe_step
-from moco_det.pretrain.loader import UnreadableLog, build_loader, colors_on_device, finish_batch
+from moco_det.pretrain.loader import UnreadableImages, build_loader, colors_on_device, finish_batch
 from moco_det.pretrain.method import StepState, method_class
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.pretrain.numerics import LossGuard, stop_at_loss, with_clipped_gradients
 from moco_det.pretrain.optimizers import build_optimizer
-from moco_det.pretrain.preflight import unlabeled_images
-from moco_det.pretrain.start import read_pretraining_start
-from moco_det.utils.seeding import keyed_seed
-from moco_det.weights.loading import start_from
-
-logger = logging.getLogger(__name__)
+from moco_det.pretrain.preflight import initial_weights, unlabeled_images
 
 
-class PretrainTrainer(TrainerBase):
+class PretrainTrainer(EpochTrainer):
     """Trains the method of a config, a :class:`moco_det.pretrain.method.PretrainMethod`, on unlabeled images."""
+
+    stage, activity = "pretrain", "pre-training"
 
     def __init__(self, cfg, paths: Sequence[str] | None = None):
         """
         Args:
             paths: of the images, where they were found before; None: those that the config names are found.
         """
-        super().__init__()
-        self.cfg, self.views = cfg, ViewSettings.from_config(cfg)
-        self.history = RunHistory()
         self.paths = unlabeled_images(cfg) if paths is None else paths
         check_agreement({"the list of images": names_digest(self.paths, cfg.DATASETS.IMAGES)})
-        check_schedule(cfg)
+        check_images(self.paths, ImageFormat.from_config(cfg))
         method_class(cfg).check_num_images(cfg, len(self.paths))
-        self.steps_per_epoch = steps_per_epoch(len(self.paths), cfg.SOLVER.IMS_PER_BATCH)
-        self.max_iter = self.scheduled = cfg.SOLVER.EPOCHS * self.steps_per_epoch
-
-        torch.manual_seed(keyed_seed(cfg.SEED, "weights"))  # the same start on all ranks
-        self.method = build_model(with_num_images(cfg, len(self.paths)))
-        self.model = self._distributed(self.method)
-        self.optimizer = build_optimizer(cfg, self.method.parameter_groups())
-        self.optimizer = with_clipped_gradients(cfg, self.optimizer)
+        super().__init__(cfg, len(self.paths))
+        self.views, self.scheduled = ViewSettings.from_config(cfg), self.max_iter
+        # A memory bank has a place for each image.
+        self.method = build_seeded_model(with_count(cfg, "DATASETS.NUM_IMAGES", self.num_images))
+        if cfg.MODEL.WEIGHTS and not newest_first(cfg.OUTPUT_DIR):  # else a checkpoint replaces them
+            self.start_from(self.method.encoders, initial_weights(cfg))
         self.guard = LossGuard()
         # Small gradients would vanish in float16; in other precisions it does nothing.
         self.scaler = torch.amp.GradScaler(cfg.MODEL.DEVICE, enabled=cfg.SOLVER.PRECISION == "float16")
-        self.checkpointer = RunCheckpointer(
-            self.method,
-            cfg,
-            arch=cfg.MODEL.ENCODER.ARCH,
-            save_to_disk=comm.is_main_process(),
-            num_images=len(self.paths),
-            optimizer=self.optimizer,
-            scaler=self.scaler,
-            history=self.history,
-        )
+        optimizer = with_clipped_gradients(cfg, build_optimizer(cfg, self.method.parameter_groups()))
+        self.set_up(self.method, optimizer, saved=self.method, arch=cfg.MODEL.ENCODER.ARCH)
         self.checkpointer.record["moco_det"]["encoder"] = self.method.result
-
-        if cfg.MODEL.WEIGHTS and not self.checkpointer.has_checkpoint():  # else the checkpoint replaces them
-            start = read_pretraining_start(cfg)
-            start_from(self.method.encoders, start)
-            self.history.weights, self.history.weights_sha256 = os.path.basename(start.path), start.sha256
-
-    def _distributed(self, model):
-        if comm.get_world_size() == 1:
-            return model
-        device_ids = [comm.get_local_rank()] if self.cfg.MODEL.DEVICE == "cuda" else None
-        # Buffers are equal on all ranks already: the dictionary by its seed, the statistics when they are read.
-        return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
-
-    def resume(self) -> None:
-        """Continue from the last checkpoint in OUTPUT_DIR, or start when there is none.
-
-        Raises:
-            ValueError: some machines have the checkpoint and some have not, or it is of another run.
-        """
-        saved = self.checkpointer.load_newest()
-        if saved is not None:
-            self.start_iter = self.checkpointer.next_iteration(saved, self.max_iter)
-
-    def run(self) -> None:
-        """Train from ``start_iter`` to the end of the schedule."""
-        self.model.train()
-        self.batches = iter(self.loader())
-        self.register_hooks(self._hooks_of_run())
-        logger.info(
-            f"{len(self.paths)} images, {self.steps_per_epoch} steps an epoch, {self.max_iter} steps in all; "
-            f"on {comm.get_world_size()} x {self.cfg.MODEL.DEVICE} in {describe_precision(self.cfg)}"
-        )
-        super().train(self.start_iter, self.max_iter)
 
     def loader(self):
         """The batches of this rank from ``start_iter`` on, without end."""
@@ -129,58 +68,55 @@ class PretrainTrainer(TrainerBase):
             prefetch=cfg.DATALOADER.PREFETCH,
         )
 
-    def _hooks_of_run(self) -> list:
-        cfg = self.cfg
-        writers, unreadable = [], None
-        if comm.is_main_process():
-            metrics = os.path.join(cfg.OUTPUT_DIR, "metrics.json")
-            cut_metrics(metrics, self.start_iter)
-            unreadable = UnreadableLog(
-                os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt"),
-                max_share=cfg.DATASETS.MAX_UNREADABLE,
-                num_images=len(self.paths),
-                resume=self.start_iter > 0,
-            )
-            writers = [
-                ProgressBar("pre-training", self.max_iter),
-                LogWriter(lambda latest, done: describe_step(latest, done, self.max_iter, cfg.SOLVER.EPOCHS)),
-                JSONWriter(metrics),
-                TensorboardXWriter(cfg.OUTPUT_DIR),
-            ]
-        self.knn = KNNMonitor(cfg, self.steps_per_epoch) if cfg.TEST.KNN.IMAGES else None
-        period, batch = cfg.SOLVER.LOG_PERIOD, cfg.SOLVER.IMS_PER_BATCH
-        self.statistics = StepStatistics(period, self.steps_per_epoch, batch)
-        self.unreadable = UnreadableImages(unreadable, period, batch)
-        return [
-            SlowStepWatch(cfg),  # first, so that it measures the step alone
-            LearningRate(cfg, self.optimizer, self.steps_per_epoch),
-            self.statistics,
-            self.unreadable,
-            self.knn,
-            CollapseWatch(period),
-            DataWaitWatch(cfg, period),
-            hooks.PeriodicWriter(writers, period),
-            hooks.PeriodicCheckpointer(self.checkpointer, self._checkpoint_period),
-            StopOnSignal(self._save_before_stop),
-        ]
+    def evaluation(self) -> KNNMonitor | None:
+        return KNNMonitor(self.cfg, self.steps_per_epoch) if self.cfg.TEST.KNN.IMAGES else None
 
-    @property
-    def _checkpoint_period(self) -> int:
-        return self.cfg.SOLVER.CHECKPOINT_EPOCHS * self.steps_per_epoch
+    def watches(self) -> list[HookBase]:
+        cfg, period = self.cfg, self.cfg.SOLVER.LOG_PERIOD
+        self.unreadable = UnreadableImages(cfg, self.num_images, resume=self.start_iter > 0)
+        return [self.unreadable, CollapseWatch(period), DataWaitWatch(cfg, period)]
 
-    def _save_before_stop(self) -> None:
-        self.statistics.flush()
+    def save_before_stop(self) -> None:
         self.unreadable.flush()
-        if (self.iter + 1) % self._checkpoint_period:  # else it was just saved
-            self.checkpointer.save_before_stop(f"model_{self.iter:07d}", iteration=self.iter)
+        super().save_before_stop()
+
+    @staticmethod
+    def describe_outputs(latest: dict[str, float]) -> list[str]:
+        """In words that a newcomer can read; methods put in what they have."""
+        parts = [f"loss {latest['total_loss']:.4f}"]
+        if "accuracy" in latest:
+            parts.append(f"(K+1)-way accuracy {latest['accuracy']:.1%}")
+        if "similarity_positive" in latest:
+            own, others = latest["similarity_positive"], latest["similarity_negative"]
+            where = next((name for name in ("queue", "bank") if f"{name}_real" in latest), "negatives")
+            parts.append(
+                f"similarity {own:.2f} own, {latest['similarity_batch']:.2f} batch, {others:.2f} {where}"
+            )
+        elif "embedding_spread" in latest:
+            parts.append(
+                f"spread of the embeddings {latest['embedding_spread']:.2f} (1: even, 0: all the same)"
+            )
+        for name in ("queue", "bank"):
+            real = latest.get(f"{name}_real")
+            if real is not None:
+                filling = " (the loss rises until it is full)" if real < 0.99 else ""
+                parts.append(f"{name} {real:.0%} real{filling}")
+        return parts
+
+    def final_metrics(self, lines: Sequence[dict[str, float]]) -> dict[str, float]:
+        """Those of any stage, and the first kNN accuracy as ``knn_untrained``."""
+        accuracies = [line["knn_accuracy"] for line in lines if "knn_accuracy" in line]
+        untrained = {"knn_untrained": accuracies[0]} if accuracies else {}
+        return super().final_metrics(lines) | untrained
+
+    def record_extra(self) -> dict[str, object]:
+        return {"views": 2 * self.max_iter * self.cfg.SOLVER.IMS_PER_BATCH}
 
     def run_step(self) -> None:
-        start = time.perf_counter()
-        batch = next(self.batches)
-        self.data_seconds = time.perf_counter() - start
-        self.batch = finish_batch(batch, self.views, self.cfg.MODEL.DEVICE)
+        self.batch = finish_batch(self.next_batch(), self.views, self.cfg.MODEL.DEVICE)
         if self.iter == 0 and comm.is_main_process():
-            save_sample_views(self.batch, os.path.join(self.cfg.OUTPUT_DIR, "sample_views.png"))
+            path = os.path.join(self.cfg.OUTPUT_DIR, "sample_views.png")
+            save_sample_views(self.batch, path, self.cfg.INPUT.SHOWN_CHANNELS)
 
         self.optimizer.zero_grad()
         step = StepState()
@@ -228,16 +164,7 @@ class PretrainTrainer(TrainerBase):
         return {name: value.detach() for name, value in outputs.items()}
 
 
-def with_num_images(cfg, num_images: int):
-    """A copy of the config for the model, which may need as many places as there are images."""
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.DATASETS.NUM_IMAGES = num_images
-    cfg.freeze()
-    return cfg
-
-
-def save_sample_views(batch: dict, path: str, pairs: int = 8) -> None:
-    """A picture of the first views: queries in the upper row, their keys below."""
-    rows = [torch.cat(list(batch[name][:pairs]), dim=2) for name in ("query", "key")]  # 3xSx(pairs*S)
-    Image.fromarray(torch.cat(rows, dim=1).permute(1, 2, 0).cpu().numpy()).save(path)
+def save_sample_views(batch: dict, path: str, channels: Sequence[int], pairs: int = 8) -> None:
+    """A picture of the first views, of three channels: queries in the upper row, their keys below."""
+    rows = [torch.cat(list(batch[name][:pairs]), dim=2) for name in ("query", "key")]  # CxSx(pairs*S)
+    picture(torch.cat(rows, dim=1), channels).save(path)

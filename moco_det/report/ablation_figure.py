@@ -11,9 +11,15 @@ from moco_det.report.figures import DPI, INK, STYLE, mean_and_band, to_png
 from moco_det.report.runs import Run
 
 # As Figure 3 of MoCo v1 has them: end-to-end, memory bank, MoCo; other curves take them in turn.
-COLORS = ("#7a828c", "#2f6690", "#c8553d")
+COLORS = ("#7a828c", "#2f6690", "#c8553d", "#3a7d44", "#8e5ea2", "#b08900")
 NAMED = {"end-to-end": 0, "memory bank": 1, "MoCo": 2}
-MARKERS = ("s", "^", "o")
+MARKERS = ("s", "^", "o", "D", "v", "P")
+TITLES = {
+    "pretext": "ours: pretext accuracy, %",
+    "knn": "ours: kNN, %",
+    "linear": "ours: linear top-1, %",
+    "paper": "the paper: linear, ImageNet-1k, %",
+}
 
 
 def ablation_figure(name: str, lines: Sequence[Line]) -> bytes:
@@ -22,45 +28,51 @@ def ablation_figure(name: str, lines: Sequence[Line]) -> bytes:
     A dotted line is the linear probe of random weights.
     """
     ablation = ABLATIONS[name]
-    measure = [line.summary(LINEAR) for line in lines if line.curve == UNTRAINED]
+    untrained = [line.summary(LINEAR) for line in lines if line.curve == UNTRAINED]
     lines = [line for line in lines if line.curve != UNTRAINED]
     numbers = {curve: NAMED.get(curve, i) for i, curve in enumerate(dict.fromkeys(x.curve for x in lines))}
+    panels = ["pretext", "knn"] if ablation.by_epoch and ablation.paper else ["linear"]
+    panels += ["knn"] if ablation.by_epoch and not ablation.paper else []
+    panels += ["paper"] if ablation.paper else []
     with matplotlib.rc_context(STYLE):
-        panels = 3 if ablation.by_epoch else 2
-        figure = Figure(figsize=(3.4 * panels, 3.2), dpi=DPI, layout="constrained")
-        axes = figure.subplots(1, panels)
+        figure = Figure(figsize=(3.4 * max(len(panels), 2), 3.2), dpi=DPI, layout="constrained")
+        axes = dict(zip(panels, figure.subplots(1, len(panels), squeeze=False)[0], strict=True))
         for curve, number in numbers.items():
             style = {"color": COLORS[number], "marker": MARKERS[number], "ms": 4, "lw": 1.6, "label": curve}
             own = [line for line in lines if line.curve == curve]
-            if ablation.by_epoch:
-                _draw_epochs(axes[0], own, "pretext_accuracy", style)
-                _draw_epochs(axes[1], own, "knn_accuracy", style)
-            else:
-                _draw_ours(axes[0], own, style)
             printed = [(x, y) for x, y in ablation.paper.get(curve, ()) if y is not None]
-            axes[-1].plot(*zip(*printed, strict=True), **style)
-        titles = ["ours: linear top-1, %", "the paper: linear, ImageNet-1k, %"]
-        if ablation.by_epoch:
-            titles = ["ours: pretext accuracy, %", "ours: kNN, %", "the paper: kNN, % (read off the plot)"]
-        for axis, title in zip(axes, titles, strict=True):
-            axis.set_title(title)
-            axis.set_xlabel(ablation.x)
+            for panel, axis in axes.items():
+                if panel == "linear":
+                    _draw_ours(axis, own, style, at_curve=ablation.by_epoch)
+                elif panel == "paper":
+                    axis.plot(*zip(*printed, strict=True), **style)
+                else:
+                    _draw_epochs(axis, own, f"{panel}_accuracy", style)
+        for panel, axis in axes.items():
+            axis.set_title(TITLES[panel])
+            if panel == "paper" and ablation.by_epoch:
+                axis.set_title("the paper: kNN, % (read off the plot)")
             if ablation.log:
                 _logarithmic(axis)
-            elif not ablation.by_epoch:
+            elif panel == "linear" or not ablation.by_epoch:
                 axis.tick_params(axis="x", labelrotation=70)
+            axis.set_xlabel("" if panel == "linear" and ablation.by_epoch else ablation.x)
         # After the axes' ticks, which are the places of the points alone.
-        for value in (v for v in measure if v and not ablation.by_epoch):
-            axes[0].axhline(value.mean, color=INK, lw=1, ls=":")
-            axes[0].annotate(
+        for value in (value for value in untrained if value and "linear" in axes):
+            axes["linear"].axhline(value.mean, color=INK, lw=1, ls=":")
+            axes["linear"].annotate(
                 "untrained", (1, value.mean), xycoords=("axes fraction", "data"), ha="right", va="bottom"
             )
-        axes[-1].legend()
+        if axes[panels[-1]].get_legend_handles_labels()[0]:
+            axes[panels[-1]].legend()
         return to_png(figure)
 
 
-def _draw_ours(axis, lines: Sequence[Line], style: dict) -> None:
-    measured = [(line.x, line.summary(LINEAR)) for line in lines if line.summary(LINEAR)]
+def _draw_ours(axis, lines: Sequence[Line], style: dict, at_curve: bool) -> None:
+    """Points at their places, or each curve's one point at the curve's name."""
+    places = [line.curve if at_curve else line.x for line in lines]
+    summaries = [line.summary(LINEAR) for line in lines]
+    measured = [(x, value) for x, value in zip(places, summaries, strict=True) if value]
     if measured:
         places, values = zip(*measured, strict=True)
         axis.errorbar(

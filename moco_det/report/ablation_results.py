@@ -101,10 +101,15 @@ def ablation_table(name: str, scale: str, lines: Sequence[Line]) -> Table:
         printed = () if ablation.by_epoch else (_printed(line),)
         rows.append(
             (
-                *(label, *((str(line.x),) if at_point else ()), line.row.count if line.row else "—"),
+                label,
+                *((str(line.x),) if at_point else ()),
+                line.row.count if line.row else "—",
                 cell(line.summary(LINEAR))
                 + (", fails: not above untrained" if line.learned is False else ""),
-                *(cell(line.summary(KNN)), monitor, pretext, *printed),
+                cell(line.summary(KNN)),
+                monitor,
+                pretext,
+                *printed,
             )
         )
     return Table(header, tuple(rows), title=ablation.title)

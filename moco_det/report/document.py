@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tabulate import tabulate
+
 
 @dataclass(frozen=True)
 class Text:
@@ -79,13 +81,6 @@ def _markdown_block(block: Block) -> str:
 
 
 def terminal_table(table: Table) -> str:
-    """The table in aligned plain text."""
-    lines = [table.header, *table.rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = [
-        "  ".join(
-            [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
-        )
-        for line in lines
-    ]
-    return "\n".join([padded[0], "-" * len(padded[0]), *padded[1:]])
+    """The table in aligned plain text, first column to the left, numbers to the right."""
+    sides = ["left", *["right"] * (len(table.header) - 1)]
+    return tabulate(table.rows, table.header, "simple", colalign=sides, disable_numparse=True)

@@ -15,7 +15,7 @@ from moco_det.model_zoo.tasks import METRICS
 from moco_det.report.document import Block, Picture, Section, Table, Text, markdown_table
 from moco_det.report.figures import STYLE, colors_of, new_figure, to_png
 from moco_det.report.rows import REFERENCE_INIT, Row
-from moco_det.report.statistics import Interval, paired_difference, summarize, t_quantile
+from moco_det.report.statistics import Interval, paired_difference
 
 TITLE = "Did it help?"
 SUITE = "own-"  # how the folders of studies in results/ begin
@@ -331,7 +331,7 @@ def study_figure(rows: Sequence[Row]) -> bytes:
 
 
 def _point(row: Row) -> tuple[int, float, float]:
-    """Labeled images, mean, and half of the mean's 95 % interval (0 for one run)."""
-    summary = summarize(run.metrics[row.metric] for run in row.runs)
-    half = t_quantile(summary.n - 1) * summary.std / math.sqrt(summary.n) if summary.n > 2 else 0.0
-    return images_of(row), summary.mean, half
+    """Labeled images, mean, and half of the mean's 95 % interval (0 for fewer than three runs)."""
+    values = row.by_seed(row.metric)
+    interval = paired_difference(values, dict.fromkeys(values, 0.0))
+    return images_of(row), mean_of(row), interval.high - interval.mean if interval else 0.0

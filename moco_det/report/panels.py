@@ -1,16 +1,19 @@
 """Pictures made of images: sample views, nearest neighbors, detections; None where a run left none."""
 
 import contextlib
+import functools
 import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+import yaml
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from moco_det.data.images import UnreadableImage, decode_rgb, entry_of
+from moco_det.data.bands import RGB, ImageFormat, picture
+from moco_det.data.images import UnreadableImage, entry_of
 from moco_det.report.figures import STYLE, WIDTH, new_figure, to_png
 from moco_det.report.rows import Row
 from moco_det.report.runs import Run
@@ -45,11 +48,24 @@ def read_list(path: Path) -> list[dict]:
 
 
 def open_image(name: str, folder: Path) -> Image.Image | None:
-    """The image at ``name``, in a shard or not, absolute or relative to the run or the working folder; or None."""
+    """The image at ``name``, in a shard or not, absolute or relative to the run or the working folder; or None.
+
+    Of other than RGB images it shows the run's INPUT.SHOWN_CHANNELS.
+    """
+    images, channels = _image_format(folder / "config.yaml")
     for path in (name, str(folder / name)):
         with contextlib.suppress(UnreadableImage):
-            return decode_rgb(entry_of(path))
+            return picture(images.decode(entry_of(path)), channels)
     return None
+
+
+@functools.lru_cache
+def _image_format(config: Path) -> tuple[ImageFormat, list[int]]:
+    """How a run reads images, and the channels that it shows; of a run without a config that says it, RGB."""
+    with contextlib.suppress(OSError, yaml.YAMLError, KeyError, TypeError):
+        keys = yaml.safe_load(config.read_text())["INPUT"]
+        return ImageFormat(keys["CHANNELS"], tuple(keys["RANGE"])), keys["SHOWN_CHANNELS"]
+    return RGB, [0, 1, 2]
 
 
 def neighbors(run: Run) -> bytes | None:

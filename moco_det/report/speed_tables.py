@@ -13,9 +13,13 @@ def speed_table(record: Mapping) -> Table:
     """Each part next to its reference: mean ± standard deviation over the rounds."""
     rows = tuple(
         (
-            *(m["what"] + (f" ({m['note']})" if m["note"] else ""), m["reference"], m["unit"]),
+            m["what"] + (f" ({m['note']})" if m["note"] else ""),
+            m["reference"],
+            m["unit"],
             *(_spread(m[name], m["rounds"]) for name in ("theirs", "ours", "ratio")),
-            *(str(m["rounds"]), _target(m["target"]), {True: "yes", False: "no", None: ""}[m["met"]]),
+            str(m["rounds"]),
+            _target(m["target"]),
+            {True: "yes", False: "no", None: ""}[m["met"]],
         )
         for m in record["measurements"]
     )
@@ -26,11 +30,9 @@ def growth_table(record: Mapping) -> Table:
     """What a step costs as one of its sizes grows."""
     rows = tuple(
         (
-            *(
-                cost["what"],
-                f"{cost['grows']} {cost['value']:,}",
-                _spread(cost["milliseconds"], cost["rounds"]),
-            ),
+            cost["what"],
+            f"{cost['grows']} {cost['value']:,}",
+            _spread(cost["milliseconds"], cost["rounds"]),
             "not known" if cost["memory_mib"] is None else f"{cost['memory_mib']:,.0f}",
         )
         for cost in record["growth"]

@@ -62,21 +62,29 @@ def task_table(task: str, rows: Sequence[Row]) -> Table:
     header += (main, f"{main} − random", *others, "min/run", "GiB")
     lines = [
         (
-            *(row.label, f"{row.iterations:,}", row.count),
+            row.label,
+            f"{row.iterations:,}",
+            row.count,
             *([cell(row.at_start(metrics[0]))] if has_start else []),
-            *(cell(row.summary(metrics[0])), difference_to_random(row, own)),
+            cell(row.summary(metrics[0])),
+            difference_to_random(row, own),
             *(cell(row.summary(metric)) for metric in metrics[1:]),
-            *(f"{row.minutes:.1f}", "—" if row.memory is None else f"{row.memory:.1f}"),
+            f"{row.minutes:.1f}",
+            "—" if row.memory is None else f"{row.memory:.1f}",
         )
         for row in own
     ]
     lines += [
         (
-            *(f"{result.init} ({result.source})", f"{result.iterations:,}", str(result.runs or "?")),
+            f"{result.init} ({result.source})",
+            f"{result.iterations:,}",
+            str(result.runs or "?"),
             *(["—"] if has_start else []),
-            *(printed_cell(result, metrics[0]), "—"),
+            printed_cell(result, metrics[0]),
+            "—",
             *(printed_cell(result, metric) for metric in metrics[1:]),
-            *("—", "—"),
+            "—",
+            "—",
         )
         for result in printed
     ]
@@ -172,8 +180,13 @@ def format_terminal_table(runs: Sequence[Run], incomplete: Sequence[Incomplete] 
         header += ("difference to random [95 %]",)
         lines = [
             (
-                *(row.task, row.label, f"{row.iterations:,}", row.count, METRICS[row.metric]),
-                *(cell(row.at_start(row.metric)), cell(row.summary(row.metric))),
+                row.task,
+                row.label,
+                f"{row.iterations:,}",
+                row.count,
+                METRICS[row.metric],
+                cell(row.at_start(row.metric)),
+                cell(row.summary(row.metric)),
                 difference_to_random(row, finetuned),
             )
             for row in finetuned
@@ -185,9 +198,27 @@ def format_terminal_table(runs: Sequence[Run], incomplete: Sequence[Incomplete] 
 
 
 CSV_HEADER = (
-    *("source", "stage", "task", "iterations", "init", "variant", "metric", "n", "mean", "std"),
-    *("reference", "pairs", "difference", "low", "high"),
-    *("minutes", "seeds", "config_hash", "commit", "weights", "machine"),
+    "source",
+    "stage",
+    "task",
+    "iterations",
+    "init",
+    "variant",
+    "metric",
+    "n",
+    "mean",
+    "std",
+    "reference",
+    "pairs",
+    "difference",
+    "low",
+    "high",
+    "minutes",
+    "seeds",
+    "config_hash",
+    "commit",
+    "weights",
+    "machine",
 )
 
 
@@ -213,9 +244,21 @@ def _csv_line(row: Row, metric: str, rows: Sequence[Row]) -> tuple:
     tested = difference(row, reference, metric) if reference else None
     compared = (reference.label, tested.n, tested.mean, tested.low, tested.high) if tested else ("",) * 5
     return (
-        *("this project", row.stage, row.task, row.iterations, row.init, row.variant, metric),
-        *(summary.n, summary.mean, "" if summary.std is None else summary.std),
+        "this project",
+        row.stage,
+        row.task,
+        row.iterations,
+        row.init,
+        row.variant,
+        metric,
+        summary.n,
+        summary.mean,
+        "" if summary.std is None else summary.std,
         *compared,
-        *(f"{row.minutes:.2f}", " ".join(str(run.seed) for run in row.runs)),
-        *(first.config_hash, first.commit, first.weights, row.machines),
+        f"{row.minutes:.2f}",
+        " ".join(str(run.seed) for run in row.runs),
+        first.config_hash,
+        first.commit,
+        first.weights,
+        row.machines,
     )

@@ -140,21 +140,29 @@ def _finetune_table(rows: Sequence[Row]) -> Table:
     main = {METRICS[row.metric] for row in rows}
     has_start = any(row.at_start(row.metric) for row in rows)
     header = (
-        *("recipe", "iterations", "init", "n", *(["at start"] if has_start else [])),
+        "recipe",
+        "iterations",
+        "init",
+        "n",
+        *(["at start"] if has_start else []),
         *(METRICS[name] for name in shown),
-        *(
-            f"{main.pop() if len(main) == 1 else 'its metric'} − random, 95 % interval",
-            "min/run",
-            "machine",
-            "commit",
-        ),
+        f"{main.pop() if len(main) == 1 else 'its metric'} − random, 95 % interval",
+        "min/run",
+        "machine",
+        "commit",
     )
     lines = [
         (
-            *(row.task, f"{row.iterations:,}", row.label, row.count),
+            row.task,
+            f"{row.iterations:,}",
+            row.label,
+            row.count,
             *([cell(row.at_start(row.metric))] if has_start else []),
             *(cell(row.summary(name)) for name in shown),
-            *(difference_to_random(row, rows), f"{row.minutes:.1f}", row.machines, row.runs[0].commit),
+            difference_to_random(row, rows),
+            f"{row.minutes:.1f}",
+            row.machines,
+            row.runs[0].commit,
         )
         for row in rows
     ]
@@ -163,15 +171,29 @@ def _finetune_table(rows: Sequence[Row]) -> Table:
 
 def _pretrain_table(rows: Sequence[Row]) -> Table:
     header = (
-        *("pre-training", "iterations", "n", "kNN untrained, %", "kNN after, %", "images", "views"),
-        *("min/run", "machine", "commit"),
+        "pre-training",
+        "iterations",
+        "n",
+        "kNN untrained, %",
+        "kNN after, %",
+        "images",
+        "views",
+        "min/run",
+        "machine",
+        "commit",
     )
     lines = [
         (
-            *(row.task, f"{row.iterations:,}", str(len(row.runs))),
-            *(cell(row.summary("knn_untrained")), cell(row.summary("knn_accuracy"))),
-            *(count(row, "images"), count(row, "views"), f"{row.minutes:.1f}"),
-            *(row.machines, row.runs[0].commit),
+            row.task,
+            f"{row.iterations:,}",
+            str(len(row.runs)),
+            cell(row.summary("knn_untrained")),
+            cell(row.summary("knn_accuracy")),
+            count(row, "images"),
+            count(row, "views"),
+            f"{row.minutes:.1f}",
+            row.machines,
+            row.runs[0].commit,
         )
         for row in rows
     ]
@@ -197,7 +219,9 @@ def paper_table(suite: str) -> str:
     header = ("recipe", "iterations", "init", *(METRICS[name] for name in metrics), "source")
     lines = [
         (
-            *(result.task, f"{result.iterations:,}", result.init),
+            result.task,
+            f"{result.iterations:,}",
+            result.init,
             *(printed_cell(result, name) for name in metrics),
             result.source + (f", mean of {result.runs}" if result.runs else ""),
         )

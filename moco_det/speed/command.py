@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from moco_det.data.images import find_images
-from moco_det.engine.record import COMMIT, command_line
+from moco_det.engine.record import command_line, running_commit
 from moco_det.report.document import terminal_table
 from moco_det.report.speed_tables import TABLES, kept_speed
 from moco_det.speed.busy import measure_busy
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> dict:
 def _measure(parts: Sequence[str], options: Options) -> dict:
     record = {
         "command": command_line(),
-        "commit": COMMIT,
+        "commit": running_commit(),
         "machine": describe_machine(options.device) | {"threads": torch.get_num_threads()},
         "options": {name: v for name, v in dataclasses.asdict(options).items() if name != "images"},
         "measurements": [],

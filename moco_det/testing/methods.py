@@ -1,7 +1,13 @@
-"""What every method of pre-training must pass; shared by the tests of the projects. See also testing.core."""
+"""What every method of pre-training must pass: :class:`MethodSuite`, and what the tests of a method build with.
 
+pytest finds the suite's tests by their names; nothing here imports it. See also testing.core.
+"""
+
+import copy
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from detectron2.config import CfgNode
@@ -9,15 +15,20 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from moco_det.config import get_cfg, merge_config
+from moco_det.config import get_cfg, merge_config, value_of
+from moco_det.convert.convert import Conversion, convert
 from moco_det.data.views import ViewSettings
 from moco_det.engine.run_folder import prepare_run_folder
 from moco_det.engine.schedule import check_schedule
 from moco_det.modeling.grouped_batch_norm import GroupedBatchNorm2d, average_running_statistics, local_block
 from moco_det.pretrain.command import argument_parser
+from moco_det.pretrain.diagnostics import describe_collapse
 from moco_det.pretrain.method import PretrainMethod, StepState, method_class
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
+from moco_det.testing.core import run_processes, write_random_images
+from moco_det.testing.planted import assert_caught, planted
+from moco_det.weights.backbone_file import read_backbone
 
 
 def settled_recipe(recipe: str | Path, add_config: Callable[[CfgNode], None], *options: str) -> CfgNode:
@@ -26,7 +37,8 @@ def settled_recipe(recipe: str | Path, add_config: Callable[[CfgNode], None], *o
     Args:
         options: KEY VALUE pairs.
     """
-    words = ["--config-file", str(recipe), "--num-gpus", "0", "--images", "images", *options]
+    words = ["--config-file", str(recipe), "--num-gpus", "0", "--images", "images"]
+    words += ["DATASETS.TRAIN", "()", *options]  # which a recipe for a registered data set names
     cfg = build_config(argument_parser().parse_args(words), [add_config])
     method_class(cfg).check_config(cfg, ranks=1)
     check_schedule(cfg)
@@ -131,7 +143,7 @@ def take_steps(
             outputs = wrapped({**inputs, "progress": progress, "micro_batch": part, "step": step})
             loss = sum(value for name, value in outputs.items() if name.startswith("loss")) / model.accumulate
             loss.backward()
-            losses[-1] += float(loss)
+            losses[-1] += loss.item()
         model.after_backward(iteration, progress)
         optimizer.step()
         model.after_step(progress)
@@ -139,18 +151,66 @@ def take_steps(
     return losses, {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def assert_one_algorithm(one: tuple, ranks: list[tuple], tolerance: float = 1e-9) -> None:
+def assert_one_algorithm(
+    one: tuple, ranks: list[tuple], tolerance: float = 1e-9, state_tolerance: float = 1e-8
+) -> float:
     """Ranks trained what one process trains: losses by their mean, and every tensor of the state.
 
     Args:
         one: what :func:`take_steps` gave on one process, in float64; ranks: on each of several.
+        tolerance: absolute, of a loss; state_tolerance: absolute and relative, of the state.
+
+    Returns:
+        the largest difference of a step's loss.
     """
+    differences = []
     for step, loss in enumerate(one[0]):
         mean = sum(losses[step] for losses, _ in ranks) / len(ranks)
-        assert abs(mean - loss) <= tolerance, (step, mean, loss)
+        differences.append(abs(mean - loss))
+        assert differences[-1] <= tolerance, (step, mean, loss)
     for _, state in ranks:
         for name, value in one[1].items():
-            torch.testing.assert_close(state[name], value, atol=10 * tolerance, rtol=10 * tolerance)
+            close = {"atol": state_tolerance, "rtol": state_tolerance}
+            torch.testing.assert_close(state[name], value, **close, msg=lambda text, n=name: f"{n}: {text}")
+    return max(differences, default=0.0)
+
+
+def assert_step_equals(formula: Callable, model: PretrainMethod, batch: dict) -> dict[str, Tensor]:
+    """A step's loss and gradients are those of a formula; a key encoder gets none. Returns the outputs.
+
+    Args:
+        formula: of model and batch; it returns the loss, and copies of modules by the names that they have in the
+            model.
+    """
+    outputs = model({**batch, "micro_batch": 0})
+    loss = sum(value for name, value in outputs.items() if name.startswith("loss"))
+    loss.backward()
+    expected, modules = formula(model, batch)
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    ours = gradients(*(model.get_submodule(name) for name in modules))
+    torch.testing.assert_close(ours, gradients(*modules.values()))
+    for parameter in model.encoder_k.parameters() if model.encoder_k is not None else ():
+        assert parameter.grad is None and not parameter.requires_grad
+    return outputs
+
+
+def assert_target_follows(model: PretrainMethod, momentum: float) -> None:
+    """After a step the key encoder's weights follow the query encoder's, with a momentum that rises to 1."""
+    for progress, expected in ((0.0, momentum), (0.5, (1 + momentum) / 2), (1.0, 1.0)):
+        old, new = (copy.deepcopy(e).state_dict() for e in (model.encoder_k, model.encoder_q))
+        model.after_step(progress)
+        for name, value in model.encoder_k.named_parameters():
+            torch.testing.assert_close(value.data, expected * old[name] + (1 - expected) * new[name])
+
+
+def refusal(function: Callable, *args) -> str:
+    """The message with which a function refuses its arguments."""
+    try:
+        function(*args)
+    except ValueError as error:
+        return str(error)
+    raise AssertionError(f"{function.__qualname__} takes {args}")
 
 
 def train(
@@ -188,3 +248,156 @@ def assert_resumes(config: Callable[[Path], CfgNode], images: str | Path, folder
     for number, state in ours.items():
         assert torch.equal(state["momentum_buffer"], theirs[number]["momentum_buffer"])
     return whole
+
+
+class MethodSuite:
+    """What every method passes; the tests of a method hold a subclass ``TestX`` with what is its own.
+
+    Attributes:
+        add_config: adds the method's keys to a config.
+        recipes: the folder of its recipes, all of which must fit the method.
+        published: by name of a recipe in it, the paper's values by key.
+        tiny: the recipe of a run on ResNet-18 of seconds, and the keys that make it so small.
+        refused: keys and values, each with what the message must hold where that is not ``KEY is VALUE``.
+        inapplicable: a key and a value of the core that say nothing to this method.
+        accumulates: whether a step may be taken in micro-batches; else that is refused.
+        batch, steps: of the comparisons with :meth:`make_model`.
+        bugs: what :func:`moco_det.testing.planted.planted` takes, each caught by :meth:`check_step`.
+    """
+
+    add_config: Callable[[CfgNode], None]
+    recipes: Path
+    published: ClassVar[dict[str, dict]]
+    tiny: ClassVar[tuple[str, dict]]
+    refused: ClassVar[tuple[tuple, ...]]
+    inapplicable: ClassVar[tuple[str, str]] = ("MODEL.MOCO.MLP", "True")
+    accumulates: ClassVar[bool] = True
+    batch: Callable[[int], dict] = staticmethod(random_batch)
+    steps: ClassVar[int] = 2
+    bugs: ClassVar[tuple[tuple, ...]]
+
+    # Statistics of each rank alone, where a group of batch norm spans them.
+    RANK_BUG = (
+        *(GroupedBatchNorm2d, "_group_over_ranks", "all_reduce(values.sum(over), group=ranks)"),
+        "values.sum(over) * (self.group_size // x.shape[0])",
+    )
+
+    @staticmethod
+    def make_model(group: int = 4, accumulate: int = 1) -> PretrainMethod:
+        """The method in float64 at a size that loops can follow, of the same random weights at each call."""
+        raise NotImplementedError
+
+    def check_step(self) -> None:
+        """Compare a step, or several, with the paper's formula by loops."""
+        raise NotImplementedError
+
+    @classmethod
+    def setup_class(cls):
+        cls.temporary = tempfile.TemporaryDirectory()
+        cls.folder, cls.finished = Path(cls.temporary.name), None
+
+    @classmethod
+    def teardown_class(cls):
+        cls.finished = None
+        cls.temporary.cleanup()
+
+    @classmethod
+    def tiny_config(cls, output_dir: str | Path = "") -> CfgNode:
+        recipe, keys = cls.tiny
+        cfg = tiny_method_config(cls.recipes / f"{recipe}.yaml", cls.add_config, output_dir)
+        cfg.merge_from_list([part for pair in keys.items() for part in pair])
+        return cfg
+
+    @classmethod
+    def whole_run(cls) -> PretrainTrainer:
+        """The trainer of a finished run, which is made once and equals a resumed one."""
+        if cls.finished is None:
+            write_random_images(cls.folder / "images", 16)
+            cls.finished = assert_resumes(cls.tiny_config, cls.folder / "images", cls.folder)
+        return cls.finished
+
+    @classmethod
+    def converted(cls) -> Conversion:
+        output = Path(cls.whole_run().cfg.OUTPUT_DIR)
+        return convert(output / "model_final.pth", output / "backbone.pkl")
+
+    @classmethod
+    def runs(cls) -> dict[str, tuple]:
+        """Steps on the ranks there are: a batch-norm group on each of two, one over both, and micro-batches."""
+        settings = {"groups of 4": (4, 1), "groups of 8": (8, 1)}
+        settings |= {"groups of 2": (2, 1 + (comm.get_world_size() > 1))} if cls.accumulates else {}
+        runs = {name: cls.run(*setting) for name, setting in settings.items()}
+        with planted(*cls.RANK_BUG):
+            return runs | {"bug": cls.run(8, 1)}
+
+    @classmethod
+    def run(cls, group: int, accumulate: int) -> tuple[list[float], dict[str, Tensor]]:
+        return take_steps(cls.make_model(group, accumulate), cls.steps, batch=cls.batch)
+
+    def test_steps_are_the_papers(self):
+        self.check_step()
+
+    def test_a_bug_in_a_step_is_caught(self):
+        for bug in self.bugs:
+            with planted(*bug):
+                assert_caught(self.check_step, bug=bug)
+
+    def test_micro_batches_make_the_step_of_the_whole_batch(self):
+        if self.accumulates:
+            assert_one_algorithm(self.run(2, 1), [self.run(2, 2)])
+        else:
+            cfg = self.tiny_config()
+            cfg.SOLVER.ACCUMULATE = 2
+            assert "SOLVER.ACCUMULATE is 2" in refusal(method_class(cfg).check_config, cfg, 1)
+
+    def test_two_processes_train_what_one_trains(self):
+        one, ranks = self.runs(), run_processes(self.runs, 2)
+        for name in one.keys() - {"bug"}:
+            assert_one_algorithm(one[name], [rank[name] for rank in ranks])
+        assert_caught(assert_one_algorithm, one["bug"], [rank["bug"] for rank in ranks], bug=self.RANK_BUG)
+
+    def test_a_resumed_run_equals_an_uninterrupted_one(self):
+        self.whole_run()
+
+    def test_the_result_converts(self):
+        """Every tensor of the resulting encoder but its head."""
+        method, found = self.whole_run().method, self.converted()
+        encoder = method.encoder_k if method.result == "key" else method.encoder_q
+        state, tensors = encoder.state_dict(), read_backbone(found.output).tensors
+        for name, renamed in found.kept.items():
+            ours = torch.from_numpy(tensors[renamed])
+            torch.testing.assert_close(ours, state[name].float(), rtol=1e-5, atol=1e-6)
+        backbone = {name for name in state if not name.startswith("fc.")}
+        assert found.kept.keys() == {name for name in backbone if "num_batches_tracked" not in name}
+
+    def test_a_collapse_is_seen(self):
+        """An encoder that makes the same of all images; the healthy one raises no alarm."""
+        model = self.make_model()
+        healthy = model(self.batch(0))
+        for encoder in model.encoders:
+            encoder.fc.register_forward_hook(lambda module, inputs, output: 1 + 1e-3 * output)
+        for outputs, seen in ((healthy, False), (model(self.batch(1)), True)):
+            values = {"embedding_spread": float(outputs["embedding_spread"])}
+            assert (describe_collapse(values) is not None) == seen, values
+
+    def test_a_key_that_does_not_apply_is_refused(self):
+        recipe = self.recipes / f"{self.tiny[0]}.yaml"
+        message = refusal(settled_recipe, recipe, self.add_config, *self.inapplicable)
+        assert self.inapplicable[0] in message
+
+    def test_values_are_refused_with_the_numbers(self):
+        for key, value, *words in self.refused:
+            cfg = self.tiny_config()
+            cfg.merge_from_list([key, value])
+            message = refusal(method_class(cfg).check_config, cfg, 1)
+            for word in words or (f"{key} is {value!r}",):
+                assert word in message, (key, message)
+
+    def test_recipes_fit_and_have_the_papers_values(self):
+        for path in self.recipes.rglob("*.yaml"):
+            if not path.name.startswith("Base-"):
+                settled_recipe(path, self.add_config)
+        for name, values in self.published.items():
+            cfg = settled_recipe(self.recipes / f"{name}.yaml", self.add_config)
+            method_class(cfg).check_config(cfg, ranks=8)
+            assert {key: value_of(cfg, key) for key in values} == values, name

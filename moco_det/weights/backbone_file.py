@@ -30,13 +30,20 @@ class Preprocessing:
     """How the backbone wants its input, and where its bottlenecks put the stride (False: in the 3x3).
 
     ``format`` is the order of the first three channels, or ``"L"`` (detectron2's and Pillow's word for gray) where
-    there is one; ``pixel_mean`` and ``pixel_std`` have one value per channel.
+    there are no such three; ``pixel_mean`` and ``pixel_std`` have one value per channel. ``range`` is INPUT.RANGE:
+    empty for plain 8-bit images, whose record does not mention it.
     """
 
     format: str
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
     stride_in_1x1: bool
+    range: tuple[float, ...] = ()
+
+    @property
+    def channels(self) -> int:
+        """Of the images."""
+        return len(self.pixel_mean)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain values, ready to be stored."""
@@ -45,6 +52,7 @@ class Preprocessing:
             "pixel_mean": list(self.pixel_mean),
             "pixel_std": list(self.pixel_std),
             "stride_in_1x1": self.stride_in_1x1,
+            **({"range": list(self.range)} if self.range else {}),
         }
 
     def in_words(self) -> str:
@@ -53,7 +61,8 @@ class Preprocessing:
             " ".join(f"{value:g}" for value in values) for values in (self.pixel_mean, self.pixel_std)
         )
         stride = "first 1x1" if self.stride_in_1x1 else "3x3"
-        return f"{self.format}, mean {mean}, std {std}; stride in the {stride}"
+        limits = f"values {' '.join(f'{value:g}' for value in self.range)}, " if self.range else ""
+        return f"{self.format}, {limits}mean {mean}, std {std}; stride in the {stride}"
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "Preprocessing":
@@ -62,34 +71,42 @@ class Preprocessing:
         Raises:
             ValueError: an entry is missing, unknown or not of its kind.
         """
-        expected = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(record, Mapping) or set(record) != expected:
+        expected = {field.name for field in dataclasses.fields(cls)} - {"range"}
+        if not isinstance(record, Mapping) or set(record) - {"range"} != expected:
             found = sorted(map(str, record)) if isinstance(record, Mapping) else type(record).__name__
             raise ValueError(f"the preprocessing record has {found}; expected {sorted(expected)}")
         if not isinstance(record["stride_in_1x1"], bool):
             raise ValueError(f"stride_in_1x1 is {record['stride_in_1x1']!r}; expected True or False")
-        for name in ("pixel_mean", "pixel_std"):
-            values = record[name]
-            if not isinstance(values, list | tuple) or {type(v) for v in values} - {int, float} or not values:
+        numbers = {"range": (), **record}
+        for name in ("pixel_mean", "pixel_std", "range"):
+            values = numbers[name]
+            wrong = not isinstance(values, list | tuple) or {type(v) for v in values} - {int, float}
+            if wrong or not (values or name == "range"):
                 raise ValueError(f"{name} is {values!r}; expected one number per channel")
-        mean, std = (tuple(map(float, record[name])) for name in ("pixel_mean", "pixel_std"))
+        mean, std, limits = (
+            tuple(map(float, numbers[name])) for name in ("pixel_mean", "pixel_std", "range")
+        )
         if len(mean) != len(std):
             raise ValueError(f"pixel_mean has {len(mean)} numbers and pixel_std {len(std)}; expected as many")
-        formats = ("RGB", "BGR") if len(mean) > 1 else ("L",)
+        if len(limits) not in (0, 2, 2 * len(mean)):
+            raise ValueError(
+                f"range is {limits}; expected a lowest and a highest value, for all channels or for each"
+            )
+        formats = ("RGB", "BGR", "L") if len(mean) > 1 else ("L",)  # two are RGB in older files
         if record["format"] not in formats:
             raise ValueError(
                 f"preprocessing format is {record['format']!r}; expected {' or '.join(map(repr, formats))} for "
                 f"{len(mean)} channels"
             )
-        return cls(record["format"], mean, std, record["stride_in_1x1"])
+        return cls(record["format"], mean, std, record["stride_in_1x1"], limits)
 
     def for_channels(self, channels: int) -> "Preprocessing":
         """The same for images of another number of channels: the averages of mean and std, for each."""
         if channels == len(self.pixel_mean):
             return self
         mean, std = ((round(sum(v) / len(v), 3),) * channels for v in (self.pixel_mean, self.pixel_std))
-        order = "L" if channels == 1 else "RGB" if self.format == "L" else self.format
-        return Preprocessing(order, mean, std, self.stride_in_1x1)
+        order = "L" if channels < 3 else "RGB" if self.format == "L" and self.channels == 1 else self.format
+        return Preprocessing(order, mean, std, self.stride_in_1x1, self.range if len(self.range) == 2 else ())
 
 
 # ImageNet's statistics in the units of an 8-bit image: 255 times torchvision's (0.485, 0.456, 0.406) and

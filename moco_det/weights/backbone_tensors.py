@@ -84,6 +84,27 @@ def in_channels(values: Mapping[str, Any]) -> int:
     return shape[1] if len(shape) == 4 and shape[1] > 0 else 3
 
 
+def with_channels(values: Mapping[str, Any], channels: int, rule: str = "repeat") -> dict[str, Any]:
+    """The backbone for images of other channels: its first convolution is made anew, all else stays.
+
+    Args:
+        rule: ``"repeat"``: channel c has the filter of channel c modulo those before. ``"mean"``: each has
+            the mean of all, as is also done to and from one channel. Both are then multiplied by channels before /
+            channels after, so that an image of equal channels gives what it gave: exactly with ``"mean"``, about
+            with ``"repeat"``.
+    """
+    weight = values.get("conv1.weight")
+    if not is_real(weight) or weight.ndim != 4 or weight.shape[1] in (0, channels):
+        return dict(values)  # or it is damaged, which the comparison with its architecture says
+    weight = torch.as_tensor(weight).detach().float()
+    before = weight.shape[1]
+    if rule == "mean" or 1 in (channels, before):
+        weight = weight.mean(1, keepdim=True).repeat(1, channels, 1, 1)
+    else:
+        weight = weight[:, torch.arange(channels) % before]
+    return {**values, "conv1.weight": weight * (before / channels)}
+
+
 def _groups_and_width(values: Mapping[str, Any]) -> tuple[int, int]:
     """(groups, width per group), from a weight of shape (groups * width, width, 3, 3).
 

@@ -2,7 +2,7 @@
 """Fine-tune DensePose R-CNN: as tools/train_net.py, with this project's keys and recipes."""
 
 from moco_densepose import add_densepose_config
-from moco_det.finetune.trainer import make_parser, run
+from moco_det.finetune.command import make_parser, run
 from moco_det.utils.errors import user_errors
 
 

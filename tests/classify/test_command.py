@@ -9,7 +9,7 @@ from classify_runs import LINEAR, SUPERVISED, make_trainer, run_tool
 
 from moco_det.classify.command import main
 from moco_det.classify.data import RandomViews, view_batches
-from moco_det.data.labeled_folder import open_labeled_set
+from moco_det.data.labeled_folder import LabeledFolder, open_labeled_set
 from moco_det.testing.core import write_random_images
 
 
@@ -106,7 +106,7 @@ def test_incomplete_commands(arguments, message, capsys):
 
 
 def test_the_other_tool_sends_here(capsys):
-    from moco_det.finetune.trainer import main as train_net
+    from moco_det.finetune.command import main as train_net
 
     with pytest.raises(SystemExit):
         train_net(["--config-file", "configs/toy/linear_R_18.yaml", "--num-gpus", "0"])
@@ -178,3 +178,21 @@ def test_colors_stay_as_they_are(random_set):
         image = torch.tensor(list(train.decode(index).getdata()))  # (pixels)x3
         view = views[(0, index)]["image"].flatten(1).T
         assert (view >= image.min(0).values - 2).all() and (view <= image.max(0).values + 2).all()
+
+
+# ---- A part of the training images, held out ------------------------------------------------------------
+
+
+def test_settings_are_chosen_without_a_look_at_val(random_set, tmp_path):
+    shutil.copytree(random_set / "train", tmp_path / "train")  # there is no val/ to look at
+    whole = LabeledFolder(str(tmp_path / "train"), 16, "--images")
+    train, held = open_labeled_set(str(tmp_path), 16, "--images", held_out=0.25)
+    assert sorted(train.paths + held.paths) == sorted(whole.paths)
+    for number in range(len(whole.classes)):
+        counts = [part.labels.count(number) for part in (whole, held)]
+        assert counts[1] == round(0.25 * counts[0]) > 0
+    assert held.paths == open_labeled_set(str(tmp_path), 32, "--images", held_out=0.25)[1].paths
+    labels = dict(zip(whole.paths, whole.labels, strict=True))
+    assert held.labels == tuple(labels[path] for path in held.paths)
+    with pytest.raises(ValueError, match=r"TEST\.HELD_OUT is 0\.01, but class 'a' .* 0 would be held out"):
+        open_labeled_set(str(tmp_path), 16, "--images", held_out=0.01)

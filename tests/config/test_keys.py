@@ -9,7 +9,18 @@ from detectron2.config import get_cfg as detectron2_get_cfg
 
 from moco_det.config import get_cfg, known_keys, value_of
 from moco_det.config.architectures import STEMS, parse_arch
-from moco_det.config.key import EVERY_STAGE, HOST, METHOD, PRETRAIN, Kind, each, pair, rising, triple, within
+from moco_det.config.key import (
+    EVERY_STAGE,
+    HOST,
+    METHOD,
+    PRETRAIN,
+    Kind,
+    each,
+    pair,
+    per_channel,
+    rising,
+    within,
+)
 from moco_det.config.keys import KEYS
 from moco_det.config.page import PAGE, config_page
 from moco_det.config.rules import ROWS, applies
@@ -122,7 +133,7 @@ def test_architectures_are_those_that_can_be_built(name):
         (within("[1, inf)"), [1, 7], [0, 0.5, -3]),
         (each("[1, inf)"), [1, (1, 5), [2], ()], [0, (1, 0)]),
         (pair("(0, 1]"), [(0.2, 1.0), [0.5, 0.5]], [(0, 1), (0.5, 0.4), (0.2,), (0.1, 0.2, 0.3), (0.5, 1.1)]),
-        (triple("(0, inf)"), [[1, 2, 3.5]], [[1, 2], [0, 1, 1], [1, 1, math.nan]]),
+        (per_channel("(0, inf)"), [[1, 2, 3.5], [1]], [[], [0, 1, 1], [1, 1, math.nan]]),
         (rising("[1, inf)"), [(), (1,), (3, 9)], [(0, 3), (9, 3), (3, 3)]),
     ],
 )

@@ -55,7 +55,7 @@ def test_a_stage_refuses_what_it_does_not_read(row, stage):
     if applies(row.name, stage, USES):
         refuse_keys(cfg, [row.name], (), stage, USES)
         return
-    with pytest.raises(ValueError, match=rf"{row.name} (does not apply to|is not to be set).*") as error:
+    with pytest.raises(ValueError, match=row.name) as error:
         refuse_keys(cfg, ["OUTPUT_DIR", row.name], (), stage, USES)
     assert row.instead.get(stage, "") in str(error.value)
 
@@ -63,16 +63,14 @@ def test_a_stage_refuses_what_it_does_not_read(row, stage):
 def test_keys_of_detectron2_without_a_row_are_for_fine_tuning():
     refuse_keys(get_cfg(), ["MODEL.RPN.NMS_THRESH"], ["MODEL.RPN.NMS_THRESH"], FINETUNE)
     for stage in BY_EPOCHS:
-        with pytest.raises(ValueError, match="MODEL.RPN.NMS_THRESH does not apply"):
+        with pytest.raises(ValueError, match="MODEL.RPN.NMS_THRESH"):
             refuse_keys(get_cfg(), ["MODEL.RPN.NMS_THRESH"], (), stage, USES)
 
 
 def test_a_method_reads_the_keys_that_it_names():
     given = ["MODEL.MOCO.DIM", "MODEL.MOCO.TEMPERATURE", "MODEL.ENCODER.ARCH"]
     refuse_keys(get_cfg(), given, (), PRETRAIN, ["MODEL.MOCO.DIM", "MODEL.MOCO.TEMPERATURE"])
-    with pytest.raises(
-        ValueError, match="MODEL.MOCO.TEMPERATURE does not apply to pre-training with .*; remove it"
-    ):
+    with pytest.raises(ValueError, match="MODEL.MOCO.TEMPERATURE"):
         refuse_keys(get_cfg(), given, (), PRETRAIN, ["MODEL.MOCO.DIM"])
 
 
@@ -104,7 +102,7 @@ def test_a_method_reads_the_keys_that_it_names():
 def test_a_key_that_other_settings_leave_useless_is_refused_on_the_command_line(stage, settings, key, reason):
     cfg = get_cfg()
     merge_config(cfg, "", settings.split())
-    with pytest.raises(ValueError, match=f"{key} has no effect with .*{reason}"):
+    with pytest.raises(ValueError, match=f"{key} .*{reason}"):
         refuse_keys(cfg, [key], [key], stage, USES)
     refuse_keys(cfg, [key], [], stage, USES)  # a recipe may hold it
 
@@ -132,7 +130,7 @@ def test_conditions_that_do_not_matter_are_passed_over(stage, settings, key):
 @pytest.mark.parametrize(
     "stage, key, value, reason",
     [
-        (PRETRAIN, "MODEL.MOCO.LOSS", "nce", "MODEL.MOCO.DICTIONARY queue; set MODEL.MOCO.LOSS infonce"),
+        (PRETRAIN, "MODEL.MOCO.LOSS", "nce", "MODEL.MOCO.DICTIONARY queue.*MODEL.MOCO.LOSS infonce"),
         (PRETRAIN, "MODEL.MOCO.PROXIMAL", 0.5, "MODEL.MOCO.DICTIONARY queue"),
         (PRETRAIN, "SOLVER.WARMUP_EPOCHS", 3, "SOLVER.LR_SCHEDULER_NAME"),
         (CLASSIFY, "SOLVER.WARMUP_EPOCHS", 3, "SOLVER.LR_SCHEDULER_NAME"),
@@ -141,7 +139,7 @@ def test_conditions_that_do_not_matter_are_passed_over(stage, settings, key):
 def test_some_settings_are_refused_without_effect_even_in_a_recipe(stage, key, value, reason):
     cfg = changed(key, value)
     cfg.INPUT.FORMAT, cfg.SOLVER.LR_SCHEDULER_NAME = "RGB", "EpochCosineLR"
-    with pytest.raises(ValueError, match=f"{key} is {value!r}, which has no effect with .*{reason}"):
+    with pytest.raises(ValueError, match=f"{key} is {value!r}.*{reason}"):
         check_values(cfg, stage, USES)
 
 
@@ -149,7 +147,7 @@ def test_ranges_are_those_of_the_stage():
     cfg = changed("TEST.KNN.K", 0)
     cfg.INPUT.FORMAT, cfg.SOLVER.LR_SCHEDULER_NAME = "RGB", "CosineLR"
     check_values(cfg, CLASSIFY)
-    with pytest.raises(ValueError, match="TEST.KNN.K is 0; expected 1 or more"):
+    with pytest.raises(ValueError, match="TEST.KNN.K is 0"):
         check_values(cfg, PRETRAIN, USES)
     check_values(changed("MODEL.MOCO.DIM", -1), FINETUNE)  # not read there
 
@@ -214,14 +212,14 @@ def test_a_key_that_nobody_described_is_part_of_the_algorithm():
 @pytest.mark.parametrize("row", [row for row in KEYS if row.was], ids=lambda row: row.was)
 def test_a_renamed_key_is_refused_with_its_new_name(row, tmp_path):
     value = str(row.default)
-    with pytest.raises(ValueError, match=f"{row.was}'.* is called '{row.name}' now"):
+    with pytest.raises(ValueError, match=f"{row.was}'.*'{row.name}'"):
         merge_config(get_cfg(), "", [row.was, value])
     *parents, name = row.was.split(".")
     text = {name: row.default}
     for parent in reversed(parents):
         text = {parent: text}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(text))
-    with pytest.raises(ValueError, match=f"{row.was}' in .*recipe.yaml is called '{row.name}' now"):
+    with pytest.raises(ValueError, match=f"{row.was}' .*recipe.yaml.*'{row.name}'"):
         merge_config(get_cfg(), str(tmp_path / "recipe.yaml"), [])
 
 
@@ -230,9 +228,7 @@ def test_a_run_of_a_former_version_is_resumed(tmp_path):
     cfg = tiny_pretrain_config(tmp_path)
     assert "COLOUR_ON" in OLD_CONFIG.read_text() and check_continuation(cfg) == []
     cfg.MODEL.ENCODER.NORM, cfg.INPUT.VIEWS.AUGMENT_ON = "SyncBN", "workers"
-    with pytest.raises(
-        ValueError, match="other settings: MODEL.ENCODER.NORM was 'BN', is 'SyncBN'; give the same"
-    ):
+    with pytest.raises(ValueError, match="MODEL.ENCODER.NORM was 'BN', is 'SyncBN'"):
         check_continuation(cfg)
     assert describe_changes({"INPUT.VIEWS.COLOUR_ON": "auto"}, {"INPUT.VIEWS.AUGMENT_ON": "auto"}) == []
     (saying,) = describe_changes({"INPUT.VIEWS.COLOUR_ON": "auto"}, {"INPUT.VIEWS.AUGMENT_ON": "device"})

@@ -10,7 +10,7 @@ import torch
 from moco_det.convert.command import main
 from moco_det.convert.convert import convert
 from moco_det.finetune.loaded_weights import read_weights
-from moco_det.finetune.weights_check import check_backbone
+from moco_det.finetune.weights_check import check_loaded_backbone
 from moco_det.model_zoo import get_config
 from moco_det.modeling.encoder import build_resnet
 from moco_det.weights.backbone_file import read_backbone
@@ -82,7 +82,7 @@ def test_multiplied_norms_give_the_features(tmp_path, resnet18):
     assert FUSED_NOTE in convert(tmp_path / "a.onnx", tmp_path / "b.pkl").notes
     file = read_weights(str(tmp_path / "b.pkl"))
     with pytest.raises(ValueError, match="NORM must be FrozenBN, not naiveSyncBN"):
-        check_backbone(get_config("toy/faster_rcnn_R_18_FPN", "moco"), torch.nn.Identity(), file)
+        check_loaded_backbone(get_config("toy/faster_rcnn_R_18_FPN", "moco"), torch.nn.Identity(), file)
 
 
 def test_other_epsilons_go_into_the_variance(tmp_path, resnet18):

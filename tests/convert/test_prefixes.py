@@ -28,12 +28,23 @@ def byol_lightning(q, k):
     }
 
 
+def wrapped_blocks(states):
+    """FSDP around the whole and around blocks, which are checkpointed, too."""
+    inside = "0._fsdp_wrapped_module._checkpoint_wrapped_module."
+    return {"_fsdp_wrapped_module." + name.replace("0.", inside, 1): value for name, value in states.items()}
+
+
 FILES = {
     "Lightning": lambda q, k: {"state_dict": backbone(q, "model.resnet."), "epoch": 9},
     "Lightning, heads beside it": lambda q, k: {
         "state_dict": backbone(q, "model.resnet.") | linear("model.resnet.fc") | linear("my_head", 0)
     },
     "FSDP": lambda q, k: {"model": backbone(q, "_fsdp_wrapped_module.trunk._fsdp_wrapped_module.")},
+    "FSDP around blocks": lambda q, k: {"model": wrapped_blocks(q)},
+    "FSDP around blocks, in an entry of any name": lambda q, k: {
+        "ours": {"net": wrapped_blocks(q)},
+        "epoch": 3,
+    },
     "Fabric and torch.compile": lambda q, k: {"model": backbone(q, "_forward_module._orig_mod.trunk.")},
     "an entry net": lambda q, k: {"epoch": 3, "net": q, "best": 0.5},
     "an entry of any name in another": lambda q, k: {"weights": {"ours": {"deeper": q}}, "args": {"lr": 0.1}},
@@ -63,6 +74,7 @@ def test_plain_resnets_are_found(tmp_path, name, resnet18, other_resnet18):
     done = convert(tmp_path / "a.ckpt", tmp_path / "b.pkl")
     assert_holds(tmp_path / "b.pkl", resnet18)
     assert done.preprocessing == TORCHVISION_PREPROCESSING
+    assert ("the same tensors are under 'online.net.' too" in done.notes) == (name == "the same twice")
     names = [*done.renamed, *(n for names in done.dropped.values() for n in names)]
 
     def count(value):
@@ -73,6 +85,7 @@ def test_plain_resnets_are_found(tmp_path, name, resnet18, other_resnet18):
         "byol-pytorch in Lightning",
         "moco in Lightning",
         "a detector of torchvision in Lightning",
+        "FSDP around blocks",
     )
     assert any("nothing in the file says" in note for note in done.notes) == (
         alone and name != "Hugging Face's in a module"

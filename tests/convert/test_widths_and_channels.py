@@ -14,7 +14,7 @@ from moco_det.convert.convert import convert
 from moco_det.convert.verify import TOLERANCE
 from moco_det.finetune.inits import read_init
 from moco_det.finetune.loaded_weights import read_weights
-from moco_det.finetune.weights_check import check_backbone, check_preprocessing
+from moco_det.finetune.weights_check import check_loaded_backbone, check_preprocessing
 from moco_det.model_zoo import get_config, get_config_file
 from moco_det.modeling.encoder import build_resnet
 from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, read_backbone
@@ -37,7 +37,7 @@ def assert_the_overlay_builds_it(init: str, weights: str, *pairs: object):
     cfg, model = detector(init, *pairs)
     found = read_weights(weights)
     check_preprocessing(cfg, found, read_init(init))
-    check_backbone(cfg, model, found)
+    check_loaded_backbone(cfg, model, found)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 13])
@@ -81,6 +81,9 @@ def test_weights_of_gray_images_are_checked_against_the_config(tmp_path, resnet1
     with pytest.raises(
         ValueError, match=r"INPUT.FORMAT is RGB, expected L; MODEL.PIXEL_MEAN is .*\(114.495,\)"
     ):
+        check_preprocessing(cfg, read_weights(str(tmp_path / "b.pkl")), None)
+    cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = [114.495] * 3, [57.63] * 3  # the same number three times
+    with pytest.raises(ValueError, match=r"MODEL.PIXEL_MEAN is .*\(114.495,\); MODEL.PIXEL_STD is"):
         check_preprocessing(cfg, read_weights(str(tmp_path / "b.pkl")), None)
 
 

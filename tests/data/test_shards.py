@@ -1,8 +1,10 @@
 """Tar shards: a folder's images from other places, and nothing of a shard is unpacked, followed or believed."""
 
+import copy
 import functools
 import io
 import os
+import pickle
 import random
 import tarfile
 import time
@@ -15,8 +17,9 @@ from fuzzing import mutated_bytes
 from PIL import Image
 
 from moco_det.data import shards
-from moco_det.data.images import UnreadableImage, decode_rgb, find_images, shown
+from moco_det.data.images import UnreadableImage, decode_rgb, find_images
 from moco_det.data.labeled_folder import LabeledFolder
+from moco_det.data.order import PackedPaths
 from moco_det.data.views import ViewSettings
 from moco_det.pretrain.loader import build_loader
 from moco_det.pretrain.plan.facts import typical_side
@@ -36,7 +39,7 @@ def value_of(path: str) -> int:
 
 
 def names(paths) -> list[str]:
-    return [shards.parse(path).name for path in paths]
+    return [path.name for path in paths]
 
 
 @pytest.fixture
@@ -76,7 +79,7 @@ def test_all_ways_to_name_shards_give_the_same_list(twice, tmp_path, monkeypatch
     folder = twice[1]
     found = find_images(folder)
     assert names(found) == sorted(os.listdir(twice[0])) and not any(map(os.path.exists, found))
-    assert [shown(path) for path in found[14:16]] == [
+    assert found[14:16] == [
         f"{folder}/train-000000.tar/014.jpg",
         f"{folder}/train-000001.tar/015.jpg",
     ]
@@ -90,6 +93,23 @@ def test_all_ways_to_name_shards_give_the_same_list(twice, tmp_path, monkeypatch
     assert mixed == [f"{twice[0]}/007.jpg", *found[30:], f"{twice[0]}/008.jpg"]
     monkeypatch.chdir(folder)
     assert names(find_images("train-{000000..000002}.tar")) == names(found)
+
+
+def test_a_place_is_a_path_that_keeps_where_its_bytes_lie(tmp_path):
+    """As text wherever a path is expected; through pickles, copies and the list that workers share."""
+    shard = pack(tmp_path / "a.tar", {"x/1.jpg": jpeg(1), "x/2.jpg": jpeg(2)})
+    (Path(shard).with_name("b.tar")).write_bytes(Path(shard).read_bytes()[:700])
+    places = [*find_images(shard), *shards._members(str(tmp_path / "b.tar"), (".jpg",))]
+    assert sorted(places)[:2] == [f"{shard}/x/1.jpg", f"{shard}/x/2.jpg"] and places[1].name == "x/2.jpg"
+    assert os.path.basename(places[1]) == "2.jpg" and places[1].encode().endswith(b"a.tar/x/2.jpg")
+    assert places[2].trouble and places[1].offset > places[0].offset > 0
+    for again in (pickle.loads(pickle.dumps(places)), copy.deepcopy(places), list(PackedPaths(places))):
+        assert all(
+            (new.shard, new.name, new.offset, new.size, new.trouble)
+            == (old.shard, old.name, old.offset, old.size, old.trouble)
+            for new, old in zip(again, places, strict=True)
+        )
+        assert [value_of(place) for place in again[:2]] == [1, 2]
 
 
 def test_braces_expand_in_order_and_lazily():
@@ -192,7 +212,7 @@ def test_a_shard_cut_anywhere(tmp_path, caplog):
     """What lies before the cut is read; what is lost is one entry, which is listed by its shard."""
     whole = pack(tmp_path / "whole.tar", {f"{n}.jpg": jpeg(n) for n in range(3)})
     content = Path(whole).read_bytes()
-    ends = [shards.parse(p).offset + shards.parse(p).size for p in find_images(whole)]
+    ends = [p.offset + p.size for p in find_images(whole)]
     cut = tmp_path / "cut.tar"
     for length in range(600, ends[-1], 37):
         cut.write_bytes(content[:length])
@@ -211,7 +231,7 @@ def test_a_shard_cut_anywhere(tmp_path, caplog):
 
 def test_a_damaged_header_loses_what_follows_and_says_so(tmp_path):
     whole = pack(tmp_path / "a.tar", {f"{n}.jpg": jpeg(n) for n in range(4)})
-    third = shards.parse(find_images(whole)[2]).offset - 512
+    third = find_images(whole)[2].offset - 512
     with open(whole, "r+b") as file:
         file.seek(third + 10)
         file.write(b"xyz")
@@ -330,9 +350,9 @@ def test_hostile_members_are_neither_written_nor_followed(tmp_path, monkeypatch)
     before = sorted(tmp_path.rglob("*"))
     found = find_images("evil.tar")
     reasons = unreadable(found)
-    assert [value_of(path) for path in found if shown(path) not in reasons] == [5] * 4
+    assert [value_of(path) for path in found if path not in reasons] == [5] * 4
     assert len(reasons) == 6 and all("not followed" in reason for reason in reasons.values())
-    assert all(shown(path).isprintable() for path in found)
+    assert all(path.isprintable() for path in found)
     batches([*found] * 2, count=3, images_per_batch=4)  # in training too
     assert sorted(tmp_path.rglob("*")) == before and not os.path.exists("/tmp/moco_det_evil.jpg")
 
@@ -345,7 +365,7 @@ def test_a_size_that_lies(tmp_path, size):
     header[124] = 0x80 if size >= 0 else 0xFF
     header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:]))
     shard = pack(tmp_path / "a.tar", {"a.jpg": jpeg(3)})
-    end = shards.parse(find_images(shard)[0])
+    end = find_images(shard)[0]
     start = end.offset + -(-end.size // 512) * 512
     with open(shard, "r+b") as file:
         file.seek(start)
@@ -355,7 +375,7 @@ def test_a_size_that_lies(tmp_path, size):
 
 
 def test_a_null_byte_in_a_name_forges_no_place(tmp_path):
-    """PAX headers may hold any byte; a place is split at null bytes."""
+    """PAX headers may hold any byte."""
     member = tarfile.TarInfo("a.jpg")
     member.pax_headers = {"path": "/etc/passwd\0x\0000\000100\0.jpg"}
     content = jpeg(9)
@@ -363,5 +383,5 @@ def test_a_null_byte_in_a_name_forges_no_place(tmp_path):
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(member, io.BytesIO(content))
     found = find_images(str(tmp_path / "a.tar"))
-    assert all(shards.parse(path).shard == str(tmp_path / "a.tar") for path in found)
+    assert all(path.shard == str(tmp_path / "a.tar") for path in found)
     assert [value_of(path) for path in found] == [9] * len(found)

@@ -85,15 +85,15 @@ def test_apply_is_torchvisions_with_the_same_parameters(recipe, image, monkeypat
         assert difference.mean() < 1 and (difference > 2).float().mean() < 0.03 and difference.max() <= 30
 
 
-@pytest.mark.parametrize("image", [picture(100, 80), picture(30, 45)], ids=["shrinks", "grows"])
-def test_crops_are_pillows_within_a_level(image):
-    differences = []
-    for parameters in views("crop_flip", 60, width=image.width, height=image.height):
-        expected = F.resized_crop(image, *parameters.crop, [48, 48])
-        crop = crop_view(to_pixels(image), parameters)
-        differences.append((crop.int() - F.pil_to_tensor(expected).int()).abs())
-    assert max(d.max() for d in differences) <= 1
-    assert sum(d.float().mean() for d in differences) / 60 < 0.02
+@pytest.mark.parametrize("image", [picture(500, 400), picture(150, 225)], ids=["shrinks", "grows"])
+def test_crops_are_pillows_but_for_fewer_than_one_value_in_a_million(image):
+    """Within 1 pixel value; 9 million values are compared. In 220 million of other images, 5 differed by 2."""
+    counts = np.zeros(256, int)
+    for parameters in views("crop_flip", 60, width=image.width, height=image.height, size=224):
+        expected = F.pil_to_tensor(F.resized_crop(image, *parameters.crop, [224, 224]))
+        difference = (crop_view(to_pixels(image), parameters).int() - expected.int()).abs()
+        counts += np.bincount(difference.flatten(), minlength=256)
+    assert counts[1] < 0.02 * counts.sum() and counts[2] < 1e-6 * counts.sum() and not counts[3:].any()
 
 
 def test_grayscale_comes_before_jitter_in_v1_and_after_it_in_v2():

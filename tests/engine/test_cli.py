@@ -5,7 +5,7 @@ import argparse
 import pytest
 import torch
 
-from moco_det.engine.launch import num_processes, settle_processes
+from moco_det.engine.launch import choose_gpus, num_processes
 from moco_det.utils.errors import user_errors
 
 
@@ -63,27 +63,27 @@ def torchrun(monkeypatch):
 )
 def test_processes_of_a_machine_with_gpus(gpus, asked, machines, settled, processes):
     args = arguments(asked, machines)
-    settle_processes(args)
+    choose_gpus(args)
     assert args.num_gpus == settled and num_processes(args) == processes
 
 
 @pytest.mark.parametrize("asked, settled", [(None, 2), (2, 2), (0, 0)])
 def test_torchrun_says_how_many(gpus, torchrun, asked, settled):
     args = arguments(asked)
-    settle_processes(args)
+    choose_gpus(args)
     assert args.num_gpus == settled and num_processes(args) == 4
 
 
 def test_without_a_gpu_it_is_the_cpu(monkeypatch, torchrun):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     args = arguments()
-    settle_processes(args)
+    choose_gpus(args)
     assert args.num_gpus == 0
 
 
 def test_more_gpus_than_there_are_is_refused(gpus):
     with pytest.raises(ValueError, match="--num-gpus is 8, but this machine has 4 CUDA GPUs"):
-        settle_processes(arguments(8))
+        choose_gpus(arguments(8))
 
 
 @pytest.mark.parametrize(
@@ -95,4 +95,4 @@ def test_more_gpus_than_there_are_is_refused(gpus):
 )
 def test_what_contradicts_torchrun_is_refused(gpus, torchrun, args, message):
     with pytest.raises(ValueError, match=message):
-        settle_processes(args)
+        choose_gpus(args)

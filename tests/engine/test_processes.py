@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from detectron2.utils import comm
 from torch import distributed
 
 from moco_det.data.images import names_digest
@@ -67,6 +68,12 @@ def leave_one_after_the_other(rank) -> None:
     time.sleep(rank / 2)
 
 
+def leave_before_the_first(rank) -> None:
+    """Process 0 learns last that all have done their work, some beats after the others."""
+    synchronize = comm.synchronize
+    comm.synchronize = lambda: (synchronize(), time.sleep(0 if rank else 1))
+
+
 def stop_together(rank) -> None:
     raise SystemExit(75)
 
@@ -102,7 +109,9 @@ def test_one_lost_process_ends_all_and_is_named(server, tmp_path, behave, lost):
     )
 
 
-@pytest.mark.parametrize("behave, code", [(leave_one_after_the_other, 0), (stop_together, 75)])
+@pytest.mark.parametrize(
+    "behave, code", [(leave_one_after_the_other, 0), (leave_before_the_first, 0), (stop_together, 75)]
+)
 def test_processes_that_leave_raise_no_alarm(server, tmp_path, behave, code):
     assert codes(server, tmp_path, behave) == [code] * COUNT
     assert all("error" not in (tmp_path / f"{rank}.err").read_text() for rank in range(COUNT))

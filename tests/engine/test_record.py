@@ -1,12 +1,15 @@
 """run.json says what a run was, without naming the host and without mixing up configs."""
 
+import argparse
 import json
 import subprocess
+import sys
 
 import pytest
 
 from moco_det.config import get_cfg
 from moco_det.engine import record as run_record
+from moco_det.engine.launch import run_in_processes
 from moco_det.engine.record import code_commit, command_line, config_hash, read_run_record, write_run_record
 
 
@@ -140,6 +143,22 @@ def test_commit_inside_a_foreign_checkout_is_unknown(tmp_path):
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-q", "-m", "mine")
     assert code_commit(tmp_path) == "unknown"
+
+
+def test_a_run_asks_git_once_at_its_start(monkeypatch, tmp_path):
+    """What is committed while it trains is not its code; an import asks nothing."""
+    commits = iter(("first", "second"))
+    monkeypatch.setattr(run_record, "code_commit", lambda script: next(commits))
+    run_record.running_commit.cache_clear()
+    try:
+        args = argparse.Namespace(num_gpus=0, num_machines=1, machine_rank=0, dist_url="auto")
+        run_in_processes(lambda: next(commits), args)
+        write(tmp_path)
+        assert read_run_record(tmp_path)["commit"] == "first"
+    finally:
+        run_record.running_commit.cache_clear()
+    code = "import subprocess; subprocess.run = None; from moco_det.pretrain import command"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 
 def test_missing_broken_and_foreign_records_are_refused(tmp_path):

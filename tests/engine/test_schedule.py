@@ -1,10 +1,11 @@
-"""Schedules by hand; those of MoCo stay what they were (test_trainer.py has them in a run)."""
+"""Schedules by hand, and those of MoCo's recipes at every epoch (test_trainer.py has them in a run)."""
 
 import math
 
 import pytest
 
 from moco_det.engine.schedule import check_schedule, cosine_momentum, learning_rate
+from moco_det.model_zoo import get_config
 from moco_det.testing.core import tiny_pretrain_config
 
 
@@ -38,6 +39,28 @@ def test_schedules_of_epochs_do_not_change_within_one(name):
             learning_rate(cfg, epoch + 0.999),
         }
         assert len(values) == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "rate", "epochs", "milestones", "steps"),
+    [
+        ("Pretrain/moco_v1_R_50_200ep", 0.03, 200, (120, 160), 5_004),
+        ("Pretrain/moco_v2_R_50_200ep", 0.03, 200, None, 5_004),
+        ("Pretrain/moco_v2_R_50_800ep", 0.03, 800, None, 5_004),
+        ("ImageNet-Classification/linear_R_50_100ep", 30.0, 100, (60, 80), 5_005),
+    ],
+)
+def test_learning_rates_of_all_epochs_are_those_of_the_official_code(recipe, rate, epochs, milestones, steps):
+    """adjust_learning_rate of main_moco.py and main_lincls.py, at the first and the last step of each epoch."""
+    cfg = get_config(recipe, init=None)
+    assert cfg.SOLVER.EPOCHS == epochs
+    for epoch in range(epochs):
+        if milestones is None:
+            expected = rate * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        else:
+            expected = rate * math.prod(0.1 if epoch >= milestone else 1.0 for milestone in milestones)
+        for iteration in (epoch * steps, (epoch + 1) * steps - 1):
+            assert learning_rate(cfg, iteration / steps) == pytest.approx(expected, rel=1e-14, abs=0), epoch
 
 
 def test_cosine_momentum_by_hand():

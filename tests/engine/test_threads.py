@@ -50,7 +50,7 @@ def config(workers=2, device="cpu"):
 )
 def test_threads_leave_others_their_cores(machine, busy, workers, expected):
     machine(busy)
-    threads.settle_threads(config(workers))
+    threads.choose_threads(config(workers))
     assert torch.get_num_threads() == expected
 
 
@@ -58,10 +58,10 @@ def test_the_user_s_number_wins_and_a_busy_machine_is_named(machine, monkeypatch
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     with caplog.at_level(logging.INFO):
         machine(0.2)
-        threads.settle_threads(config())
+        threads.choose_threads(config())
         assert torch.get_num_threads() == 8 and not caplog.text
         machine(3.0)
-        threads.settle_threads(config())
+        threads.choose_threads(config())
     assert torch.get_num_threads() == 8
     assert (
         "BUSY MACHINE: other programs use 3.0 of 8 cores" in caplog.text
@@ -71,7 +71,7 @@ def test_the_user_s_number_wins_and_a_busy_machine_is_named(machine, monkeypatch
 
 def test_on_a_gpu_threads_are_left_alone(machine):
     machine(5.0)
-    threads.settle_threads(config(device="cuda"))
+    threads.choose_threads(config(device="cuda"))
     assert torch.get_num_threads() == 8
 
 

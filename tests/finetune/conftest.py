@@ -8,7 +8,7 @@ import torch
 from detectron2.modeling import build_model
 
 from moco_det.data.datasets.toy import register_toy_datasets
-from moco_det.finetune.trainer import make_parser, run
+from moco_det.finetune.command import make_parser, run
 from moco_det.model_zoo import get_config
 from moco_det.toyworld.make import make_toyworld
 from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, write_backbone

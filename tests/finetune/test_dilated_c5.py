@@ -6,7 +6,7 @@ from detectron2.modeling import build_backbone, build_model
 
 from moco_det.finetune.dilated_c5 import FEATURE
 from moco_det.finetune.loaded_weights import read_weights
-from moco_det.finetune.weights_check import check_backbone
+from moco_det.finetune.weights_check import check_loaded_backbone
 from moco_det.model_zoo import get_config
 from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, write_backbone
 
@@ -65,8 +65,8 @@ def test_a_backbone_file_fills_all_of_the_resnet_and_fused_norms_are_refused(tmp
         model = build_model(cfg)
         DetectionCheckpointer(model).load(path)
         if match is None:
-            check_backbone(cfg, model, read_weights(path))
+            check_loaded_backbone(cfg, model, read_weights(path))
         else:
             with pytest.raises(ValueError, match=match):
-                check_backbone(cfg, model, read_weights(path))
+                check_loaded_backbone(cfg, model, read_weights(path))
     assert len(tensors) == 265

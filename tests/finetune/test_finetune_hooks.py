@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from moco_det.engine.hooks import is_due
 from moco_det.finetune.hooks import (
     BroadcastNormStatistics,
     RunState,
     get_generators,
-    is_due,
     same_generators,
     seed_of_checkpoint,
     set_generators,
@@ -44,7 +44,7 @@ def test_what_runs_aside_draws_nothing():
     ("done", "period", "expected"), [(4, 2, True), (3, 2, False), (9, 0, True), (8, 0, False)]
 )
 def test_periodic_work_is_due_at_the_end_too(done, period, expected):
-    assert is_due(done, period, last=9) == expected
+    assert is_due(SimpleNamespace(iter=done - 1, max_iter=9), period) == expected
 
 
 def test_another_seed_at_resume_is_refused():

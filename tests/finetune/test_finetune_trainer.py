@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from opened_files import opened_files
 
 from moco_det.engine.record import read_run_record
-from moco_det.finetune.trainer import Trainer, main
+from moco_det.finetune.command import main
+from moco_det.finetune.trainer import Trainer
 from moco_det.testing.core import REPOSITORY
 from moco_det.utils.errors import STOPPED
 
@@ -176,10 +178,6 @@ def test_eval_only_takes_a_full_detector(train, backbone):
         train("--init", "random", "--eval-only", "DATASETS.TEST", "()", output="evaluated")
 
 
-OPENED = []
-sys.addaudithook(lambda event, details: OPENED.append(str(details[0])) if event == "open" else None)
-
-
 @pytest.mark.parametrize("words", [("--init",), ("--init", "moco", "MODEL.WEIGHTS"), ("--eval-only",)])
 def test_weights_are_read_once_and_hashed_once(train, backbone, words):
     """An overlay, the checks, the log, the load and the record all use what one reading gave."""
@@ -187,9 +185,9 @@ def test_weights_are_read_once_and_hashed_once(train, backbone, words):
     if words == ("--eval-only",):
         path = str(train("--init", "random", output="trained") / "model_final.pth")
         words = ("--eval-only", "MODEL.WEIGHTS")
-    OPENED.clear()
-    folder = train(*words, path)
-    assert OPENED.count(path) == 2
+    with opened_files() as opened:
+        folder = train(*words, path)
+    assert opened.count(path) == 2
     if "--eval-only" not in words:
         hashed = read_run_record(folder)["extra"]["weights_sha256"]
         assert hashed == hashlib.sha256(Path(path).read_bytes()).hexdigest()

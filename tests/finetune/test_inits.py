@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from moco_det.config.overlays import PREPROCESSING_KEYS, overlay_text
-from moco_det.finetune import trainer
+from moco_det.finetune import command
 from moco_det.finetune.inits import NOT_GIVEN, OVERLAY_KEYS, check_init, read_init
 from moco_det.model_zoo import get_config, list_inits
 from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING
@@ -89,7 +89,7 @@ def test_what_is_no_relative_path_stays(tmp_path, weights):
 def test_training_takes_the_overlay_alone_and_pairs_win(pair, train, monkeypatch):
     started = []
     monkeypatch.setattr(
-        trainer, "run_in_processes", lambda work, args, cfg, *others: started.append((cfg, others[-1]))
+        command, "run_in_processes", lambda work, args, cfg, *others: started.append((cfg, others[-1]))
     )
     train("--init", str(pair / "satellite.yaml"))
     shutil.copy(pair / "satellite.pkl", pair / "other.pkl")
@@ -102,7 +102,7 @@ def test_a_backbone_file_is_its_own_overlay(backbone, backbone_tensors, tmp_path
     """As .pkl and as .pth; with the preprocessing that the file records, below the KEY VALUE pairs."""
     started = []
     monkeypatch.setattr(
-        trainer, "run_in_processes", lambda work, args, cfg, *others: started.append((cfg, others[-1]))
+        command, "run_in_processes", lambda work, args, cfg, *others: started.append((cfg, others[-1]))
     )
     unusual = dataclasses.replace(TORCHVISION_PREPROCESSING, pixel_std=(50.0, 51.0, 52.0))
     record = {"preprocessing": unusual.to_dict(), "provenance": {"source": "test"}}

@@ -1,11 +1,14 @@
 """Test images among those of pre-training, found by their content, and left out there."""
 
+import os
+
 import numpy as np
 import own_data
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image, ImageEnhance
 
+from moco_det.data import near_duplicates
 from moco_det.data.datasets import own as own_datasets
 from moco_det.data.images import find_images, without
 from moco_det.data.near_duplicates import find_pairs, fingerprint
@@ -28,13 +31,26 @@ def picture(path, seed):
     return image
 
 
+def turned_by_exif(image, path):
+    """Stored on its side, with the word that it is to be turned."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.rotate(90, expand=True).save(path.with_suffix(".jpg"), exif=exif)
+
+
 CHANGES = {
+    "turned by EXIF": turned_by_exif,
     "the same file": lambda image, path: image.save(path.with_suffix(".jpg")),
     "a low quality": lambda image, path: image.save(path.with_suffix(".jpg"), quality=25),
     "another format": lambda image, path: image.save(path.with_suffix(".png")),
     "a third of the size": lambda image, path: image.resize((80, 60)).save(
         path.with_suffix(".jpg"), quality=80
     ),
+    "half the size, a low quality": lambda image, path: image.resize((120, 90)).save(
+        path.with_suffix(".jpg"), quality=50
+    ),
+    "twice the size": lambda image, path: image.resize((480, 360)).save(path.with_suffix(".jpg")),
+    "two percent cut off": lambda image, path: image.crop((4, 0, 240, 177)).save(path.with_suffix(".jpg")),
     "another aspect": lambda image, path: image.resize((96, 96)).save(path.with_suffix(".jpg")),
     "brighter": lambda image, path: ImageEnhance.Brightness(image)
     .enhance(1.1)
@@ -54,6 +70,42 @@ def test_a_changed_copy_is_found_and_nothing_else(tmp_path, change):
     assert [(one.split("/")[-1].split(".")[0], other.split("/")[-1]) for one, other in pairs] == [
         ("copy", "7.png")
     ]
+
+
+def plain_texture(seed, light, slope=90):
+    """Fine grain, brighter towards one side: steel, asphalt, tissue."""
+    rng = np.random.default_rng(seed)
+    grain = Image.fromarray(rng.normal(size=(100, 100)).astype(np.float32)).resize((200, 200), Image.BICUBIC)
+    ramp = light[0] * np.linspace(-1, 1, 200)[:, None] + light[1] * np.linspace(-1, 1, 200)
+    return Image.fromarray((128 + slope * ramp + 10 * np.asarray(grain)).clip(0, 255).astype(np.uint8))
+
+
+def pairs_of(tmp_path, ones, others):
+    paths = []
+    for name, images in (("ones", ones), ("others", others)):
+        (tmp_path / name).mkdir(exist_ok=True)
+        for number, image in enumerate(images):
+            image.save(tmp_path / name / f"{number}.png")
+        paths.append(find_images(str(tmp_path / name)))
+    return [tuple(os.path.basename(path) for path in pair) for pair in find_pairs(*paths)]
+
+
+def test_plain_textures_under_one_light_are_told_apart(tmp_path, monkeypatch):
+    """What a small picture shows of them is the light alone."""
+    ones = [plain_texture(seed, (0.3, 1)) for seed in range(8)]
+    others = [plain_texture(seed, (0.3, 1)) for seed in range(100, 107)]
+    again = ones[3].resize((150, 150), Image.LANCZOS).crop((2, 0, 150, 148))
+    assert pairs_of(tmp_path, ones, [*others, again]) == [("3.png", "7.png")]
+    monkeypatch.setattr(near_duplicates, "MAX_BITS", 150)
+    assert len(pairs_of(tmp_path, ones, others)) > 40
+
+
+def test_one_texture_under_two_lights_is_not_one_photograph(tmp_path, monkeypatch):
+    ones = [plain_texture(seed, (0.2, 1), 60) for seed in range(5)]
+    others = [plain_texture(seed, (0.2, -1), 60) for seed in range(5)]
+    assert pairs_of(tmp_path, ones, others) == []
+    monkeypatch.setattr(near_duplicates, "MIN_CORRELATION", -1)
+    assert pairs_of(tmp_path, ones, others) == [(f"{n}.png", f"{n}.png") for n in range(5)]
 
 
 def test_images_without_content_or_that_cannot_be_read_match_nothing(tmp_path):

@@ -1,26 +1,35 @@
 """What would stop a run, or spoil its labels or its metric, is found before the first step and named."""
 
+import io
+import itertools
 import json
+import math
 import os
+import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import own_data
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import detection_utils as utils
+from detectron2.data.datasets import register_coco_instances
 from PIL import Image
 from pycocotools import mask as mask_utils
+from pycocotools.cocoeval import COCOeval
 
+from moco_det.data.bands import RGB, ImageFormat
 from moco_det.data.datasets import own as own_datasets
 from moco_det.data.images import UnreadableImage, decode_rgb
-from moco_det.finetune import look, look_images, look_records, look_semantic, trainer
+from moco_det.finetune import command, look, look_images, look_records, look_semantic
 from moco_det.finetune.check_datasets import main as check_main
 from moco_det.finetune.check_findings import Files, Findings
 from moco_det.finetune.coco_evaluator import Truth
 from moco_det.finetune.look_records import Use
 from moco_det.finetune.mappers import build_mapper
-from moco_det.finetune.record_mapper import SkipUnreadable, read_image
+from moco_det.finetune.record_mapper import SkipUnreadable, forget_unreadable, read_image
+from moco_det.finetune.trainer import Trainer
 from moco_det.model_zoo import get_config
 from moco_det.utils.errors import user_errors
 
@@ -69,6 +78,11 @@ def crowd(annotation):
     annotation["iscrowd"] = 1
 
 
+def to_corners(annotation):
+    x, y, width, height = annotation["bbox"]
+    annotation["bbox"] = [x, y, x + width, y + height]
+
+
 def second_only(change):
     return lambda annotation: change(annotation) if annotation["id"] == 2 else None
 
@@ -86,7 +100,11 @@ TRAIN_FAULTS = [
         "1 x object without a mask.*object 2 of train0.jpg",
     ),
     (MASKS, second_only(lambda a: a.update(segmentation=[])), "1 x object without a mask"),
-    (BOXES, second_only(lambda a: a.pop("bbox")), "annotation 2 .no field 'bbox'"),
+    (
+        BOXES,
+        second_only(lambda a: a.pop("bbox")),
+        "annotation 2 .no field 'bbox'.* .give each annotation a bbox: x, y, w",
+    ),
     (BOXES, second_only(lambda a: a.update(bbox=[1, 2, 3])), "malformed annotation.*annotation 2"),
     (BOXES, second_only(lambda a: a.update(category_id=9)), "unknown category id: 9 "),
     (
@@ -94,6 +112,9 @@ TRAIN_FAULTS = [
         lambda a: a.update(bbox=[0.1, 0.2, 0.5, 0.5], segmentation=[]),
         "boxes between 0 and 1.*give pixels",
     ),
+    (BOXES, to_corners, "look like two corners .*: all of them, 4 of which .*give x, y, width and height"),
+    (BOXES, second_only(lambda a: a.update(bbox=[9, 9, -5, 4])), "corners are swapped.*annotation 2"),
+    (BOXES, second_only(lambda a: a["bbox"].append(30)), "annotation 2 .bbox has 5 numbers"),
     (BOXES, crowd, "all 8 objects are iscrowd.*set iscrowd to 0"),
 ]
 
@@ -139,6 +160,78 @@ def test_a_test_set_without_masks_is_refused_for_a_recipe_with_them(coco):
     assert not warnings(BOXES)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (of_annotations(crowd), "all 8 objects are iscrowd, which the metric leaves out .set iscrowd to 0"),
+        (lambda content: content["annotations"].clear(), "no object; leave the list of annotations out"),
+    ],
+)
+def test_a_test_set_in_which_nothing_is_measured_is_refused(coco, change, message):
+    own_data.edit(coco[1], change)
+    with pytest.raises(ValueError, match=f"'b' cannot be tested on: .*nothing to measure: {message}"):
+        warnings(BOXES)
+    own_data.edit(coco[1], lambda content: content.pop("annotations"))
+    assert warnings(BOXES) == ["b: 1 x label file without annotations: val.json"]
+
+
+def test_names_of_classes_that_look_the_same_are_named(coco):
+    for file in coco:
+        own_data.edit(file, lambda content: content["categories"][1].update(name="Bird "))
+    found = "1 x classes whose names differ in case or blanks alone: bird and Bird "
+    assert warnings(BOXES) == [f"a: {found}", f"b: {found}"]
+
+
+def test_names_of_classes_that_are_numbers_are_refused(coco):
+    """Also where detectron2's own registration reads them, which no check of ours has seen."""
+    MetadataCatalog.pop("a"), DatasetCatalog.pop("a")
+    own_data.edit(coco[0], lambda content: content["categories"][1].update(name=7))
+    register_coco_instances("a", {}, coco[0], os.path.dirname(coco[0]) + "/images")
+    with pytest.raises(ValueError, match="'a' .*malformed category record: number 1 .name 7 where a word"):
+        warnings(BOXES)
+
+
+@pytest.mark.parametrize("name", [lambda number: number - 1, str, float], ids=["from 0", "words", "floats"])
+def test_ids_of_annotations_do_not_change_the_metric(coco, name):
+    """pycocotools takes a match with the annotation 0 for none."""
+
+    def perfect_ap():
+        truth = Truth(coco[1])
+        found = [a | {"score": 1.0} for a in json.loads(Path(coco[1]).read_text())["annotations"]]
+        metric = COCOeval(truth, truth.loadRes(found), "bbox")
+        metric.evaluate(), metric.accumulate(), metric.summarize()
+        return metric.stats[0]
+
+    assert perfect_ap() == pytest.approx(1)
+    own_data.edit(coco[1], of_annotations(lambda a: a.update(id=name(a["id"]))))
+    assert perfect_ap() == pytest.approx(1)
+    assert "filled in for it: id of 8" in warnings(BOXES)[0]
+
+
+@pytest.mark.parametrize(
+    "area", [str, lambda area: -1, lambda area: math.nan], ids=["word", "negative", "nan"]
+)
+def test_areas_of_no_use_are_measured(coco, area):
+    before = [a["area"] for a in Truth(coco[1]).dataset["annotations"]]
+    own_data.edit(coco[1], of_annotations(lambda a: a.update(area=area(a["area"]))))
+    assert [a["area"] for a in Truth(coco[1]).dataset["annotations"]] == before
+    assert "filled in for it: area of 8" in warnings(BOXES)[0]
+
+
+def test_sizes_with_a_fraction_of_zero_are_whole_numbers_to_the_model(coco):
+    """Masks are pasted into a picture of this size."""
+    own_data.edit(
+        coco[1], lambda content: [i.update(width=64.0, height=48.0) for i in content["images"]] and None
+    )
+    record = build_mapper(config(MASKS), False)(DatasetCatalog.get("b")[0])
+    assert [type(record[side]) for side in ("width", "height")] == [int, int]
+
+
+def test_one_large_box_does_not_make_corners_of_all(coco):
+    own_data.edit(coco[0], of_annotations(second_only(to_corners)))
+    assert warnings(BOXES) == ["a: 1 x box outside its image: annotation 2 of image 1"]
+
+
 def test_fields_that_the_metric_needs_are_filled_in(coco):
     def strip(annotation):
         del annotation["area"], annotation["iscrowd"]
@@ -146,7 +239,7 @@ def test_fields_that_the_metric_needs_are_filled_in(coco):
     before = {a["id"]: (a["area"], a["iscrowd"]) for a in Truth(coco[1]).dataset["annotations"]}
     own_data.edit(coco[1], of_annotations(strip))
     assert warnings(BOXES) == [
-        "b: 1 x field that the file leaves out, filled in for the metric: iscrowd of 8, area of 8"
+        "b: 1 x field that the metric cannot use as it is, filled in for it: iscrowd of 8, area of 8"
     ]
     filled = {a["id"]: (a["area"], a["iscrowd"]) for a in Truth(coco[1]).dataset["annotations"]}
     assert filled == before  # here the masks are the boxes
@@ -171,6 +264,8 @@ def replace(image):
         (lambda path: path.write_bytes(b""), "train2.jpg .empty file"),
         (lambda path: path.write_text("<html>"), "train2.jpg .cannot identify"),
         (lambda path: path.unlink(), "1 x image: images/train2.jpg"),
+        (lambda path: (path.unlink(), path.symlink_to("gone.jpg")), "train2.jpg .*No such file"),
+        (lambda path: (path.unlink(), path.mkdir()), "train2.jpg .*Is a directory"),
         (
             replace(Image.new("RGB", (32, 32))),
             "another size than its labels say: train2.jpg has 32 x 32 pixels, its labels say 64 x 48",
@@ -221,7 +316,7 @@ def test_images_that_exif_turns_are_read_where_their_labels_are(coco, tmp_path, 
     plain = np.asarray(Image.open(path), dtype=float)
     turned(path, as_stored)
     assert message in warnings(BOXES)[0]
-    read = read_image(DatasetCatalog.get("a")[0], "RGB")
+    read = read_image(DatasetCatalog.get("a")[0], RGB)
     assert read.shape == plain.shape and np.abs(read - plain).mean() < 6
 
 
@@ -235,7 +330,7 @@ def test_pixels_are_those_of_pretraining(tmp_path, mode):
     )
     path = str(tmp_path / ("x.tif" if mode == "CMYK" else "x.png"))
     image.save(path)
-    read = read_image({"file_name": path}, "BGR")
+    read = read_image({"file_name": path}, ImageFormat(order="BGR"))
     assert np.array_equal(read[:, :, ::-1], np.asarray(decode_rgb(path)))
     if mode in ("RGB", "L", "P", "CMYK"):  # detectron2 reads these the same
         assert np.array_equal(read, utils.read_image(path, "BGR"))
@@ -282,18 +377,90 @@ def test_an_image_that_breaks_while_training_is_named_and_passed_over(coco, tmp_
         mapper(records[1])
 
 
+@pytest.fixture
+def many(coco, tmp_path):
+    """A config that trains on 12 images, of which 8 are broken and 5 may be."""
+    own_data.coco(tmp_path, "many", count=12, start=100)
+    own_datasets.register_coco("many", str(tmp_path / "many.json"), str(tmp_path / "images"))
+    for number in range(8):
+        (tmp_path / f"images/many{number}.jpg").write_bytes(b"x")
+    pairs = ["DATASETS.TRAIN", ("many",), "OUTPUT_DIR", str(tmp_path), "SOLVER.IMS_PER_BATCH", 1]
+    return config(BOXES, *pairs, "DATALOADER.NUM_WORKERS", 0, "DATASETS.MAX_UNREADABLE", 5 / 12)
+
+
+def test_the_share_of_unreadable_images_holds_for_all_workers_and_processes_together(many, tmp_path):
+    """Each has a mapper of its own, and meets no more than are accepted."""
+    records, mapper = DatasetCatalog.get("many"), build_mapper(many, True)
+    workers = [SkipUnreadable(mapper, many, len(records)) for _ in range(3)]
+    for number in (0, 1, 2, 3, 4, 0, 1):
+        assert workers[number % 3](records[number]) is None
+    with pytest.raises(ValueError, match="6 of 12 training images cannot be read, more than the accepted"):
+        workers[1](records[7])
+    assert len((tmp_path / "unreadable_images.txt").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize("sampler", ["TrainingSampler", "RandomSubsetTrainingSampler"])
+def test_the_share_of_unreadable_images_holds_for_each_sampler(many, sampler):
+    many.DATALOADER.SAMPLER_TRAIN, many.DATALOADER.RANDOM_SUBSET_RATIO = sampler, 1.0
+    with pytest.raises(ValueError, match="6 of 12 training images cannot be read, more than the accepted"):
+        list(itertools.islice(Trainer.build_train_loader(many), 200))
+
+
+def test_the_list_of_unreadable_images_goes_on_in_a_resumed_run_and_not_in_a_new_one(many, tmp_path):
+    records, mapper = DatasetCatalog.get("many"), build_mapper(many, True)
+    run, resumed = (SkipUnreadable(mapper, many, len(records)) for _ in range(2))
+    for number in range(5):
+        assert run(records[number]) is None
+    with pytest.raises(ValueError, match="6 of 12 training images"):
+        resumed(records[5])
+    forget_unreadable(many)
+    assert resumed(records[5]) is None
+
+
 def test_errors_of_a_loaders_worker_end_in_one_sentence(coco, tmp_path, capsys):
     cfg = config(BOXES, "DATALOADER.NUM_WORKERS", 1)
     (tmp_path / "images/val0.jpg").write_bytes(b"x")
 
     @user_errors
     def load():
-        list(trainer.Trainer.build_test_loader(cfg, "b"))
+        list(Trainer.build_test_loader(cfg, "b"))
 
     with pytest.raises(SystemExit):
         load()
     error = capsys.readouterr().err
     assert error.startswith("error: cannot read image") and "val0.jpg" in error and error.count("\n") == 1
+
+
+def write_truncated(path, kind):
+    """A file of a format whose end is missing, under a name that says nothing of it."""
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    image, more = Image.fromarray(pixels), {}
+    if kind == "thumbnail":  # in the header, with an end of its own in the file's last bytes
+        thumbnail = io.BytesIO()
+        image.resize((16, 12)).save(thumbnail, "JPEG")
+        kind, more = "JPEG", {"exif": b"Exif\0\0II*\0\x08\0\0\0\0\0" + thumbnail.getvalue()}
+    image.save(path, kind, **more)
+    truncate(path)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "thumbnail", "PNG", "BMP", "TIFF", "WEBP", "PPM"])
+def test_a_truncated_image_is_found_among_more_than_are_decoded(tmp_path, kind):
+    def look_at_all():
+        findings = Findings("a")
+        look_images.look_at_images(records, findings)
+        return [str(finding) for finding in findings.of("fault")]
+
+    files = [tmp_path / f"{number}.jpg" for number in range(40)]
+    for number, file in enumerate(files):
+        own_data.draw(file, number)
+    records = [{"file_name": str(file)} for file in files]
+    assert look_at_all() == []
+    order = list(range(40))
+    random.Random(0).shuffle(order)
+    last = order[-1]  # not among the 32 that are decoded in any case
+    write_truncated(files[last], kind)
+    (found,) = look_at_all()
+    assert found.startswith(f"1 x image that cannot be read: {last}.jpg (")
 
 
 def test_beyond_the_budget_a_part_of_the_images_is_looked_at(coco, monkeypatch):
@@ -426,7 +593,7 @@ def test_the_run_and_its_dry_run_stop_before_anything_is_written(coco, tmp_path)
         words = ["--config-file", BOXES, "--num-gpus", "0", "--init", "random", *flags]
         words += ["DATASETS.TRAIN", "('a',)", "DATASETS.TEST", "('b',)", "OUTPUT_DIR", str(tmp_path / "out")]
         with pytest.raises(ValueError, match="iscrowd"):
-            trainer.run(trainer.make_parser().parse_args(words))
+            command.run(command.make_parser().parse_args(words))
     assert not os.path.exists(tmp_path / "out")
 
 
@@ -435,3 +602,17 @@ def test_a_worker_can_hand_on_an_unreadable_image():
     assert (
         json.dumps(str(UnreadableImage("a.jpg", "empty file"))) == "\"cannot read image 'a.jpg': empty file\""
     )
+
+
+def test_a_class_of_difficult_objects_alone_is_named(tmp_path):
+    """The metric leaves such objects out."""
+    root = own_data.voc(tmp_path, "train")
+    own_datasets.register_voc("v", root, "train")
+    for path in sorted((tmp_path / "Annotations").iterdir()):
+        text = path.read_text()
+        for entry in text.split("<object>")[1:]:
+            if "<name>bird<" in entry:
+                text = text.replace(entry, entry.replace("<difficult>0<", "<difficult>1<"))
+        path.write_text(text)
+    (found,) = look.look_at_set("v", Use(), Files()).of("warning")
+    assert str(found) == "1 x class whose objects are all difficult, which the metric leaves out: bird"

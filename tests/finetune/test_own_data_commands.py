@@ -10,7 +10,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from moco_det.data.datasets import own as own_datasets
-from moco_det.finetune import check_datasets, trainer
+from moco_det.finetune import check_datasets, command
 from moco_det.pretrain.command import argument_parser
 from moco_det.testing.core import REPOSITORY
 
@@ -95,7 +95,7 @@ def test_there_is_a_command_for_each_format():
 @pytest.mark.parametrize("number", range(len(METRICS)), ids=METRICS)
 def test_a_format(folder, number):
     words = ["random" if word == "output/backbone.pkl" else word for word in COMMANDS[number][1:]]
-    trainer.run(trainer.make_parser().parse_args([*words[:4], "--num-gpus", "0", *words[4:], *SMALLER]))
+    command.run(command.make_parser().parse_args([*words[:4], "--num-gpus", "0", *words[4:], *SMALLER]))
     output = COMMANDS[number][-1]
     metrics = json.loads((folder / output / "run.json").read_text())["metrics"]
     assert METRICS[os.path.basename(output)] in metrics

@@ -1,6 +1,7 @@
 """Data sets of the user's own from the command line and from YAML, and how their classes become the model's."""
 
 import json
+import shutil
 
 import numpy as np
 import own_data
@@ -12,7 +13,8 @@ from moco_det.config import load_yaml
 from moco_det.data.datasets import own as own_datasets
 from moco_det.data.datasets.coco_file import read_categories
 from moco_det.data.datasets.voc_files import load_voc, read_xml
-from moco_det.finetune import trainer
+from moco_det.finetune import command
+from moco_det.model_zoo import get_config_file
 
 SMALL = (
     *("INPUT.MIN_SIZE_TRAIN", "(48,)", "INPUT.MIN_SIZE_TEST", "48", "SOLVER.IMS_PER_BATCH", "2", "SEED", "1"),
@@ -58,7 +60,7 @@ def train(tmp_path):
             *named,
             *keys,
         ]
-        trainer.run(trainer.make_parser().parse_args([*words, "OUTPUT_DIR", str(output)]))
+        command.run(command.make_parser().parse_args([*words, "OUTPUT_DIR", str(output)]))
         return output
 
     return call
@@ -127,7 +129,7 @@ def test_the_same_rows_in_yaml(train, coco, tmp_path):
     images = str(tmp_path / "images")
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(
-        f"_BASE_: {trainer.get_config_file(BOXES)}\n"
+        f"_BASE_: {get_config_file(BOXES)}\n"
         f"DATASETS:\n  TRAIN: [a]\n  TEST: [b]\n  COCO: [[a, {train_file}, {images}], [b, {val_file}, {images}]]\n"
     )
     folder = train(str(recipe), sets=False)
@@ -183,7 +185,7 @@ def test_another_number_of_classes_is_refused_with_both_numbers_and_the_names(tr
 def test_a_number_beside_the_names_of_the_sets_counts_as_given(train, coco, tmp_path, capsys):
     recipe = tmp_path / "mine.yaml"
     sets = "DATASETS: {TRAIN: [a], TEST: [b]}\n"
-    base = f"_BASE_: {trainer.get_config_file(BOXES)}\n"
+    base = f"_BASE_: {get_config_file(BOXES)}\n"
     recipe.write_text(base + sets + "MODEL: {ROI_HEADS: {NUM_CLASSES: 7}}\n")
     with pytest.raises(ValueError, match="NUM_CLASSES is 7, but"):
         train(str(recipe), *coco[0], sets=False)
@@ -285,6 +287,10 @@ def test_a_label_image_for_each_image(tmp_path):
     images, labels = own_data.semantic(tmp_path, "train")
     (tmp_path / "train/labels/2.png").rename(tmp_path / "train/labels/2.jpg")
     with pytest.raises(ValueError, match="1 of 4 images in .* have no label image in .*, e.g. '2'.*png"):
+        own_datasets.load_semantic(images, labels)
+    for name in ("2.png", "1.bmp"):  # which of two is meant cannot be known
+        shutil.copy(tmp_path / "train/labels/1.png", tmp_path / "train/labels" / name)
+    with pytest.raises(ValueError, match="1.bmp' and .*1.png' have the same name but for the extension"):
         own_datasets.load_semantic(images, labels)
 
 

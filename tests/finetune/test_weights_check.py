@@ -8,7 +8,7 @@ from detectron2.modeling import build_model
 
 from moco_det.finetune.inits import read_init
 from moco_det.finetune.loaded_weights import read_weights
-from moco_det.finetune.weights_check import check_backbone, check_detector, check_preprocessing
+from moco_det.finetune.weights_check import check_loaded_backbone, check_loaded_detector, check_preprocessing
 from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, Preprocessing, write_backbone
 
 MSRA = Preprocessing("BGR", (103.53, 116.28, 123.675), (1.0, 1.0, 1.0), True)
@@ -123,7 +123,7 @@ def test_the_overlay_speaks_for_a_file_without_a_record(tmp_path, tiny_cfg, back
 
 def test_a_fitting_backbone_passes_in_fpn(tiny_cfg, backbone):
     cfg = tiny_cfg("moco")
-    check_backbone(cfg, *load(cfg, backbone))
+    check_loaded_backbone(cfg, *load(cfg, backbone))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_each_deviation_stops_the_run(tmp_path, tiny_cfg, backbone_tensors, chan
     change(tensors)
     cfg = tiny_cfg("moco")
     with pytest.raises(ValueError, match=match):
-        check_backbone(cfg, *load(cfg, save(tmp_path / "b.pkl", tensors)))
+        check_loaded_backbone(cfg, *load(cfg, save(tmp_path / "b.pkl", tensors)))
 
 
 def test_a_tensor_that_changed_after_loading_is_found(tiny_cfg, backbone):
@@ -154,13 +154,13 @@ def test_a_tensor_that_changed_after_loading_is_found(tiny_cfg, backbone):
     model, weights = load(cfg, backbone)
     model.backbone.bottom_up.res5[1].conv2.norm.running_mean[0] += 1
     with pytest.raises(ValueError, match=r"1 other in the file: res5.1.conv2.norm.running_mean"):
-        check_backbone(cfg, model, weights)
+        check_loaded_backbone(cfg, model, weights)
 
 
 def test_a_head_left_in_the_file_is_said_not_refused(tmp_path, tiny_cfg, backbone_tensors, log):
     path = save(tmp_path / "b.pkl", backbone_tensors | {"stem.fc.weight": np.zeros(3, "f")})
     cfg = tiny_cfg("moco")
-    check_backbone(cfg, *load(cfg, path))
+    check_loaded_backbone(cfg, *load(cfg, path))
     assert "1 tensors of the file have no place in this model: stem.fc.weight" in log.text
 
 
@@ -170,10 +170,10 @@ def test_c4_has_res5_in_its_head_and_the_extra_norm_apart(tmp_path, thin_c4_cfg)
     kept = [n for n in names if n.startswith(("stem", "res")) and not n.endswith("tracked")]
     tensors = {n: state[names[n]].numpy() + 0.01 for n in kept if not n.startswith("res5.norm")}
     assert len(tensors) == 265  # 53 convolutions, and as many norms of four tensors
-    check_backbone(thin_c4_cfg, *load(thin_c4_cfg, save(tmp_path / "b.pkl", tensors)))
+    check_loaded_backbone(thin_c4_cfg, *load(thin_c4_cfg, save(tmp_path / "b.pkl", tensors)))
     without = {name: value for name, value in tensors.items() if not name.startswith("res5")}
     with pytest.raises(ValueError, match="50 not in the file: res5.0.conv1.norm.bias"):
-        check_backbone(thin_c4_cfg, *load(thin_c4_cfg, save(tmp_path / "c.pkl", without)))
+        check_loaded_backbone(thin_c4_cfg, *load(thin_c4_cfg, save(tmp_path / "c.pkl", without)))
 
 
 def test_fused_norms_fit_frozen_norms_only(tmp_path, tiny_cfg, backbone_tensors):
@@ -181,9 +181,9 @@ def test_fused_norms_fit_frozen_norms_only(tmp_path, tiny_cfg, backbone_tensors)
     path = save(tmp_path / "fused.pkl", fused)
     cfg = tiny_cfg("moco")
     with pytest.raises(ValueError, match="its norms are fused: MODEL.RESNETS.NORM must be FrozenBN"):
-        check_backbone(cfg, *load(cfg, path))
+        check_loaded_backbone(cfg, *load(cfg, path))
     cfg.MODEL.RESNETS.NORM = "FrozenBN"
-    check_backbone(cfg, *load(cfg, path))
+    check_loaded_backbone(cfg, *load(cfg, path))
 
 
 # ---- Caffe2's names -----------------------------------------------------------------------------------------
@@ -225,26 +225,26 @@ def write_caffe2(path, cfg, norms, **more):
 def test_a_caffe2_file_is_compared_under_detectron2s_names(tmp_path, thin_c4_cfg, norms, log):
     path = write_caffe2(tmp_path / "R-50.pkl", thin_c4_cfg, norms)
     model, weights = load(thin_c4_cfg, path)
-    check_backbone(thin_c4_cfg, model, weights)
+    check_loaded_backbone(thin_c4_cfg, model, weights)
     assert "All 265 backbone tensors equal those of" in log.text
     assert "conv1_b of the Caffe2 file is not used" in log.text
     assert "no place in this model: fc1000.bias, fc1000.weight" in log.text
     statistics = model.backbone.res3[0].shortcut.norm
     statistics.running_var, statistics.running_mean = statistics.running_mean, statistics.running_var
     with pytest.raises(ValueError, match="2 other in the file: res3.0.shortcut.norm.running_mean, res3.0"):
-        check_backbone(thin_c4_cfg, model, weights)
+        check_loaded_backbone(thin_c4_cfg, model, weights)
 
 
 def test_a_fused_caffe2_file_fits_frozen_norms_only(tmp_path, thin_c4_cfg):
     path = write_caffe2(tmp_path / "R-50.pkl", thin_c4_cfg, FUSED)
     with pytest.raises(ValueError, match="its norms are fused: MODEL.RESNETS.NORM must be FrozenBN"):
-        check_backbone(thin_c4_cfg, *load(thin_c4_cfg, path))
+        check_loaded_backbone(thin_c4_cfg, *load(thin_c4_cfg, path))
     thin_c4_cfg.MODEL.RESNETS.NORM = "FrozenBN"
     model, weights = load(thin_c4_cfg, path)
-    check_backbone(thin_c4_cfg, model, weights)
+    check_loaded_backbone(thin_c4_cfg, model, weights)
     model.backbone.res3[0].shortcut.norm.weight[0] += 1
     with pytest.raises(ValueError, match="1 other in the file: res3.0.shortcut.norm.weight"):
-        check_backbone(thin_c4_cfg, model, weights)
+        check_loaded_backbone(thin_c4_cfg, model, weights)
 
 
 def test_a_caffe2_detector_is_no_backbone(tmp_path, thin_c4_cfg):
@@ -272,16 +272,16 @@ def test_a_full_detector_is_accounted_for(tmp_path, tiny_cfg, log):
     path = str(tmp_path / "model_final.pth")
     trained = build_model(cfg)
     torch.save({"model": trained.state_dict()}, path)
-    check_detector(*load(cfg, path), complete=True)
+    check_loaded_detector(*load(cfg, path), complete=True)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 3
     model, weights = load(cfg, path)
-    check_detector(model, weights, complete=False)
+    check_loaded_detector(model, weights, complete=False)
     assert "4 tensors of the model are not the file's" in log.text
     assert "roi_heads.box_predictor.cls_score.weight" in log.text
     with pytest.raises(ValueError, match="roi_heads.box_predictor.bbox_pred.bias"):
-        check_detector(model, weights, complete=True)
+        check_loaded_detector(model, weights, complete=True)
 
 
 def test_a_backbone_is_no_detector_to_evaluate(tiny_cfg, backbone):
     with pytest.raises(ValueError, match="fills 0 of the model's .* expected the checkpoint of a detector"):
-        check_detector(*load(tiny_cfg("moco"), backbone), complete=True)
+        check_loaded_detector(*load(tiny_cfg("moco"), backbone), complete=True)

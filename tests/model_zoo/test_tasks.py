@@ -11,7 +11,7 @@ from moco_det.model_zoo.tasks import METRICS, TASKS, get_task, main_metric, task
 # Recipes that are a project of their own.
 ELSEWHERE = {"COCO-DensePose/densepose_rcnn_R_50_FPN_s1x_legacy", "toy/densepose_rcnn_R_18_FPN"}
 # Folders of recipes that have no task: toys, and those of the stages before and beside fine-tuning.
-OTHER_STAGES = ("toy/", "Pretrain/", "ImageNet-Classification/", "iNaturalist-Classification/")
+OTHER_STAGES = ("toy/", "Imagenette/", "Pretrain/", "ImageNet-Classification/", "iNaturalist-Classification/")
 HERE = [(task, recipe) for task in TASKS for recipe in task.recipes if recipe not in ELSEWHERE]
 
 

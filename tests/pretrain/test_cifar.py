@@ -104,14 +104,11 @@ def test_a_folder_in_cifars_layout_trains_and_is_refused_by_name_where_detectors
 
 
 @pytest.mark.parametrize(
-    "node, key, message",
-    [
-        ("MODEL.ENCODER", "STEM", "MODEL.ENCODER.STEM is 'tiny'; expected one of imagenet, cifar"),
-        ("TEST.KNN", "FEATURES", "TEST.KNN.FEATURES is 'tiny'; expected one of pooled, embedding"),
-    ],
+    "key, known",
+    [("MODEL.ENCODER.STEM", "imagenet, cifar"), ("TEST.KNN.FEATURES", "pooled, embedding")],
 )
-def test_unknown_values_are_refused(node, key, message):
+def test_unknown_values_are_refused(key, known):
     cfg = tiny_pretrain_config()
-    cfg.merge_from_list([f"{node}.{key}", "tiny"])
-    with pytest.raises(ValueError, match=message):
+    cfg.merge_from_list([key, "tiny"])
+    with pytest.raises(ValueError, match=f"{key} is 'tiny'.*{known}"):
         MoCo.check_config(cfg, ranks=1)

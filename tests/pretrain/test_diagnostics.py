@@ -9,6 +9,7 @@ import torch
 from mechanism_examples import make_batch, make_model
 from torch.nn import functional as F
 
+from moco_det.engine.hooks import LogWriter
 from moco_det.pretrain.diagnostics import (
     CollapseWatch,
     alignment,
@@ -19,8 +20,8 @@ from moco_det.pretrain.diagnostics import (
     spread,
     uniformity,
 )
-from moco_det.pretrain.hooks import describe_step
 from moco_det.pretrain.moco.losses import info_nce
+from moco_det.pretrain.trainer import PretrainTrainer
 
 
 def random_directions(count, dim):
@@ -150,5 +151,5 @@ def test_a_log_line_of_a_method_without_negatives_tells_the_spread():
         "data_wait",
         "seconds_per_step",
     )
-    line = describe_step(dict.fromkeys(names, 0.5), 1, 2, 1)
+    line = LogWriter(PretrainTrainer.describe_outputs, 2, 1).line(dict.fromkeys(names, 0.5), 1)
     assert "loss 0.5000  spread of the embeddings 0.50 (1: even, 0: all the same)  lr" in line

@@ -83,7 +83,7 @@ def train(images, folder, disturb, details, settings) -> None:
     trainer.run()
 
 
-def tiny_encoder(arch, norm, num_classes, stem) -> torch.nn.Module:
+def tiny_encoder(arch, norm, num_classes, stem, in_channels) -> torch.nn.Module:
     """In place of a ResNet: checkpoints of kilobytes, steps of milliseconds, the same kinds of state."""
     layers = {
         "conv": torch.nn.Conv2d(3, 16, 5, stride=4, bias=False),

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from moco_det.config import get_cfg
+from moco_det.data.augment import COLUMNS
+from moco_det.data.bands import ImageFormat
 from moco_det.data.images import decode_pixels
 from moco_det.data.order import PackedPaths, epoch_order, rank_batches, steps_per_epoch
 from moco_det.data.views import ViewSettings, apply_view, draw_view
@@ -103,7 +105,7 @@ def test_colors_of_the_whole_batch_are_those_of_the_workers(paths, num_workers):
     expected = batches(paths, 4, views=views)
     finished = [finish_batch(batch, views, "cpu") for batch in crops]
     for crop, ours, theirs in zip(crops, finished, expected, strict=True):
-        assert crop["colors"].shape == (4, 5, 12) and ours.keys() == theirs.keys()
+        assert crop["colors"].shape == (4, 5, COLUMNS) and ours.keys() == theirs.keys()
         assert torch.equal(ours["index"], theirs["index"])
         for name in ("query", "key", "small"):
             assert ours[name].shape == theirs[name].shape and ours[name].dtype == torch.uint8
@@ -174,6 +176,49 @@ def test_each_epoch_is_a_permutation_without_its_last_part_batch():
     assert len({tuple(epoch_order(10, 0, epoch)) for epoch in range(30)}) == 30
 
 
+@pytest.mark.parametrize(
+    ("images", "batch", "last"),
+    [
+        (143, 32, 16),
+        (100, 32, 8),
+        (96, 32, 32),
+        (41, 20, 8),
+        (39, 20, 20),
+    ],  # (39: a multiple of 8 is no more than 20)
+)
+def test_a_last_smaller_batch_is_filled_as_by_8_official_processes(images, batch, last):
+    """Each image once, then the first of the order again until 8 processes could share the batch equally."""
+    steps = steps_per_epoch(images, batch, drop_last=False)
+    order = [*map(int, epoch_order(images, 0, 1))]
+    for world_size in (1, 2, 4):
+        ranks = [
+            rank_batches(
+                images,
+                seed=0,
+                images_per_batch=batch,
+                rank=rank,
+                world_size=world_size,
+                start_iteration=steps,
+                drop_last=False,
+            )
+            for rank in range(world_size)
+        ]
+        parts = list(itertools.islice(zip(*ranks, strict=True), steps + 1))
+        assert all(len({len(slots) for slots in batch_of_ranks}) == 1 for batch_of_ranks in parts)
+        together = [sum(slots, []) for slots in parts]
+        assert {epoch for slots in together[:-1] for epoch, _ in slots} == {1} and together[-1][0][0] == 2
+        seen = [index for slots in together[:-1] for _, index in slots]
+        assert len(together[-2]) == last and seen == order + order[: len(seen) - images]
+
+
+def test_the_linear_epoch_of_imagenet_has_the_official_number_of_steps():
+    """1,281,167 images on 8 processes: 5,004 batches of 8 x 32, then one of 8 x 18, of which one is repeated."""
+    assert steps_per_epoch(1_281_167, 256) == 5_004
+    assert steps_per_epoch(1_281_167, 256, drop_last=False) == 5_005
+    settings = {"seed": 0, "images_per_batch": 256, "rank": 0, "world_size": 1, "start_iteration": 5_004}
+    assert len(next(rank_batches(1_281_167, **settings, drop_last=False))) == 144
+
+
 def test_global_generators_are_left_alone(paths):
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     batches(paths, 3)
@@ -198,7 +243,7 @@ def test_fewer_images_than_a_batch_is_refused(paths):
 
 
 def test_bad_settings_are_refused_before_the_first_batch(paths):
-    with pytest.raises(ValueError, match="IMS_PER_BATCH is 4, which 3 processes .* multiple of 3"):
+    with pytest.raises(ValueError, match="IMS_PER_BATCH is 4; .*the 3 processes.* 3$"):
         batches(paths, 0, world_size=3)
     with pytest.raises(ValueError, match="IMS_PER_BATCH is 0"):
         batches(paths, 0, images_per_batch=0)
@@ -315,3 +360,22 @@ def test_a_run_over_broken_images_is_listed_and_stopped(some_broken, tmp_path):
             log.update(batch["unreadable"], 4 * (step + 1))
     names = {os.path.basename(line.split("\t")[0]) for line in (tmp_path / "list.txt").open()}
     assert names == {"empty", "cut", "vanished"}
+
+
+@pytest.mark.parametrize("order", ["RGB", "L"])
+def test_many_channels_have_the_same_views_in_workers_and_on_the_device(tmp_path, order):
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        np.save(tmp_path / f"{number}.npy", rng.integers(0, 256, (30, 40, 5), dtype=np.uint8))
+    paths = [str(path) for path in sorted(tmp_path.iterdir())]
+    images = ImageFormat(5, (), order)
+    views = dataclasses.replace(
+        VIEWS, recipe="byol", small_crops=2, small_size=8, channel_dropout=0.3, images=images
+    )
+    crops = batches(paths, 2, views=views, finished=False)
+    for crop, theirs in zip(crops, batches(paths, 2, views=views), strict=True):
+        ours = finish_batch(crop, views, "cpu")
+        assert crop["query"].shape == (4, 5, 16, 16) and crop["small"].shape == (4, 2, 5, 8, 8)
+        for name in ("query", "key", "small"):
+            assert (ours[name].int() - theirs[name].int()).abs().max() <= 1
+            assert not torch.equal(theirs[name], crop[name])

@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-from planted_bugs import planted
 
 from moco_det.pretrain.moco import losses
-from moco_det.pretrain.moco.losses import info_nce
+from moco_det.testing.planted import assert_caught, planted
 
 
 def info_nce_by_loops(q, k, queue, temperature):
@@ -23,19 +22,23 @@ def info_nce_by_loops(q, k, queue, temperature):
     return total / len(q)
 
 
-@pytest.mark.parametrize("temperature", [0.07, 0.2, 1.0])
-def test_equals_loops(temperature):
+def assert_equals_loops(temperature):
     generator = torch.Generator().manual_seed(0)
     q, k = (torch.randn(5, 7, generator=generator, dtype=torch.float64) for _ in range(2))
     queue = torch.randn(7, 11, generator=generator, dtype=torch.float64)
     q, k, queue = (torch.nn.functional.normalize(x, dim=d) for x, d in ((q, 1), (k, 1), (queue, 0)))
-    loss = info_nce((q * k).sum(1), q @ queue, temperature)
+    loss = losses.info_nce((q * k).sum(1), q @ queue, temperature)
     assert loss.item() == pytest.approx(info_nce_by_loops(q, k, queue, temperature), abs=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.2, 1.0])
+def test_equals_loops(temperature):
+    assert_equals_loops(temperature)
 
 
 def test_value_by_hand():
     # two queries: similarities 1 with the key, 0 and -1 with the negatives; and 0 with 1 and 1, t = 0.5
-    loss = info_nce(torch.tensor([1.0, 0.0]), torch.tensor([[0.0, -1.0], [1.0, 1.0]]), 0.5)
+    loss = losses.info_nce(torch.tensor([1.0, 0.0]), torch.tensor([[0.0, -1.0], [1.0, 1.0]]), 0.5)
     by_hand = (math.log(1 + math.exp(-2) + math.exp(-4)) + math.log(1 + 2 * math.exp(2))) / 2
     assert loss.item() == pytest.approx(by_hand, abs=1e-6)
 
@@ -52,9 +55,5 @@ def test_value_by_hand():
     ids=["multiplied", "negatives alone", "no positive", "first negative taken for the key", "sum for mean"],
 )
 def test_the_loops_catch_a_planted_bug(right, wrong):
-    generator = torch.Generator().manual_seed(0)
-    q, k = (torch.randn(5, 7, generator=generator, dtype=torch.float64) for _ in range(2))
-    queue = torch.randn(7, 11, generator=generator, dtype=torch.float64)
     with planted(losses, "info_nce", right, wrong):
-        loss = losses.info_nce((q * k).sum(1), q @ queue, 0.2)
-    assert abs(loss.item() - info_nce_by_loops(q, k, queue, 0.2)) > 1e-3
+        assert_caught(assert_equals_loops, 0.2, bug=wrong)

@@ -4,40 +4,22 @@ import contextlib
 from unittest import mock
 
 import pytest
-import torch
 from detectron2.utils import comm
-from mechanism_examples import (
-    SETTINGS,
-    make_batch,
-    make_model,
-    step,
-)
-from torch.nn.parallel import DistributedDataParallel
+from mechanism_examples import SETTINGS, make_batch, make_model
 
 from moco_det.modeling import grouped_batch_norm
 from moco_det.pretrain.moco import dictionaries
 from moco_det.pretrain.moco.dictionaries import MemoryBank
 from moco_det.testing.core import run_processes
+from moco_det.testing.methods import assert_one_algorithm, take_steps
+from moco_det.testing.planted import assert_caught
 from moco_det.utils.seeding import torch_generator
 
 
 def train(setting, bug=contextlib.nullcontext):
-    """Two steps on the ranks there are: losses, and the state after them."""
     model = make_model(setting)
     with bug():
-        wrapped = model
-        if comm.get_world_size() > 1:
-            wrapped = DistributedDataParallel(model, broadcast_buffers=False)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-        losses = []
-        for iteration in range(2):
-            batch = make_batch(iteration)
-            for name in ("query", "key", "index"):
-                batch[name] = grouped_batch_norm.local_block(batch[name])
-            losses.append(step(wrapped, batch))
-            optimizer.step()
-    grouped_batch_norm.average_running_statistics(model)
-    return losses, model.state_dict()
+        return take_steps(model, batch=make_batch)
 
 
 def gradients_averaged_twice():
@@ -85,14 +67,6 @@ def two_ranks():
     return run_processes(_all_runs, 2)
 
 
-def assert_one_algorithm(one, ranks):
-    for number, loss in enumerate(one[0]):
-        assert sum(losses[number] for losses, _ in ranks) / 2 == pytest.approx(loss, abs=1e-9)
-    for _, state in ranks:
-        for name, value in one[1].items():
-            torch.testing.assert_close(state[name], value, atol=1e-8, rtol=1e-8)
-
-
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_two_ranks_train_what_one_trains(two_ranks, setting):
     assert_one_algorithm(train(setting), [rank[setting] for rank in two_ranks])
@@ -101,5 +75,4 @@ def test_two_ranks_train_what_one_trains(two_ranks, setting):
 @pytest.mark.parametrize("bug", RANK_BUGS)
 def test_the_comparison_of_ranks_catches(two_ranks, bug):
     one = train(RANK_BUGS[bug][0])
-    with pytest.raises(AssertionError):
-        assert_one_algorithm(one, [rank[bug] for rank in two_ranks])
+    assert_caught(assert_one_algorithm, one, [rank[bug] for rank in two_ranks], bug=bug)

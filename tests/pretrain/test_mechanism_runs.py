@@ -4,11 +4,11 @@ from unittest import mock
 
 import pytest
 import torch
-from mechanism_examples import IMAGES, SETTINGS, SmallEncoder, make_batch, make_model, step
+from mechanism_examples import IMAGES, SETTINGS, make_batch, make_model, small_encoder, step
 
+from moco_det.engine.hooks import LogWriter
 from moco_det.engine.run_folder import check_continuation, prepare_run_folder
 from moco_det.pretrain.command import argument_parser
-from moco_det.pretrain.hooks import describe_step
 from moco_det.pretrain.moco import model as moco
 from moco_det.pretrain.moco.model import MoCo
 from moco_det.pretrain.plan.advice import advise, save_memory
@@ -27,7 +27,7 @@ def run(images, output, setting, stop=6, resume=False):
     set_keys(cfg, SETTINGS[setting])
     cfg.DATASETS.IMAGES = str(images)
     prepare_run_folder(cfg, resume)
-    with mock.patch.object(moco, "build_encoder", SmallEncoder):
+    with mock.patch.object(moco, "build_encoder", small_encoder):
         trainer = PretrainTrainer(cfg)
     if resume:
         trainer.resume()
@@ -116,8 +116,12 @@ def test_a_plan_tells_the_mechanism(setting, label, text):
 def test_a_log_line_names_the_bank():
     names = ("epoch", "total_loss", "similarity_positive", "similarity_batch", "similarity_negative", "lr")
     latest = dict.fromkeys((*names, "images_per_second", "data_wait", "seconds_per_step"), 0.5)
-    assert "0.50 bank  bank 25% real (the loss rises" in describe_step({**latest, "bank_real": 0.25}, 1, 2, 1)
-    assert "0.50 batch, 0.50 negatives  lr" in describe_step(latest, 1, 2, 1)
+
+    def line(values):
+        return LogWriter(PretrainTrainer.describe_outputs, 2, 1).line(values, 1)
+
+    assert "0.50 bank  bank 25% real (the loss rises" in line({**latest, "bank_real": 0.25})
+    assert "0.50 batch, 0.50 negatives  lr" in line(latest)
 
 
 # ---- Refusals --------------------------------------------------------------------------------------

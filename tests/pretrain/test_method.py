@@ -177,22 +177,22 @@ def test_a_plan_tells_of_the_method_and_not_of_moco(recipe):
 
 def test_a_set_that_does_not_fit_is_refused(recipe, tmp_path):
     write_random_images(tmp_path / "few", 9)
-    with pytest.raises(ValueError, match="only 9 images"):
+    with pytest.raises(ValueError, match="9 images"):
         train(tiny_method_config(recipe, add_leader_config, tmp_path / "out"), tmp_path / "few")
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        (("MODEL.MOCO.QUEUE_SIZE", "64"), "QUEUE_SIZE does not apply to pre-training with FollowTheLeader"),
+        (("MODEL.MOCO.QUEUE_SIZE", "64"), "MODEL.MOCO.QUEUE_SIZE .*FollowTheLeader"),
         (
             ("SOLVER.LARS_TRUST", "0.1", "SOLVER.OPTIMIZER", "SGD"),
-            "LARS_TRUST has no effect with .* SGD",
+            "SOLVER.LARS_TRUST .* SGD",
         ),
-        (("SOLVER.STEP_EPOCHS", "(1,)"), "STEP_EPOCHS has no effect with SOLVER.LR_SCHEDULER_NAME CosineLR"),
+        (("SOLVER.STEP_EPOCHS", "(1,)"), "SOLVER.STEP_EPOCHS .*SOLVER.LR_SCHEDULER_NAME CosineLR"),
         (
             ("MODEL.META_ARCHITECTURE", "Leader"),
-            "META_ARCHITECTURE is 'Leader'; expected one of .*MoCo.*README",
+            "META_ARCHITECTURE is 'Leader'.*MoCo.*README",
         ),
     ],
 )

@@ -1,6 +1,5 @@
 """The symmetric form against loops, micro-batches against whole batches; planted bugs are caught."""
 
-import contextlib
 import copy
 from unittest import mock
 
@@ -8,9 +7,9 @@ import pytest
 import torch
 from mechanism_examples import SETTINGS, TAU, embed, gradients, make_batch, make_model, step
 
-from moco_det.pretrain.method import momentum_update
 from moco_det.pretrain.moco.dictionaries import EndToEnd, Queue
 from moco_det.pretrain.moco.model import MoCo
+from moco_det.testing.planted import assert_caught, planted
 from moco_det.utils.seeding import torch_generator
 
 M = 0.9
@@ -38,7 +37,7 @@ def symmetric_queue_by_loops(f_q, f_k, queue, batch):
     return total, [*queue, *keys[0], *keys[1]][16:]
 
 
-def assert_symmetric_queue_follows_the_loops(steps=2, bug=contextlib.nullcontext):
+def assert_symmetric_queue_follows_the_loops(steps=2):
     with mock.patch.dict(SETTINGS, {"here": SYMMETRIC_QUEUE}):
         model = make_model("here")
     queue = list(model.dictionary.keys.T.clone())
@@ -49,8 +48,7 @@ def assert_symmetric_queue_follows_the_loops(steps=2, bug=contextlib.nullcontext
         f_q.zero_grad()
         expected, queue = symmetric_queue_by_loops(f_q, f_k, queue, batch)
         expected.backward()
-        with bug():
-            assert step(model, batch) == pytest.approx(expected.item(), abs=1e-9), iteration
+        assert step(model, batch) == pytest.approx(expected.item(), abs=1e-9), iteration
         torch.testing.assert_close(gradients(model.encoder_q), gradients(f_q), atol=1e-8, rtol=1e-8)
         start = int(model.dictionary.pointer)  # the oldest key
         ours = torch.cat([model.dictionary.keys[:, start:], model.dictionary.keys[:, :start]], dim=1).T
@@ -65,51 +63,19 @@ def test_the_symmetric_queue_equals_the_loops():
     assert_symmetric_queue_follows_the_loops()
 
 
-def keys_of_one_view_only():
-    plain = Queue.enqueue
-    return mock.patch.object(Queue, "enqueue", lambda self, keys: plain(self, keys[:8]))
-
-
-def key_encoder_moved_for_each_order():
-    plain = MoCo.shuffled
-
-    def wrong(self, batch, view, purpose):
-        if purpose == "shuffle swapped":
-            momentum_update(self.encoder_k, self.encoder_q, self.momentum)
-        return plain(self, batch, view, purpose)
-
-    return mock.patch.object(MoCo, "shuffled", wrong)
-
-
-def queue_filled_before_the_comparison():
-    plain = MoCo.embed_keys
-
-    def wrong(self, encoder, batch):
-        keys = plain(self, encoder, batch)
-        self.dictionary.enqueue(keys[0])
-        return keys
-
-    return mock.patch.object(MoCo, "embed_keys", wrong)
-
-
-def views_not_swapped():
-    plain = MoCo.shuffled
-    wrong = lambda self, batch, view, purpose: plain(self, batch, "key", purpose)  # noqa: E731
-    return mock.patch.object(MoCo, "shuffled", wrong)
-
-
 @pytest.mark.parametrize(
     "bug",
     [
-        keys_of_one_view_only,
-        key_encoder_moved_for_each_order,
-        queue_filled_before_the_comparison,
-        views_not_swapped,
+        (Queue, "enqueue", "count = keys.shape[0]", "keys = keys[:8]; count = 8"),  # keys of one view only
+        (MoCo, "embed_keys", "images,", "momentum_update(encoder, self.encoder_q, self.momentum); images,"),
+        (MoCo, "forward", "queue = ", "self.dictionary.enqueue(step.keys[0]); queue = "),
+        (MoCo, "shuffled", "batch[view]", 'batch["key"]'),  # views not swapped
     ],
+    ids=["keys of one view", "key encoder moved for each order", "filled before", "views not swapped"],
 )
-def test_the_loops_tell_a_wrong_symmetric_step(bug):
-    with pytest.raises(AssertionError):
-        assert_symmetric_queue_follows_the_loops(2, bug)
+def test_the_loops_catch_a_wrong_symmetric_step(bug):
+    with planted(*bug):
+        assert_caught(assert_symmetric_queue_follows_the_loops, bug=bug)
 
 
 # ---- Micro-batches are the same algorithm --------------------------------------------------------------
@@ -123,7 +89,7 @@ KINDS = {
 }
 
 
-def assert_micro_batches_change_nothing(kind, parts, steps=3, bug=contextlib.nullcontext):
+def assert_micro_batches_change_nothing(kind, parts, steps=3):
     """Losses, gradients, and the state with the running statistics, over steps that change the weights."""
     settings = {f"{kind} {a}": {**KINDS[kind], "BN_GROUP_SIZE": 2, "ACCUMULATE": a} for a in (1, parts)}
     with mock.patch.dict(SETTINGS, settings):
@@ -131,8 +97,7 @@ def assert_micro_batches_change_nothing(kind, parts, steps=3, bug=contextlib.nul
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.05) for model in (whole, changed)]
     for iteration in range(steps):
         expected = step(whole, make_batch(iteration))
-        with bug():
-            assert step(changed, make_batch(iteration)) == pytest.approx(expected, abs=1e-9)
+        assert step(changed, make_batch(iteration)) == pytest.approx(expected, abs=1e-9)
         encoders = [[e for e in (m.encoder_q, m.encoder_k) if e is not None] for m in (whole, changed)]
         ours, theirs = (gradients(*pair) for pair in encoders)
         torch.testing.assert_close(theirs, ours, atol=1e-10, rtol=1e-8)
@@ -148,43 +113,18 @@ def test_micro_batches_change_nothing(kind, parts):
     assert_micro_batches_change_nothing(kind, parts)
 
 
-def gradients_of_another_micro_batch():
-    plain = EndToEnd.cache
-
-    def wrong(self, *args):
-        work, (of_queries, of_keys), outputs = plain(self, *args)
-        return work, (torch.cat(of_queries.chunk(2)[::-1]), of_keys), outputs
-
-    return mock.patch.object(EndToEnd, "cache", wrong)
-
-
-def keys_without_their_gradients():
-    plain = EndToEnd.cache
-
-    def wrong(self, *args):
-        work, (of_queries, of_keys), outputs = plain(self, *args)
-        return work, (of_queries, torch.zeros_like(of_keys)), outputs
-
-    return mock.patch.object(EndToEnd, "cache", wrong)
-
-
-def gradient_of_a_mean_divided_twice():
-    plain = EndToEnd.cached_step
-
-    def wrong(self, model, batch):
-        outputs = plain(self, model, batch)
-        loss = outputs["loss_contrastive"]
-        return {**outputs, "loss_contrastive": loss.detach() + (loss - loss.detach()) / model.accumulate}
-
-    return mock.patch.object(EndToEnd, "cached_step", wrong)
-
-
 @pytest.mark.parametrize(
-    "bug", [gradients_of_another_micro_batch, keys_without_their_gradients, gradient_of_a_mean_divided_twice]
+    "function, right, wrong",
+    [
+        ("cache", "work, gradients,", "work, (torch.cat(gradients[0].chunk(2)[::-1]), gradients[1]),"),
+        ("cache", "work, gradients,", "work, (gradients[0], torch.zeros_like(gradients[1])),"),
+        ("cached_step", "model.accumulate * (carrier", "(carrier"),  # of a mean, divided twice
+    ],
+    ids=["of another micro-batch", "none of the keys", "divided twice"],
 )
-def test_the_comparison_tells_a_wrong_cache(bug):
-    with pytest.raises(AssertionError):
-        assert_micro_batches_change_nothing("two encoders", 2, 1, bug)
+def test_the_comparison_catches_wrong_gradients(function, right, wrong):
+    with planted(EndToEnd, function, right, wrong):
+        assert_caught(assert_micro_batches_change_nothing, "two encoders", 2, 1, bug=wrong)
 
 
 def test_the_cache_keeps_the_graph_of_one_micro_batch_at_a_time():

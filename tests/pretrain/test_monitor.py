@@ -78,7 +78,7 @@ def test_test_images_are_judged_by_training_images(cfg):
 
 def test_an_unreadable_labeled_image_is_named_with_its_key(cfg, tmp_path):
     (tmp_path / "knn/train/x/000.jpg").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"TEST.KNN.IMAGES: .*000.jpg.*fix or remove the image"):
+    with pytest.raises(ValueError, match="TEST.KNN.IMAGES: .*000.jpg"):
         extract_features(make_model(cfg), batches(cfg, 4))
 
 
@@ -87,5 +87,5 @@ def test_a_set_laid_out_as_imagenet_is_taken(cfg, tmp_path):
     (tmp_path / "knn/test").rename(tmp_path / "knn/val")
     assert KNNMonitor(cfg, 1).test.root == str(tmp_path / "knn/val")
     (tmp_path / "knn/val").rename(tmp_path / "knn/other")
-    with pytest.raises(ValueError, match=r"TEST.KNN.IMAGES: .* neither val/ nor test/"):
+    with pytest.raises(ValueError, match="TEST.KNN.IMAGES: .*val/.*test/"):
         KNNMonitor(cfg, 1)

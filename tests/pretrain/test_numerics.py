@@ -7,8 +7,9 @@ import torch
 from detectron2.modeling import build_model
 
 from moco_det.config import get_cfg
+from moco_det.engine.trainer import with_count
 from moco_det.pretrain.numerics import LossGuard, first_not_finite
-from moco_det.pretrain.trainer import PretrainTrainer, with_num_images
+from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.testing.core import run_processes, tiny_pretrain_config, write_random_images
 
 NAN, INF = float("nan"), float("inf")
@@ -92,7 +93,7 @@ def test_a_run_stops_at_the_step_and_leaves_what_reproduces_it(images, tmp_path)
     for name, value in before.items():
         assert torch.equal(saved["model"][f"encoder_q.{name}"], value), name
     cfg = get_cfg().load_cfg(saved["config"])
-    again = build_model(with_num_images(cfg, 24))
+    again = build_model(with_count(cfg, "DATASETS.NUM_IMAGES", 24))
     again.load_state_dict(saved["model"])
     outputs = again.train()({**saved, "micro_batch": 0})
     assert not outputs["loss_contrastive"].isfinite()

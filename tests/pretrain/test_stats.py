@@ -137,7 +137,9 @@ def test_one_color_is_refused_with_the_reason(tmp_path):
     with pytest.raises(ValueError, match="red is 10 in all pixels of the 1 images, so there is no std"):
         measure([str(tmp_path / "a.png")])
     paths = save_deep(tmp_path / "deep", [[0, 50, 100, 120]])  # all 0 on the scale of 8 bits
-    with pytest.raises(ValueError, match="red is 0 in all .*scaled from 0..65535 to 0..255.*stretch them"):
+    with pytest.raises(
+        ValueError, match="red is 0 in all .*scaled from 0..65535 to 0..255.*give --range 0 4095"
+    ):
         measure(paths)
 
 
@@ -205,3 +207,59 @@ def test_statistics_travel_to_the_detector(images, tmp_path):
     check_preprocessing(detector, weights, read_init(own))
     with pytest.raises(ValueError, match=f"PIXEL_MEAN is .*123.675.*expected .*Fix: use --init {own}"):
         check_preprocessing(get_config("toy/faster_rcnn_R_18_FPN", "moco"), weights, read_init("moco"))
+
+
+# ---- many channels ----------------------------------------------------------------------------------------
+
+
+def save_bands(folder, count=6, channels=5, dtype=np.float32):
+    rng = np.random.default_rng(1)
+    folder.mkdir()
+    for number in range(count):
+        values = rng.normal(size=(9 + number, 12, channels)) * 10 ** np.arange(channels) + number
+        np.save(folder / f"{number}.npy", values.astype(dtype))
+    return find_images(str(folder))
+
+
+def test_a_measured_range_is_percentiles_of_each_channel(tmp_path, capsys):
+    paths = save_bands(tmp_path / "bands")
+    output = tmp_path / "own.yaml"
+    main(
+        ["--images", str(tmp_path / "bands"), "--channels", "5", "--range", "measured", "--format", "L"]
+        + ["--num-workers", "0", "--output", str(output)]
+    )
+    found = yaml.safe_load(output.read_text())
+    pixels = np.concatenate([np.load(path).reshape(-1, 5) for path in paths])
+    expected = np.percentile(pixels, (0.1, 99.9), axis=0).T.flatten()
+    np.testing.assert_allclose(found["INPUT"].pop("RANGE"), expected, rtol=1e-4)
+    assert found["INPUT"] == {"FORMAT": "L", "CHANNELS": 5}
+    said = capsys.readouterr().out
+    assert "range " in said and "mean, L" in said and "ImageNet" not in said
+    limits = expected.reshape(5, 2)
+    levels = [np.load(path).reshape(-1, 5) for path in paths]
+    levels = [((v - limits[:, 0]) * 255 / np.ptp(limits, axis=1)).round().clip(0, 255) for v in levels]
+    mean = np.mean([v.mean(axis=0) for v in levels], axis=0)
+    np.testing.assert_allclose(found["MODEL"]["PIXEL_MEAN"], mean, atol=0.02)
+
+
+def test_a_given_range(tmp_path, capsys):
+    save_bands(tmp_path / "bands", channels=2)
+    words = ["--images", str(tmp_path / "bands"), "--num-workers", "0", "--output", str(tmp_path / "a.yaml")]
+    main([*words, "--channels", "2", "--range", "-2", "6"])
+    assert yaml.safe_load((tmp_path / "a.yaml").read_text())["INPUT"] == {
+        "FORMAT": "L",
+        "CHANNELS": 2,
+        "RANGE": [-2.0, 6.0],
+    }
+    for more, message in (
+        (["--channels", "2", "--range", "much"], "expected numbers, or measured"),
+        (["--channels", "2", "--range", "5", "4"], "--range is [5.0, 4.0] with 2 channels"),
+        (["--channels", "2", "--range", "5", "6", "--format", "RGB"], "--format is RGB with 2 channels"),
+        (["--channels", "0"], "--channels is 0; expected 1 to 16"),
+        (["--channels", "4", "--range", "0", "1"], "has 2 channels of 32 bits where INPUT.CHANNELS is 4"),
+        (["--channels", "2"], "have no stated range"),
+        (["--range", "measured"], "none of the images can be read"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main([*words, *more])
+        assert message in capsys.readouterr().err

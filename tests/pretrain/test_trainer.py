@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from moco_det.engine import checkpoint
+from moco_det.engine.hooks import LogWriter
 from moco_det.engine.run_folder import prepare_run_folder
-from moco_det.engine.schedule import learning_rate
 from moco_det.pretrain import trainer as trainer_module
 from moco_det.pretrain.command import argument_parser, main
-from moco_det.pretrain.hooks import describe_step
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.testing.core import tiny_pretrain_config, write_random_images
@@ -43,6 +42,17 @@ def finished(images, tmp_path_factory):
     options = ("TEST.KNN.IMAGES", str(root / "knn"), "TEST.KNN.K", "3", "OUTPUT_DIR", str(root / "out"))
     main([*RECIPE, "--images", str(images), *TINY, *options])
     return root / "out"
+
+
+def test_no_evaluation_is_lost_between_two_lines_of_the_log(finished, images, tmp_path):
+    """A run of six steps with kNN before them and after the third and the last, which logs once."""
+    knn = ("TEST.KNN.IMAGES", str(finished.parent / "knn"), "TEST.KNN.K", "3", "SOLVER.LOG_PERIOD", "100")
+    main([*RECIPE, "--images", str(images), *TINY, *knn, "OUTPUT_DIR", str(tmp_path)])
+    measured = [line["knn_accuracy"] for line in lines(tmp_path) if "knn_accuracy" in line]
+    assert measured == [line["knn_accuracy"] for line in lines(finished) if "knn_accuracy" in line]
+    assert [line["iteration"] for line in lines(tmp_path)] == [0, 2, 5]
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["metrics"]["knn_untrained"] == measured[0]
 
 
 def lines(run: Path) -> list[dict]:
@@ -262,16 +272,6 @@ def test_a_run_cut_after_its_last_checkpoint_still_gets_its_record(finished, ima
     assert json.loads((tmp_path / "out/run.json").read_text())["metrics"] == expected
 
 
-def test_learning_rates_are_those_of_the_official_code():
-    """v1: 0.03, a tenth at epochs 120 and 160; v2: half a cosine, stepped per epoch."""
-    cfg = tiny_pretrain_config(EPOCHS=200, BASE_LR=0.03)
-    cosine = [learning_rate(cfg, epoch) for epoch in (0, 100, 199)]
-    assert cosine == pytest.approx([0.03, 0.015, 0.03 * 0.5 * (1 - 0.99987663)], rel=1e-4)
-    cfg.SOLVER.LR_SCHEDULER_NAME = "EpochMultiStepLR"
-    rates = [learning_rate(cfg, epoch) for epoch in (0, 119, 120, 159, 160, 199)]
-    assert rates == pytest.approx([0.03, 0.03, 0.003, 0.003, 0.0003, 0.0003])
-
-
 def test_learning_rate_changes_with_the_epoch_and_not_within(images, tmp_path):
     trainer = start(tiny_pretrain_config(tmp_path), images)
     trainer.run()
@@ -296,9 +296,10 @@ def test_the_log_says_why_the_loss_rises_first():
         0.1,
     )
     latest |= {"epoch": 0.5, "total_loss": 6.0, "accuracy": 0.2, "seconds_per_step": 2.0}
-    filling = describe_step({**latest, "queue_real": 0.4}, 5, 35, 10)
+    writer = LogWriter(PretrainTrainer.describe_outputs, 35, 10)
+    filling = writer.line({**latest, "queue_real": 0.4}, 5)
     assert "queue 40% real (the loss rises until it is full)" in filling and "left 0:01:00" in filling
-    assert "rises" not in describe_step({**latest, "queue_real": 1.0}, 5, 35, 10)
+    assert "rises" not in writer.line({**latest, "queue_real": 1.0}, 5)
 
 
 def test_weights_that_are_not_finite_are_not_saved(images, tmp_path):

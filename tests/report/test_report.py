@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from moco_det.report import figures
+from moco_det.report.document import Table, terminal_table
 from moco_det.report.figures import mean_and_band
 from moco_det.report.panels import open_image
 from moco_det.report.report import main, write_report
@@ -37,7 +38,7 @@ def test_page_holds_every_figure_and_needs_no_network(runs, tmp_path):
     figures = dict(
         re.findall(r'<figure id="(\w+)">\s*<img alt="\w+" src="data:image/png;base64,([^"]+)">', page)
     )
-    assert sorted(figures) == [*("curves_0", "detections_0", "neighbors_0", "pretraining", "sample_views_0")]
+    assert sorted(figures) == ["curves_0", "detections_0", "neighbors_0", "pretraining", "sample_views_0"]
     for name, data in figures.items():
         png = base64.b64decode(data)
         assert Image.open(io.BytesIO(png)).width >= 64
@@ -141,7 +142,8 @@ def test_without_random_init_there_is_nothing_to_compare_with(make_run, tmp_path
 
 def test_mean_only_where_every_seed_has_a_value():
     assert mean_and_band([[(9, 1.0), (19, 3.0)], [(9, 2.0), (19, 5.0), (29, 9.0)]]) == [
-        *((9, 1.5, 1.0, 2.0), (19, 4.0, 3.0, 5.0))
+        (9, 1.5, 1.0, 2.0),
+        (19, 4.0, 3.0, 5.0),
     ]
 
 
@@ -188,3 +190,13 @@ def test_runs_of_a_recipe_share_a_color_beside_another_recipe(tasks, labels, mak
     lines = drawn[0].axes[0].lines
     assert len(lines) == 2 * len(tasks) and len({line.get_color() for line in lines}) == 2
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == labels
+
+
+def test_a_table_in_a_terminal_has_words_to_the_left_and_numbers_to_the_right():
+    table = Table(("recipe", "n"), (("toy/faster_rcnn", "1"), ("b", "1,000 ± 0.10")))
+    assert terminal_table(table).splitlines() == [
+        "recipe                      n",
+        "---------------  ------------",
+        "toy/faster_rcnn             1",
+        "b                1,000 ± 0.10",
+    ]

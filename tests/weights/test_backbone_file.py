@@ -66,7 +66,7 @@ def test_preprocessing_round_trip():
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"format": "L"}, "format is 'L'; expected 'RGB' or 'BGR' for 3 channels"),
+        ({"format": "CMYK"}, "format is 'CMYK'; expected 'RGB' or 'BGR' or 'L' for 3 channels"),
         (
             {"pixel_mean": [1.0], "pixel_std": [1.0]},
             "format is 'RGB'; expected 'L' for 1 channels",

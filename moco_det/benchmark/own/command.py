@@ -8,7 +8,6 @@ starts is pre-training on the user's own images, which is done here too. Resumab
 import argparse
 from collections.abc import Sequence
 
-from moco_det.benchmark.options import at_least_one
 from moco_det.benchmark.own.budget import Speed
 from moco_det.benchmark.own.carry_out import carry_out
 from moco_det.benchmark.own.plan import (
@@ -27,6 +26,7 @@ from moco_det.benchmark.own.sizes import (
     kind_of_images,
     schedule_reason,
 )
+from moco_det.benchmark.plan import at_least_one
 from moco_det.benchmark.steps import REPOSITORY
 from moco_det.data.datasets.own import add_dataset_options
 from moco_det.engine.run_folder import check_writable

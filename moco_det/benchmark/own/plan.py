@@ -22,8 +22,8 @@ from moco_det.benchmark.plan import Planned
 from moco_det.benchmark.steps import REPOSITORY, Step, schedule_options
 from moco_det.config.overlays import overlay_text
 from moco_det.data.images import names_digest
-from moco_det.engine.record import COMMIT
 from moco_det.engine.record import FILE_NAME as RECORD
+from moco_det.engine.record import running_commit
 from moco_det.model_zoo.model_zoo import CONFIGS
 from moco_det.model_zoo.tasks import task_name
 from moco_det.report.own import LONG, SHORT
@@ -279,9 +279,10 @@ def _further(start: Start | None, name: str, depth: int) -> OwnStart:
 
 def pretraining_digest(recipes: Recipes, data: OwnData, leaks: Sequence[str]) -> str:
     """12 hex digits of what pre-training is made of, wherever the images lie."""
-    kept = [path for path in data.unlabeled if os.path.abspath(path) not in {*leaks}]
-    folder = os.path.commonpath(kept) if kept else ""
-    return _digest([recipe_digest(recipes.texts[recipes.pretraining]), names_digest(kept, folder), COMMIT])
+    left_out = set(leaks)
+    kept = [path for path in data.unlabeled if os.path.abspath(path) not in left_out]
+    recipe = recipe_digest(recipes.texts[recipes.pretraining])
+    return _digest([recipe, names_digest(kept, os.path.commonpath(kept)), running_commit()])
 
 
 # ---- steps -----------------------------------------------------------------------------------------------------
@@ -377,7 +378,7 @@ class RunPlan:
         # What all starts of a comparison share; and what is this run's alone.
         common = {
             "recipe": _digest([self.digest, share, iterations]),
-            "code": COMMIT,
+            "code": running_commit(),
             "data": self.data.digest,
         }
         fingerprint = {**common, "weights": start.digest, "options": _digest([start.pairs, rate])}

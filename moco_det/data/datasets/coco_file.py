@@ -25,7 +25,8 @@ def read_categories(path: str) -> list[dict]:
         categories = content.get("categories") if isinstance(content, dict) else None
     if not _are_categories(categories):
         raise ValueError(
-            f"{path!r} has no list of categories, each with id and name; expected a label file in COCO's format"
+            f"{path!r} has no list of categories, each with id and name (a word); expected a label file in COCO's "
+            "format"
         )
     if len({type(category["id"]) for category in categories}) > 1:
         raise ValueError(f"{path!r}: some ids of categories are words and some numbers; expected numbers")
@@ -50,7 +51,10 @@ def _are_categories(value: object) -> bool:
     return (
         isinstance(value, list)
         and bool(value)
-        and all(isinstance(c, dict) and "name" in c and isinstance(c.get("id"), int | str) for c in value)
+        and all(
+            isinstance(c, dict) and isinstance(c.get("name"), str) and isinstance(c.get("id"), int | str)
+            for c in value
+        )
     )
 
 

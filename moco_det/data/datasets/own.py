@@ -261,7 +261,19 @@ def load_semantic(images: str, labels: str) -> list[dict]:
 
 
 def _by_stem(folder: str, extensions: Sequence[str]) -> dict[str, str]:
-    """The files below a folder, by their path in it without extension."""
-    root = Path(folder)
-    files = (path for path in sorted(root.rglob("*")) if path.suffix.lower() in extensions)
-    return {str(path.relative_to(root).with_suffix("")): str(path) for path in files if path.name[0] != "."}
+    """The files below a folder, by their path in it without extension.
+
+    Raises:
+        ValueError: two differ in nothing but the extension.
+    """
+    root, found = Path(folder), {}
+    for path in sorted(root.rglob("*")):
+        if path.suffix.lower() in extensions and path.name[0] != ".":
+            stem = str(path.relative_to(root).with_suffix(""))
+            if stem in found:
+                raise ValueError(
+                    f"{found[stem]!r} and {str(path)!r} have the same name but for the extension; keep the one "
+                    "that is meant"
+                )
+            found[stem] = str(path)
+    return found

@@ -12,8 +12,14 @@ from moco_det.data.datasets.toy_classes import TOY_CLASSES, TOY_KEYPOINT_FLIPS, 
 from moco_det.utils.files import datasets_root
 
 TOY_NAMES = (
-    *("toy_voc_2007_trainval", "toy_voc_2007_test", "toy_coco_train", "toy_coco_val"),
-    *("toy_keypoints_train", "toy_keypoints_val", "toy_lvis_train", "toy_lvis_val"),
+    "toy_voc_2007_trainval",
+    "toy_voc_2007_test",
+    "toy_coco_train",
+    "toy_coco_val",
+    "toy_keypoints_train",
+    "toy_keypoints_val",
+    "toy_lvis_train",
+    "toy_lvis_val",
 )
 
 

@@ -60,6 +60,8 @@ def _object(entry: ET.Element) -> dict:
     name = entry.findtext("name", "").strip()
     if not name:
         raise ValueError("an object has no name")
+    if (boxes := len(entry.findall("bndbox"))) > 1:
+        raise ValueError(f"an object has {boxes} boxes; expected one")
     return {
         "name": name,
         "difficult": int(_number(entry, "difficult")) if entry.findtext("difficult") else 0,

@@ -45,6 +45,7 @@ def build_encoder(
     bn_group_size: int,
     activation_checkpointing: bool = False,
     stem: str = "imagenet",
+    in_channels: int = 3,
 ) -> nn.Module:
     """A ResNet ending in the projection head ``fc``; names as in the official checkpoints.
 
@@ -55,12 +56,14 @@ def build_encoder(
         activation_checkpointing: keep the input of each residual block only, and compute the rest anew in the
             backward pass.
         stem: its first layers, see :data:`moco_det.modeling.encoder.STEMS`.
+        in_channels: of the images.
     """
     encoder = build_resnet(
         arch,
         functools.partial(GroupedBatchNorm2d, group_size=bn_group_size),
         num_classes=dim,
         stem=stem,
+        in_channels=in_channels,
         **({"blocks": RECOMPUTED_BLOCKS} if activation_checkpointing else {}),
     )
     if mlp:
@@ -129,6 +132,7 @@ class MoCo(PretrainMethod):
                 bn_group_size(cfg),
                 cfg.SOLVER.ACTIVATION_CHECKPOINTING,
                 encoder.STEM,
+                cfg.INPUT.CHANNELS,
             ),
             "dictionary": build_dictionary(cfg),
             "momentum": moco.MOMENTUM,

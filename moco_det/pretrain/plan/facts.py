@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from PIL import Image
 
+from moco_det.data.bands import RGB, ImageFormat
 from moco_det.data.images import open_image
 from moco_det.data.order import steps_per_epoch
 from moco_det.pretrain.method import PretrainMethod, method_class
@@ -165,11 +166,14 @@ class Facts:
         return math.ceil(steps / self.steps_per_epoch)
 
 
-def typical_side(paths: Sequence[str], sample: int = 64) -> int | None:
+def typical_side(paths: Sequence[str], images: ImageFormat = RGB, sample: int = 64) -> int | None:
     """Median of the shorter sides of ``sample`` images spread over all, in pixels; None: none can be read."""
     sides = []
     for path in paths[:: max(len(paths) // sample, 1)][:sample]:
         try:
+            if not images.is_plain:
+                sides.append(min(images.decode(path).shape[1:]))
+                continue
             with open_image(path) as image:
                 sides.append(min(image.size))
         except (OSError, ValueError, Image.DecompressionBombError):

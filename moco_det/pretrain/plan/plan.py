@@ -8,9 +8,10 @@ import dataclasses
 
 import torch
 
-from moco_det.engine.launch import num_processes, processes_of_torchrun, settle_processes
+from moco_det.data.bands import ImageFormat
+from moco_det.engine.launch import choose_gpus, num_processes, processes_of_torchrun
 from moco_det.engine.plan_text import Row, changed_settings, count, fill, show, show_start
-from moco_det.engine.threads import settle_threads
+from moco_det.engine.threads import choose_threads
 from moco_det.model_zoo import get_config_file
 from moco_det.modeling.precision import describe_precision, encoder_precision, precision_name
 from moco_det.pretrain.plan.advice import Advice, advise
@@ -45,8 +46,10 @@ def run(args: argparse.Namespace, add_configs) -> None:
     paths = unlabeled_images(cfg)
     ranks = num_processes(args)
     check_run(cfg, len(paths), ranks, args.resume)
-    facts = Facts(cfg, len(paths), ranks, args.num_machines, typical_side(paths))
-    settle_threads(trial_config(facts))
+    facts = Facts(
+        cfg, len(paths), ranks, args.num_machines, typical_side(paths, ImageFormat.from_config(cfg))
+    )
+    choose_threads(trial_config(facts))
     with explain_out_of_memory(facts):
         trainer = PretrainTrainer(trial_config(facts), paths)
         if args.resume:
@@ -75,7 +78,7 @@ def settle(args: argparse.Namespace) -> bool:
             "run's --num-gpus (of one machine) and --num-machines"
         )
     if args.num_gpus is None or args.num_gpus <= torch.cuda.device_count():
-        settle_processes(args)
+        choose_gpus(args)
     return args.num_gpus == 0 or torch.cuda.is_available()
 
 

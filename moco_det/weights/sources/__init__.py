@@ -12,6 +12,7 @@ from moco_det.weights.sources.locate import (
     Source,
     agreed_arch,
     agreed_preprocessing,
+    for_channels,
     locate_backbone,
     preprocessing_notes,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "Source",
     "agreed_arch",
     "agreed_preprocessing",
+    "for_channels",
     "locate_backbone",
     "preprocessing_notes",
     "read_checkpoint",

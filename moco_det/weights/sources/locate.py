@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from moco_det.weights.backbone_file import Preprocessing
-from moco_det.weights.backbone_tensors import find_arch, in_channels
+from moco_det.weights.backbone_tensors import find_arch, in_channels, with_channels
 from moco_det.weights.sources.families import PREPROCESSINGS, Family, Record, openmmlab_config
 from moco_det.weights.sources.layouts import (
     FUSED_NOTE,
@@ -166,6 +166,14 @@ def agreed_preprocessing(found: Source, given: Preprocessing | None = None) -> P
     if found.record.stride_in_1x1 is not None:
         wanted = dataclasses.replace(wanted, stride_in_1x1=found.record.stride_in_1x1)
     return wanted.for_channels(channels)
+
+
+def for_channels(found: Source, channels: int, rule: str) -> Source:
+    """The source as if it were for images of other channels, see :func:`with_channels`."""
+    record, backbone = found.record, with_channels(found.backbone, channels, rule)
+    if record.preprocessing is not None:
+        record = dataclasses.replace(record, preprocessing=record.preprocessing.for_channels(channels))
+    return dataclasses.replace(found, record=record, backbone=backbone)
 
 
 def preprocessing_notes(found: Source, given: Preprocessing | None = None) -> list[str]:

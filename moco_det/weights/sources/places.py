@@ -45,16 +45,14 @@ def state_dicts(content: Mapping, prefix: str = "") -> tuple[dict[str, Any], lis
         if isinstance(content.get(key), Mapping):
             states.update({f"{key}.{name}": value for name, value in content[key].items()})
             used.add(key)
-    wanted = find_places(_tensor_names(states))
+    wanted = _hold_resnet(states)
     if prefix:
         wanted = any(without_wrappers(name).startswith(prefix) for name in _tensor_names(states))
-    if used and not wanted and find_places(_tensor_names(content)):
+    if used and not wanted and _hold_resnet(content):
         used = set()  # the backbone is in an entry of another name
     if used:
         others = [name for name in content if name not in used]
-        networks = [
-            n for n in others if isinstance(content[n], Mapping) and find_places(_tensor_names(content[n]))
-        ]
+        networks = [n for n in others if isinstance(content[n], Mapping) and _hold_resnet(content[n])]
         return _flat(states), [str(n) for n in others if n not in networks], list(map(str, networks))
     tensors = _flat(content)
     if tensors.keys() == set(map(str, content)):
@@ -75,11 +73,15 @@ def _tensor_names(states: Mapping, depth: int = 6) -> Iterable[str]:
             yield from (f"{name}.{inner}" for inner in _tensor_names(value, depth - 1))
 
 
+def _hold_resnet(states: Mapping) -> bool:
+    return bool(find_places(map(without_wrappers, _tensor_names(states))))
+
+
 def _flat(states: Mapping) -> dict[str, Any]:
     """The same with each nested mapping that holds a backbone opened; others stay what they are."""
     flat: dict[str, Any] = {}
     for name, value in states.items():
-        if isinstance(value, Mapping) and find_places(_tensor_names(value)):
+        if isinstance(value, Mapping) and _hold_resnet(value):
             flat |= {f"{name}.{inner}": tensor for inner, tensor in _flat(value).items()}
         else:
             flat[str(name)] = value

@@ -122,6 +122,11 @@ class CMC(PretrainMethod):
     def check_config(cls, cfg, ranks: int) -> None:
         super().check_config(cfg, ranks)
         check_moco_config(cfg)
+        if cfg.INPUT.CHANNELS != 3 or cfg.INPUT.FORMAT != "RGB":
+            raise ValueError(
+                f"INPUT.CHANNELS is {cfg.INPUT.CHANNELS} and INPUT.FORMAT {cfg.INPUT.FORMAT}, but CMC "
+                "splits RGB images into lightness and color: take RGB images, or another method"
+            )
         if cfg.MODEL.WEIGHTS:
             raise ValueError(
                 f"MODEL.WEIGHTS is {cfg.MODEL.WEIGHTS!r}, but the encoders of CMC see lightness or color alone, "

@@ -1,4 +1,4 @@
-"""CMC's steps: against the paper by hand, over two processes, in micro-batches, resumed; what converts."""
+"""CMC: what every method passes; its steps against the paper by hand; luma; what converts."""
 
 import copy
 import math
@@ -11,31 +11,12 @@ from torch.nn import functional as F
 from moco_cmc import add_cmc_config
 from moco_cmc.cmc import CMC
 from moco_cmc.color import split_channels
-from moco_det.config import get_cfg, merge_config
 from moco_det.convert.command import main as convert
-from moco_det.testing.core import REPOSITORY, run_processes, write_random_images
-from moco_det.testing.methods import (
-    PIXELS,
-    SmallEncoder,
-    assert_one_algorithm,
-    assert_resumes,
-    random_batch,
-    take_steps,
-    tiny_method_config,
-    train,
-)
-from moco_det.weights.backbone_file import read_backbone
+from moco_det.modeling.encoder import pooled_features
+from moco_det.testing.core import REPOSITORY, write_random_images
+from moco_det.testing.methods import PIXELS, MethodSuite, SmallEncoder, random_batch, take_steps, train
 
-RECIPES = REPOSITORY / "projects/CMC/configs"
 TAU = 0.2
-
-
-def tiny_config(output="", space="ydbdr", **solver):
-    cfg = tiny_method_config(RECIPES / "toy/cmc_R_18.yaml", add_cmc_config, output, **solver)
-    moco = cfg.MODEL.MOCO
-    moco.DIM, moco.QUEUE_SIZE, moco.MOMENTUM, moco.TEMPERATURE = 6, 24, 0.9, TAU
-    cfg.MODEL.CMC.SPACE, cfg.MODEL.CMC.TWO_CROPS = space, False
-    return cfg
 
 
 def make_model(group=4, space="ydbdr", **changes):
@@ -60,10 +41,8 @@ def loss_by_loops(queries, keys, queue):
     return sum(losses) / len(losses)
 
 
-@pytest.mark.parametrize("space", ["lab", "ydbdr"])
-@pytest.mark.parametrize("two_crops", [False, True])
-def test_a_step_is_the_papers(space, two_crops):
-    """Without shuffled keys; the tests of ranks have them."""
+def check_step(space, two_crops):
+    """Without shuffled keys; the comparison of processes has them."""
     model = make_model(space=space, two_crops=two_crops, shuffle_bn=False)
     model.encoder_q.fc.weight.data *= 1.5  # else queries and keys of a crop are the same
     model.color_q.fc.weight.data[0] *= 3
@@ -121,70 +100,58 @@ def test_the_trained_encoder_of_luma_gives_the_same_for_rgb_images():
     torch.testing.assert_close(model.embeddings(images), F.normalize(of_rgb, dim=1))
 
 
-def test_micro_batches_make_the_step_of_the_whole_batch():
-    whole, parts = (take_steps(make_model(accumulate=count), steps=4) for count in (1, 2))
-    assert_one_algorithm(whole, [parts])
-
-
-def steps_of_this_rank(group):
-    return take_steps(make_model(group), steps=4)
-
-
-def test_two_processes_train_what_one_trains():
-    one = take_steps(make_model(8), steps=4)
-    assert_one_algorithm(one, run_processes(steps_of_this_rank, 2, 8))
-
-
-@pytest.mark.stress  # four ResNets, three runs
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
-    write_random_images(tmp_path / "images", 24)
-    assert_resumes(tiny_config, tmp_path / "images", tmp_path)
-
-
-def test_the_encoder_of_luma_converts(tmp_path):
-    write_random_images(tmp_path / "images", 24)
-    method = train(tiny_config(tmp_path / "run", EPOCHS=1), tmp_path / "images").method
-    convert([str(tmp_path / "run/model_final.pth"), str(tmp_path / "backbone.pkl")])
-    assert method.features(random_batch(0, size=32)["query"]).shape == (8, 512)
-    weight = torch.from_numpy(read_backbone(tmp_path / "backbone.pkl").tensors["stem.conv1.weight"])
-    method.keep_to_luma()
-    torch.testing.assert_close(weight, method.encoder_q.conv1.weight.detach(), rtol=1e-5, atol=1e-6)
-
-
-def test_lightness_of_lab_is_refused_by_name_where_detectors_begin(tmp_path, capsys):
-    write_random_images(tmp_path / "images", 24)
-    train(tiny_config(tmp_path / "run", space="lab", EPOCHS=1), tmp_path / "images")
-    with pytest.raises(SystemExit):
-        convert([str(tmp_path / "run/model_final.pth"), str(tmp_path / "backbone.pkl")])
-    assert "images of 1 channel" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "key, value, message",
-    [
-        ("MODEL.CMC.SPACE", "hsv", "MODEL.CMC.SPACE is 'hsv'; expected one of lab, ydbdr"),
-        ("MODEL.WEIGHTS", "x.pth", "MODEL.WEIGHTS is 'x.pth', but the encoders of CMC .* leave it empty"),
-    ],
-)
-def test_refuses_what_cannot_be(key, value, message):
-    cfg = tiny_config()
-    cfg.merge_from_list([key, value])
-    with pytest.raises(ValueError, match=message):
-        CMC.check_config(cfg, ranks=1)
-
-
-def test_the_recipe_has_the_papers_values():
-    """Section 4.1 and the authors' code; the queue, its momentum and whole widths are MoCo's."""
-    cfg = get_cfg()
-    add_cmc_config(cfg)
-    merge_config(cfg, str(RECIPES / "cmc_R_50_240ep.yaml"), [])
-    moco, solver = cfg.MODEL.MOCO, cfg.SOLVER
-    assert (cfg.MODEL.ENCODER.ARCH, moco.DIM, moco.TEMPERATURE, moco.QUEUE_SIZE) == (
-        "resnet50",
-        128,
-        0.07,
-        16384,
+class TestCMC(MethodSuite):
+    add_config = staticmethod(add_cmc_config)
+    recipes = REPOSITORY / "projects/CMC/configs"
+    # Section 4.1 and the authors' code; the queue, its momentum and whole widths are MoCo's.
+    published = {
+        "cmc_R_50_240ep": {
+            **{"MODEL.ENCODER.ARCH": "resnet50", "MODEL.MOCO.DIM": 128, "MODEL.MOCO.QUEUE_SIZE": 16384},
+            **{"MODEL.MOCO.TEMPERATURE": 0.07, "SOLVER.IMS_PER_BATCH": 256, "SOLVER.BASE_LR": 0.03},
+            **{"SOLVER.EPOCHS": 240, "SOLVER.STEP_EPOCHS": (120, 160, 200), "SOLVER.GAMMA": 0.1},
+            "SOLVER.WEIGHT_DECAY": 1e-4,
+        }
+    }
+    tiny = (
+        "toy/cmc_R_18",
+        {
+            **{"MODEL.MOCO.DIM": 6, "MODEL.MOCO.QUEUE_SIZE": 16, "MODEL.MOCO.MOMENTUM": 0.9},
+            **{"MODEL.MOCO.TEMPERATURE": TAU, "MODEL.CMC.SPACE": "ydbdr", "MODEL.CMC.TWO_CROPS": False},
+        },
     )
-    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.WEIGHT_DECAY) == (256, 0.03, 1e-4)
-    assert (solver.EPOCHS, tuple(solver.STEP_EPOCHS), solver.GAMMA) == (240, (120, 160, 200), 0.1)
-    CMC.check_config(cfg, ranks=8)
+    refused = (("MODEL.CMC.SPACE", "hsv"), ("MODEL.WEIGHTS", "x.pth"))
+    steps = 4
+    bugs = (
+        (CMC, "forward", "color_k, self.colour_queue", "k, self.queue"),  # lightness against itself
+        (CMC, "forward", "momentum_update(self.color_k, self.color_q, self.momentum)", "pass"),
+        (CMC, "forward", "self.colour_queue.enqueue(color_keys)", "self.colour_queue.enqueue(keys)"),
+        (CMC, "embed_keys", 'batch["key" if self.two_crops else "query"]', 'batch["key"]'),
+        (CMC, "compare", "1 + queue.size", "queue.size"),
+    )
+
+    @staticmethod
+    def make_model(group=4, accumulate=1):
+        return make_model(group, accumulate=accumulate)
+
+    def check_step(self):
+        for space in ("lab", "ydbdr"):
+            for two_crops in (False, True):
+                check_step(space, two_crops)
+
+    def test_lightness_of_lab_is_refused_by_name_where_detectors_begin(self, tmp_path, capsys):
+        write_random_images(tmp_path / "images", 16)
+        cfg = self.tiny_config(tmp_path / "run")
+        cfg.MODEL.CMC.SPACE, cfg.SOLVER.EPOCHS = "lab", 1
+        train(cfg, tmp_path / "images")
+        with pytest.raises(SystemExit):
+            convert([str(tmp_path / "run/model_final.pth"), str(tmp_path / "backbone.pkl")])
+        assert "images of 1 channel" in capsys.readouterr().err
+
+    def test_features_are_those_of_the_encoder_of_luma_for_rgb_images(self):
+        method, images = (
+            copy.deepcopy(self.whole_run().method).double().eval(),
+            random_batch(0, size=32)["query"],
+        )
+        method.keep_to_luma()
+        features = pooled_features(method.encoder_q, method.normalized(images))
+        torch.testing.assert_close(method.features(images), features, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""DINO's steps: against Algorithm 1 by hand, over two processes, in micro-batches, resumed, converted."""
+"""DINO: what every method passes; its steps against Algorithm 1 by hand, its last layer, what does not decay."""
 
 import copy
 
@@ -6,35 +6,24 @@ import pytest
 import torch
 from test_dino_losses import T_S, T_T, loss_by_loops
 
-from moco_det.config import get_cfg, merge_config
-from moco_det.convert.command import main as convert
-from moco_det.testing.core import REPOSITORY, run_processes, write_random_images
-from moco_det.testing.methods import (
-    SmallEncoder,
-    assert_one_algorithm,
-    assert_resumes,
-    random_multi_crop_batch,
-    take_steps,
-    tiny_method_config,
-    train,
-)
-from moco_dino import add_dino_config
+from moco_det.testing.core import REPOSITORY
+from moco_det.testing.methods import MethodSuite, SmallEncoder, random_multi_crop_batch, take_steps
+from moco_dino import add_dino_config, dino, losses
 from moco_dino.dino import DINO
 from moco_dino.head import DINOHead
 
-RECIPES = REPOSITORY / "projects/DINO/configs"
 BOTTLENECK, OUT = 5, 7
 
 
-def make_model(group=4, **changes):
+def make_model(group=4, accumulate=1):
     torch.manual_seed(0)
     settings = {
         **{"out_dim": OUT, "momentum": 0.9, "center_momentum": 0.8, "student_temperature": T_S},
         **{"teacher_temperature": (T_T, T_T), "teacher_warmup_epochs": 0, "freeze_last_layer_epochs": 1},
-        **{"pixel_mean": [120.0] * 3, "pixel_std": [60.0] * 3},
+        **{"pixel_mean": [120.0] * 3, "pixel_std": [60.0] * 3, "accumulate": accumulate},
     }
     encoder = SmallEncoder(group, DINOHead(SmallEncoder.WIDTH, 8, BOTTLENECK, OUT, group))
-    return DINO(encoder=encoder, **{**settings, **changes}).double().train()
+    return DINO(encoder=encoder, **settings).double().train()
 
 
 def outputs_by_hand(encoder, images):
@@ -44,7 +33,7 @@ def outputs_by_hand(encoder, images):
     return (z / z.norm(dim=1, keepdim=True)) @ (weight / weight.norm(dim=1, keepdim=True)).T
 
 
-def test_steps_are_those_of_algorithm_1():
+def check_steps():
     """The loss, the center and the teacher after it, for three steps with a student that moves."""
     model = make_model()
     optimizer = torch.optim.SGD(model.parameter_groups(), lr=0.5)
@@ -92,73 +81,51 @@ def test_the_length_of_the_last_layers_rows_says_nothing():
     )
 
 
-def test_micro_batches_make_the_step_of_the_whole_batch():
-    whole, parts = (
-        take_steps(make_model(accumulate=count), steps=3, batch=random_multi_crop_batch) for count in (1, 2)
+class TestDINO(MethodSuite):
+    add_config = staticmethod(add_dino_config)
+    recipes = REPOSITORY / "projects/DINO/configs"
+    # The authors' command for ResNet-50 (README of the official code), and the defaults of its arguments.
+    published = {
+        "dino_R_50_100ep": {
+            **{"MODEL.DINO.OUT_DIM": 65536, "MODEL.DINO.HIDDEN_DIM": 2048, "MODEL.DINO.BOTTLENECK_DIM": 256},
+            **{"MODEL.DINO.HEAD_NORM": False, "MODEL.DINO.STUDENT_TEMPERATURE": 0.1},
+            **{"MODEL.DINO.TEACHER_TEMPERATURE": 0.04, "MODEL.DINO.MOMENTUM": 0.996},
+            **{"MODEL.DINO.CENTER_MOMENTUM": 0.9, "MODEL.DINO.FREEZE_LAST_LAYER_EPOCHS": 1},
+            **{"INPUT.VIEWS.SMALL_CROPS": 8, "INPUT.VIEWS.SMALL_SIZE": 96, "INPUT.VIEWS.RECIPE": "byol"},
+            **{"INPUT.VIEWS.CROP_SCALE": (0.14, 1.0), "INPUT.VIEWS.SMALL_CROP_SCALE": (0.05, 0.14)},
+            **{"SOLVER.IMS_PER_BATCH": 512, "SOLVER.BASE_LR": DINO.linear_rule[1] * 512 / 256},
+            "SOLVER.WEIGHT_DECAY": 1e-4,
+        }
+    }
+    tiny = (
+        "toy/dino_R_18",
+        {
+            **{"MODEL.DINO.HIDDEN_DIM": 16, "MODEL.DINO.BOTTLENECK_DIM": 8, "MODEL.DINO.OUT_DIM": 12},
+            **{"MODEL.DINO.TEACHER_WARMUP_EPOCHS": 1, "MODEL.DINO.TEACHER_TEMPERATURE": 0.07},
+            "INPUT.VIEWS.SMALL_SIZE": 16,
+        },
     )
-    assert_one_algorithm(whole, [parts])
+    refused = (
+        ("MODEL.DINO.STUDENT_TEMPERATURE", 0.0),
+        ("MODEL.DINO.MOMENTUM", 1.0),
+        ("MODEL.DINO.CENTER_MOMENTUM", -0.1),
+    )
+    batch = staticmethod(random_multi_crop_batch)
+    steps = 3
+    make_model = staticmethod(make_model)
+    bugs = (
+        (dino, "distillation", "output.detach() - center", "output.detach() + center"),
+        (dino, "moved_center", "1 - momentum", "momentum"),
+        (losses, "swapped_cross_entropy", "if v != i", "if v > i"),
+        (DINO, "forward", "self.embed(self.encoder_k, view)", "self.embed(self.encoder_q, view)"),
+        (DINO, "after_step", "cosine_momentum(self.momentum, progress)", "self.momentum"),
+    )
 
+    def check_step(self):
+        check_steps()
 
-def steps_of_this_rank(group):
-    return take_steps(make_model(group), steps=3, batch=random_multi_crop_batch)
-
-
-def test_two_processes_train_what_one_trains():
-    one = take_steps(make_model(8), steps=3, batch=random_multi_crop_batch)
-    assert_one_algorithm(one, run_processes(steps_of_this_rank, 2, 8))
-
-
-def tiny_config(output="", **solver):
-    cfg = tiny_method_config(RECIPES / "toy/dino_R_18.yaml", add_dino_config, output, **solver)
-    dino = cfg.MODEL.DINO
-    dino.HIDDEN_DIM, dino.BOTTLENECK_DIM, dino.OUT_DIM = 16, 8, 12
-    dino.TEACHER_WARMUP_EPOCHS, dino.TEACHER_TEMPERATURE = 1, 0.07
-    cfg.INPUT.VIEWS.SMALL_SIZE = 16
-    return cfg
-
-
-@pytest.mark.stress
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
-    write_random_images(tmp_path / "images", 24)
-    assert_resumes(tiny_config, tmp_path / "images", tmp_path)
-
-
-def test_the_teacher_converts_and_some_weights_do_not_decay(tmp_path, capsys):
-    write_random_images(tmp_path / "images", 24)
-    trainer = train(tiny_config(tmp_path / "run", EPOCHS=1), tmp_path / "images")
-    convert([str(tmp_path / "run/model_final.pth"), str(tmp_path / "backbone.pkl")])
-    assert "key encoder" in capsys.readouterr().out
-    groups = trainer.optimizer.param_groups
-    assert [group["weight_decay"] for group in groups] == [trainer.cfg.SOLVER.WEIGHT_DECAY, 0.0]
-    assert all(p.ndim == 1 for p in groups[1]["params"])
-
-
-@pytest.mark.parametrize(
-    "key, value, message",
-    [
-        ("STUDENT_TEMPERATURE", 0.0, "MODEL.DINO.STUDENT_TEMPERATURE is 0.0; expected above 0"),
-        ("MOMENTUM", 1.0, "MODEL.DINO.MOMENTUM is 1.0; expected 0 or more, below 1"),
-        ("CENTER_MOMENTUM", -0.1, "MODEL.DINO.CENTER_MOMENTUM is -0.1"),
-    ],
-)
-def test_refuses_what_cannot_be(key, value, message):
-    cfg = tiny_config()
-    cfg.MODEL.DINO[key] = value
-    with pytest.raises(ValueError, match=message):
-        DINO.check_config(cfg, ranks=1)
-
-
-def test_the_recipe_has_the_authors_values():
-    """Their command for ResNet-50 (README of the official code), and the defaults of its arguments."""
-    cfg = get_cfg()
-    add_dino_config(cfg)
-    merge_config(cfg, str(RECIPES / "dino_R_50_100ep.yaml"), [])
-    dino, views, solver = cfg.MODEL.DINO, cfg.INPUT.VIEWS, cfg.SOLVER
-    assert (dino.OUT_DIM, dino.HIDDEN_DIM, dino.BOTTLENECK_DIM, dino.HEAD_NORM) == (65536, 2048, 256, False)
-    assert (dino.STUDENT_TEMPERATURE, dino.TEACHER_TEMPERATURE, dino.MOMENTUM) == (0.1, 0.04, 0.996)
-    assert (dino.CENTER_MOMENTUM, dino.FREEZE_LAST_LAYER_EPOCHS) == (0.9, 1)
-    assert (views.SMALL_CROPS, views.SMALL_SIZE, views.RECIPE) == (8, 96, "byol")
-    assert tuple(views.CROP_SCALE) == (0.14, 1.0) and tuple(views.SMALL_CROP_SCALE) == (0.05, 0.14)
-    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.WEIGHT_DECAY) == (512, 0.06, 1e-4)
-    assert solver.BASE_LR == DINO.linear_rule[1] * solver.IMS_PER_BATCH / 256
-    DINO.check_config(cfg, ranks=8)
+    def test_some_weights_do_not_decay(self):
+        trainer = self.whole_run()
+        groups = trainer.optimizer.param_groups
+        assert [group["weight_decay"] for group in groups] == [trainer.cfg.SOLVER.WEIGHT_DECAY, 0.0]
+        assert all(p.ndim == 1 for p in groups[1]["params"])

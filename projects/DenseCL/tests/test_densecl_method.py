@@ -1,4 +1,4 @@
-"""DenseCL's steps: against the paper by hand, over two processes, in micro-batches, resumed, converted."""
+"""DenseCL: what every method passes; its step against the paper by hand."""
 
 import copy
 
@@ -8,35 +8,14 @@ from test_densecl_losses import oracle
 from torch import nn
 from torch.nn import functional as F
 
-from moco_densecl import add_densecl_config
+from moco_densecl import add_densecl_config, densecl
 from moco_densecl.densecl import DenseCL
-from moco_det.config import get_cfg, merge_config
-from moco_det.convert.command import main as convert
 from moco_det.modeling.encoder import feature_map
 from moco_det.modeling.grouped_batch_norm import GroupedBatchNorm2d
 from moco_det.modeling.heads import mlp
 from moco_det.pretrain.moco.losses import info_nce
-from moco_det.testing.core import REPOSITORY, run_processes, write_random_images
-from moco_det.testing.methods import (
-    PIXELS,
-    assert_one_algorithm,
-    assert_resumes,
-    random_batch,
-    take_steps,
-    tiny_method_config,
-    train,
-)
-
-RECIPES = REPOSITORY / "projects/DenseCL/configs"
-
-
-def tiny_config(output="", **solver):
-    cfg = tiny_method_config(RECIPES / "toy/densecl_R_18.yaml", add_densecl_config, output, **solver)
-    moco = cfg.MODEL.MOCO
-    moco.DIM, moco.QUEUE_SIZE, moco.MOMENTUM, moco.TEMPERATURE = 6, 24, 0.9, 0.2
-    cfg.MODEL.DENSECL.WARMUP_STEPS = 1
-    cfg.INPUT.VIEWS.SIZE = 36
-    return cfg
+from moco_det.testing.core import REPOSITORY
+from moco_det.testing.methods import PIXELS, MethodSuite, random_batch
 
 
 class MapEncoder(nn.Module):
@@ -60,10 +39,6 @@ def make_model(group=4, **changes):
     return DenseCL(encoder=MapEncoder(group), **{**settings, **changes}).double().train()
 
 
-def make_batch(iteration):
-    return random_batch(iteration, size=9)  # a map of 2 x 2
-
-
 def heads_by_hand(encoder, dense, images, model):
     """Map (n, D, P), embedding (n, C), dense vectors (n, C, P) by copies, batch norm over 4 images at a time."""
     encoder = copy.deepcopy(encoder)
@@ -73,13 +48,12 @@ def heads_by_hand(encoder, dense, images, model):
     return full.flatten(2).detach(), image.detach(), dense(full).flatten(2).detach()
 
 
-@pytest.mark.parametrize("iteration, share", [(0, 0.0), (1, 0.5)])
-def test_a_step_is_the_papers(iteration, share):
-    """Without shuffled keys, whose permutation no hand follows; the tests of ranks have it."""
+def check_step(iteration, share):
+    """Without shuffled keys, whose permutation no hand follows; the comparison of processes has it."""
     model = make_model(shuffle_bn=False)
     model.encoder_q.fc[0].weight.data *= 1.1  # else both encoders are the same
     model.dense_q[0].weight.data *= 1.2
-    batch = make_batch(0)
+    batch = random_batch(0)
     with torch.no_grad():
         for key, query in ((model.encoder_k, model.encoder_q), (model.dense_k, model.dense_q)):
             expected = copy.deepcopy(key)
@@ -109,69 +83,50 @@ def test_a_step_is_the_papers(iteration, share):
 
 def test_a_grid_is_pooled_from_the_map():
     model = make_model(grid=1)
-    embedded = model.embed(model.encoder_q, model.dense_q, make_batch(0)["query"])
+    embedded = model.embed(model.encoder_q, model.dense_q, random_batch(0)["query"])
     assert embedded.map.shape == (8, 24, 1) and embedded.dense.shape == (8, 6, 1)
     torch.testing.assert_close(embedded.dense[..., 0], embedded.pooled)
 
 
-def test_micro_batches_make_the_step_of_the_whole_batch():
-    whole, parts = (take_steps(make_model(accumulate=count), batch=make_batch) for count in (1, 2))
-    assert_one_algorithm(whole, [parts])
-
-
-def steps_of_this_rank(group):
-    return take_steps(make_model(group), batch=make_batch)
-
-
-def test_two_processes_train_what_one_trains():
-    one = take_steps(make_model(8), batch=make_batch)
-    assert_one_algorithm(one, run_processes(steps_of_this_rank, 2, 8))
-
-
-@pytest.mark.stress
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
-    write_random_images(tmp_path / "images", 24)
-    assert_resumes(tiny_config, tmp_path / "images", tmp_path)
-
-
-def test_the_query_encoder_converts(tmp_path):
-    write_random_images(tmp_path / "images", 24)
-    train(tiny_config(tmp_path / "run", EPOCHS=1), tmp_path / "images")
-    convert([str(tmp_path / "run/model_final.pth"), str(tmp_path / "backbone.pkl")])
-    assert (tmp_path / "backbone.pkl").exists()
-
-
-@pytest.mark.parametrize(
-    "node, key, value, message",
-    [
-        ("DENSECL", "LAMBDA", 1.5, "MODEL.DENSECL.LAMBDA is 1.5; expected 0 or more, at most 1"),
-        ("DENSECL", "GRID", -1, "MODEL.DENSECL.GRID is -1; expected 0 or more"),
-        ("MOCO", "QUEUE_SIZE", 4, "MODEL.MOCO.QUEUE_SIZE is 4, smaller than SOLVER.IMS_PER_BATCH 8"),
-    ],
-)
-def test_refuses_what_cannot_be(node, key, value, message):
-    cfg = tiny_config()
-    cfg.MODEL[node][key] = value
-    with pytest.raises(ValueError, match=message):
-        DenseCL.check_config(cfg, ranks=1)
-
-
-@pytest.mark.parametrize(
-    "name, lr, epochs", [("densecl_R_50_200ep", 0.03, 200), ("densecl_R_50_coco_800ep", 0.3, 800)]
-)
-def test_recipes_have_the_papers_values(name, lr, epochs):
-    """Section 4.1."""
-    cfg = get_cfg()
-    add_densecl_config(cfg)
-    merge_config(cfg, str(RECIPES / f"{name}.yaml"), [])
-    moco, solver = cfg.MODEL.MOCO, cfg.SOLVER
-    assert (cfg.MODEL.DENSECL.LAMBDA, moco.DIM, moco.QUEUE_SIZE, moco.MOMENTUM) == (0.5, 128, 65536, 0.999)
-    assert (moco.TEMPERATURE, cfg.INPUT.VIEWS.RECIPE, cfg.INPUT.VIEWS.SIZE) == (0.2, "v2", 224)
-    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.EPOCHS, solver.WEIGHT_DECAY) == (
-        256,
-        lr,
-        epochs,
-        1e-4,
+class TestDenseCL(MethodSuite):
+    add_config = staticmethod(add_densecl_config)
+    recipes = REPOSITORY / "projects/DenseCL/configs"
+    # Section 4.1.
+    published = {
+        name: {
+            **{"MODEL.DENSECL.LAMBDA": 0.5, "MODEL.MOCO.DIM": 128, "MODEL.MOCO.QUEUE_SIZE": 65536},
+            **{"MODEL.MOCO.MOMENTUM": 0.999, "MODEL.MOCO.TEMPERATURE": 0.2},
+            **{"INPUT.VIEWS.RECIPE": "v2", "INPUT.VIEWS.SIZE": 224, "SOLVER.IMS_PER_BATCH": 256},
+            **{"SOLVER.BASE_LR": lr, "SOLVER.EPOCHS": epochs, "SOLVER.WEIGHT_DECAY": 1e-4},
+            "SOLVER.LR_SCHEDULER_NAME": "EpochCosineLR",
+        }
+        for name, lr, epochs in (("densecl_R_50_200ep", 0.03, 200), ("densecl_R_50_coco_800ep", 0.3, 800))
+    }
+    tiny = (
+        "toy/densecl_R_18",
+        {
+            **{"MODEL.MOCO.DIM": 6, "MODEL.MOCO.QUEUE_SIZE": 16, "MODEL.MOCO.MOMENTUM": 0.9},
+            **{"MODEL.MOCO.TEMPERATURE": 0.2, "MODEL.DENSECL.WARMUP_STEPS": 1, "INPUT.VIEWS.SIZE": 36},
+        },
     )
-    assert solver.LR_SCHEDULER_NAME == "EpochCosineLR"
-    DenseCL.check_config(cfg, ranks=8)
+    refused = (
+        ("MODEL.DENSECL.LAMBDA", 1.5),
+        ("MODEL.DENSECL.GRID", -1),
+        ("MODEL.MOCO.QUEUE_SIZE", 4, "MODEL.MOCO.QUEUE_SIZE is 4", "SOLVER.IMS_PER_BATCH 8"),
+    )
+    bugs = (
+        (densecl, "correspondence", "argmax(dim=2)", "argmax(dim=1)"),
+        (DenseCL, "compare", "(1 - share) * image_loss", "share * image_loss"),
+        (DenseCL, "forward", "momentum_update(self.dense_k, self.dense_q, self.momentum)", "pass"),
+        (DenseCL, "forward", "self.dense_queue.enqueue(step.keys.pooled)", "pass"),
+        (DenseCL, "embed", "grid.detach()", "grid.detach().flip(2)"),
+    )
+
+    @staticmethod
+    def make_model(group=4, accumulate=1):
+        return make_model(group, accumulate=accumulate)
+
+    def check_step(self):
+        """The first step has no dense loss."""
+        check_step(0, 0.0)
+        check_step(1, 0.5)

@@ -3,11 +3,11 @@
 Nothing about a particular body stands here: the number of vertices and the mean distances come from the tables.
 """
 
-import os
 from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
+from scipy.io import loadmat
 
 from moco_densepose.charts import COARSE_OF_CHART, GROUP_OF_CHART, NUM_CHARTS, NUM_GROUPS
 from moco_det.weights.backbone_file import restricted_load
@@ -130,7 +130,7 @@ def read_arrays(path: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Named arrays of a .mat or .npz file.
 
     Raises:
-        ValueError: one is not there, or a .mat file meets no scipy.
+        ValueError: one is not there.
     """
     if path.endswith(".npz"):
         with np.load(path, allow_pickle=False) as file:
@@ -144,25 +144,7 @@ def read_arrays(path: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
 
 
 def _read_mat(path: str) -> dict[str, np.ndarray]:
-    check_scipy(path)
-    from scipy.io import loadmat
-
     try:
         return loadmat(path)
     except Exception as error:  # a damaged file may raise anything
         raise ValueError(f"{path}: not a MATLAB file, or a damaged one ({error}); fetch it again") from error
-
-
-def check_scipy(path: str) -> None:
-    """Refuse a .mat file where no scipy is installed.
-
-    Raises:
-        ValueError: says how to install it.
-    """
-    try:
-        import scipy.io  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{os.path.basename(path)} is read by the package scipy, which is not installed; install it: "
-            "pip install scipy (or moco_det[densepose])"
-        ) from error

@@ -12,7 +12,6 @@ from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.data.datasets import load_coco_json
 
 from moco_densepose import toy_tables
-from moco_densepose.body_tables import check_scipy
 from moco_det.utils.files import datasets_root
 
 EVALUATOR = "densepose"
@@ -83,13 +82,6 @@ def _register(name: str, json_file: str, image_root: str, **metadata) -> None:
 
 
 def needed_files(metadata: Metadata) -> Sequence[str]:
-    """What a data set's reader, and the mapper in training or else the metric, open.
-
-    Raises:
-        ValueError: among them is a .mat file, and there is no scipy.
-    """
+    """What a data set's reader, and the mapper in training or else the metric, open."""
     tables = (metadata.symmetry,) if metadata.training else metadata.body_tables
-    for path in tables:
-        if path.endswith(".mat"):
-            check_scipy(path)
     return (metadata.json_file, metadata.image_root, *tables)

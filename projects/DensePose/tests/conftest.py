@@ -1,14 +1,9 @@
-"""Makes the project importable, and toy bodies of 64 px for its tests."""
-
-import sys
-from pathlib import Path
+"""Toy bodies of 64 px."""
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from moco_densepose import register_densepose_datasets  # noqa: E402
-from moco_densepose.toy_bodies import make_toy_bodies  # noqa: E402
+from moco_densepose import register_densepose_datasets
+from moco_densepose.toy_bodies import make_toy_bodies
 
 NUM_VAL = 4
 

@@ -4,6 +4,7 @@ import heapq
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from moco_densepose import toy_tables
 from moco_densepose.body_tables import read_arrays, read_body_tables
@@ -105,7 +106,6 @@ def test_tables_are_read_as_they_were_written(tmp_path):
 
 def test_files_of_matlab_are_read_as_the_others(tmp_path):
     """As DensePose publishes them: columns, and a cell array of symmetry tables."""
-    savemat = pytest.importorskip("scipy.io").savemat
     body = toy_tables.toy_body()
     columns = {"U_subdiv": body.u, "V_subdiv": body.v, "Part_ID_subdiv": body.label}
     savemat(tmp_path / "SMPL_subdiv.mat", {name: value[:, None] for name, value in columns.items()})

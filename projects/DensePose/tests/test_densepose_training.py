@@ -9,9 +9,9 @@ from detectron2.data import MetadataCatalog
 from moco_densepose import add_densepose_config, register_densepose_datasets
 from moco_densepose.datasets import COCO_SYMMETRY, COCO_TABLES, TABLES
 from moco_det.config import get_cfg
+from moco_det.finetune.command import make_parser, run
 from moco_det.finetune.datasets import check_datasets
 from moco_det.finetune.evaluators import check_evaluator
-from moco_det.finetune.trainer import make_parser, run
 from moco_det.model_zoo.tasks import get_task
 
 SMALL = (
@@ -65,7 +65,6 @@ def test_missing_files_are_named_with_where_they_come_from(tmp_path):
     try:
         with pytest.raises(ValueError, match="densepose_train.json.*make_toy_bodies.py"):
             check_datasets(cfg, ("moco_densepose_toy_train",))
-        pytest.importorskip("scipy")
         name = "moco_densepose_coco_2014_minival"
         metadata = MetadataCatalog.get(name)
         with pytest.raises(

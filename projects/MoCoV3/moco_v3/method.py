@@ -15,7 +15,7 @@ from moco_det.engine.schedule import cosine_momentum
 from moco_det.modeling.grouped_batch_norm import gather, local_block, update_running_statistics
 from moco_det.modeling.heads import mlp
 from moco_det.pretrain.checks import check_vector_norm
-from moco_det.pretrain.diagnostics import mutual_information_bound, pair_statistics
+from moco_det.pretrain.diagnostics import mutual_information_bound, pair_statistics, spread
 from moco_det.pretrain.method import (
     PretrainMethod,
     Row,
@@ -110,6 +110,7 @@ class MoCoV3(PretrainMethod):
             "accuracy": (logits.detach().argmax(dim=1) == positive).float().mean(),
             "mutual_information": mutual_information_bound(info_nce, candidates=len(k_1)),
             **pair_statistics(q_1.detach(), k_2[own]),
+            "embedding_spread": spread(k_2),  # the predictor's batch norm spreads also what has collapsed
         }
 
     def embed(self, images: Tensor) -> Tensor:

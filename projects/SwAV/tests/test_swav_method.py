@@ -1,25 +1,39 @@
-"""SwAV's steps: against the paper by hand, over two processes, resumed, refused, converted."""
+"""SwAV: what every method passes; its steps against the paper by hand, its queues and prototypes."""
+
+import copy
 
 import pytest
 import torch
-from swav_examples import PROTOTYPES, QUEUE, RECIPES, embed_by_hand, make_model, tiny_config
 from test_swav_losses import loss_by_loops, sinkhorn_by_loops
 
-from moco_det.config import get_cfg, merge_config
-from moco_det.convert.command import main as convert
-from moco_det.testing.core import run_processes, write_random_images
-from moco_det.testing.methods import (
-    assert_one_algorithm,
-    assert_resumes,
-    random_multi_crop_batch,
-    take_steps,
-    train,
-)
-from moco_swav import add_swav_config
+from moco_det.modeling.heads import mlp
+from moco_det.testing.core import REPOSITORY
+from moco_det.testing.methods import MethodSuite, SmallEncoder, random_multi_crop_batch, take_steps
+from moco_swav import add_swav_config, swav
 from moco_swav.swav import SwAV
 
+DIM, PROTOTYPES, QUEUE = 6, 5, 16
 
-def test_a_step_is_the_papers_with_all_crops_and_a_full_queue():
+
+def make_model(group=4, **changes):
+    torch.manual_seed(0)
+    settings = {
+        **{"dim": DIM, "prototypes": PROTOTYPES, "temperature": 0.1, "epsilon": 0.05},
+        **{"sinkhorn_iterations": 3, "freeze_prototypes_epochs": 1},
+        **{"pixel_mean": [120.0] * 3, "pixel_std": [60.0] * 3},
+    }
+    encoder = SmallEncoder(group, mlp((SmallEncoder.WIDTH, 8, DIM), group))
+    return SwAV(encoder=encoder, **{**settings, **changes}).double().train()
+
+
+def embed_by_hand(model, images):
+    """Unit-length embeddings by a copy, whose statistics nobody reads."""
+    z = copy.deepcopy(model.encoder_q)((images.double() - 120) / 60)
+    return z / z.norm(dim=1, keepdim=True)
+
+
+def check_step():
+    """With all crops and a full queue."""
     model = make_model(queue_size=QUEUE)
     for iteration in (0, 1):  # 16 embeddings of each large view
         model(random_multi_crop_batch(iteration))
@@ -85,62 +99,51 @@ def test_no_gradient_flows_through_the_codes():
     torch.testing.assert_close(gradient, prototypes.grad)
 
 
-def steps_of_this_rank(group):
-    return take_steps(make_model(group, queue_size=QUEUE), steps=4, batch=random_multi_crop_batch)
-
-
-def test_two_processes_train_what_one_trains():
-    """With batch norm over the whole batch, a full queue and trained prototypes."""
-    one = take_steps(make_model(8, queue_size=QUEUE), steps=4, batch=random_multi_crop_batch)
-    assert_one_algorithm(one, run_processes(steps_of_this_rank, 2, 8))
-
-
-@pytest.mark.stress
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
-    write_random_images(tmp_path / "images", 24)
-    assert_resumes(tiny_config, tmp_path / "images", tmp_path)
-
-
-def test_the_encoder_converts(tmp_path):
-    write_random_images(tmp_path / "images", 24)
-    train(tiny_config(tmp_path / "run", EPOCHS=1), tmp_path / "images")
-    convert([str(tmp_path / "run/model_final.pth"), str(tmp_path / "backbone.pkl")])
-    assert (tmp_path / "backbone.pkl").exists()
-
-
-@pytest.mark.parametrize(
-    "node, key, value, message",
-    [
-        ("SWAV", "EPSILON", 0.0, "MODEL.SWAV.EPSILON is 0.0; expected above 0"),
-        ("SWAV", "QUEUE_SIZE", 4, "QUEUE_SIZE is 4, smaller than SOLVER.IMS_PER_BATCH 8.*0 .none., or to 8"),
-        ("SOLVER", "ACCUMULATE", 2, "ACCUMULATE is 2, but the codes .* set it to 1"),
-    ],
-)
-def test_refuses_what_cannot_be(node, key, value, message):
-    cfg = tiny_config()
-    (cfg.SOLVER if node == "SOLVER" else cfg.MODEL[node])[key] = value
-    with pytest.raises(ValueError, match=message):
-        SwAV.check_config(cfg, ranks=1)
-
-
-@pytest.mark.parametrize(
-    "name, batch, lr, queue", [("swav_R_50_200ep", 4096, 4.8, 0), ("swav_R_50_200ep_bs256", 256, 0.6, 3840)]
-)
-def test_recipes_have_the_papers_values(name, batch, lr, queue):
-    """Appendix A."""
-    cfg = get_cfg()
-    add_swav_config(cfg)
-    merge_config(cfg, str(RECIPES / f"{name}.yaml"), [])
-    swav, views, solver = cfg.MODEL.SWAV, cfg.INPUT.VIEWS, cfg.SOLVER
-    assert (swav.PROTOTYPES, swav.TEMPERATURE, swav.EPSILON, swav.SINKHORN_ITERATIONS) == (3000, 0.1, 0.05, 3)
-    assert (swav.DIM, swav.HIDDEN_DIM, swav.FREEZE_PROTOTYPES_EPOCHS, swav.QUEUE_SIZE) == (
-        128,
-        2048,
-        1,
-        queue,
+class TestSwAV(MethodSuite):
+    add_config = staticmethod(add_swav_config)
+    recipes = REPOSITORY / "projects/SwAV/configs"
+    # Appendix A.
+    published = {
+        name: {
+            **{"MODEL.SWAV.PROTOTYPES": 3000, "MODEL.SWAV.TEMPERATURE": 0.1, "MODEL.SWAV.EPSILON": 0.05},
+            **{"MODEL.SWAV.SINKHORN_ITERATIONS": 3, "MODEL.SWAV.DIM": 128, "MODEL.SWAV.HIDDEN_DIM": 2048},
+            **{"MODEL.SWAV.FREEZE_PROTOTYPES_EPOCHS": 1, "MODEL.SWAV.QUEUE_SIZE": queue},
+            **{"INPUT.VIEWS.SIZE": 224, "INPUT.VIEWS.SMALL_SIZE": 96, "INPUT.VIEWS.RECIPE": "simclr"},
+            **{"INPUT.VIEWS.CROP_SCALE": (0.14, 1.0), "INPUT.VIEWS.SMALL_CROP_SCALE": (0.05, 0.14)},
+            **{"SOLVER.IMS_PER_BATCH": batch, "SOLVER.BASE_LR": lr, "SOLVER.WEIGHT_DECAY": 1e-6},
+            **{"SOLVER.OPTIMIZER": "LARS", "MODEL.ENCODER.NORM": "SyncBN"},
+        }
+        for name, batch, lr, queue in (
+            ("swav_R_50_200ep", 4096, 4.8, 0),
+            ("swav_R_50_200ep_bs256", 256, 0.6, 3840),
+        )
+    }
+    tiny = (
+        "toy/swav_R_18",
+        {
+            **{"MODEL.SWAV.DIM": DIM, "MODEL.SWAV.HIDDEN_DIM": 16, "MODEL.SWAV.PROTOTYPES": PROTOTYPES},
+            **{"MODEL.SWAV.QUEUE_SIZE": QUEUE, "MODEL.SWAV.QUEUE_START_EPOCH": 0},
+            "INPUT.VIEWS.SMALL_SIZE": 16,
+        },
     )
-    assert (views.SIZE, views.SMALL_SIZE, views.RECIPE) == (224, 96, "simclr")
-    assert tuple(views.CROP_SCALE) == (0.14, 1.0) and tuple(views.SMALL_CROP_SCALE) == (0.05, 0.14)
-    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.WEIGHT_DECAY) == (batch, lr, 1e-6)
-    assert (solver.OPTIMIZER, cfg.MODEL.ENCODER.NORM) == ("LARS", "SyncBN")
-    SwAV.check_config(cfg, ranks=8)
+    refused = (
+        ("MODEL.SWAV.EPSILON", 0.0),
+        ("MODEL.SWAV.QUEUE_SIZE", 4, "MODEL.SWAV.QUEUE_SIZE is 4", "SOLVER.IMS_PER_BATCH 8", "0 (none)"),
+    )
+    accumulates = False  # codes are assigned over the whole batch at once
+    batch = staticmethod(random_multi_crop_batch)
+    steps = 4  # with a full queue and trained prototypes
+    bugs = (
+        (SwAV, "codes", "[: len(scores)]", "[-len(scores) :]"),
+        (SwAV, "codes", "self.queues[view].num_real == self.queues[view].size", "False"),
+        (SwAV, "keep", "embeddings[:2]", "embeddings[1:3]"),
+        (swav, "sinkhorn", "codes.sum(dim=0)", "codes.sum(dim=0).square()"),
+        (swav, "swapped_prediction", "score / temperature", "score * temperature"),
+    )
+
+    @staticmethod
+    def make_model(group=4, accumulate=1):
+        return make_model(group, queue_size=QUEUE)
+
+    def check_step(self):
+        check_step()

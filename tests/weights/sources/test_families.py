@@ -102,6 +102,15 @@ def test_damaged_hub_config_is_refused(resnet18, config):
 # ---- Ambiguity ----------------------------------------------------------------------------------------
 
 
+def test_families_whose_backbones_stand_elsewhere_are_never_settled_by_the_preprocessing(
+    resnet18, other_resnet18
+):
+    content = backbone(resnet18, "encoder.") | backbone(other_resnet18, "backbone.")
+    for preprocessing in (None, UNIT):
+        with pytest.raises(ValueError, match="which are converted differently: pycontrast, .*barlow_twins"):
+            locate_backbone(content, preprocessing=preprocessing)
+
+
 def test_ambiguous_content_is_refused_with_the_candidates(resnet18):
     bare = backbone(resnet18, "encoder.")
     with pytest.raises(
@@ -118,6 +127,9 @@ def test_ambiguous_content_is_refused_with_the_candidates(resnet18):
         assert (
             same(settled.backbone, resnet18) and agreed_preprocessing(settled, preprocessing) == preprocessing
         )
+    # Where the encoder is named, the family is one of these, and the preprocessing says which.
+    for preprocessing, family in ((UNIT, "simclr"), (SWAV, "pycontrast")):
+        assert locate_backbone(bare, "query", preprocessing=preprocessing).family == family
     source = locate_backbone(bare, family="simclr")
     assert (
         source.family == "simclr" and source.record.preprocessing == UNIT and same(source.backbone, resnet18)
