@@ -42,7 +42,7 @@ KEPT_CURVES = (*(name for name in METRICS if not name.endswith("75")), "knn_accu
 ABLATION_SUITE = "ablations"
 EMPTY = "Not measured yet."
 SPEED_SUITE = "speed"  # measurements of a machine, not runs
-KINDS = ("results", "summary", "own", "paper", "ablation", "speed")
+KINDS = ("results", "summary", "paper", "ablation", "speed", "own")
 MARKER = re.compile(r"^<!-- (/?)([\w-]+):([\w-]+) -->$", re.MULTILINE)
 
 
