@@ -20,8 +20,8 @@ from moco_det.benchmark.own.plan import COCO_PAIRS, given_keys, make_starts, rec
 from moco_det.benchmark.own.settle import first_study, settle, write_inputs
 from moco_det.config import get_cfg
 from moco_det.data.labels import take_labels
+from moco_det.finetune.command import main as train
 from moco_det.finetune.inits import read_init
-from moco_det.finetune.trainer import main as train
 from moco_det.report.runs import find_runs
 from moco_det.report.zoo import load_results, render
 from moco_det.testing.core import REPOSITORY

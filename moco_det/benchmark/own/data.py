@@ -19,7 +19,7 @@ from detectron2.structures import BoxMode
 from moco_det.benchmark.own.sizes import DataFacts
 from moco_det.config import get_cfg
 from moco_det.data.datasets.own import OPTIONS, register_datasets
-from moco_det.data.images import decode_rgb, find_images, registered_images, shown
+from moco_det.data.images import decode_rgb, find_images, registered_images
 from moco_det.data.labels import take_labels
 from moco_det.data.near_duplicates import find_pairs
 from moco_det.utils.seeding import numpy_generator
@@ -218,7 +218,7 @@ def choose_shares(
 def leaked_images(data: OwnData) -> list[str]:
     """The images to pre-train on that show what test images show, as ``--exclude`` of pre-training takes them."""
     pairs = find_pairs(data.unlabeled, registered_images([data.test]))
-    return [os.path.abspath(shown(path)) for path in dict.fromkeys(path for path, _ in pairs)]
+    return [os.path.abspath(path) for path in dict.fromkeys(path for path, _ in pairs)]
 
 
 # ---- what watches pre-training ---------------------------------------------------------------------------------
