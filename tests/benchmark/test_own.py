@@ -423,7 +423,7 @@ def test_a_study_of_the_toy_world_ends_in_an_answer(toyworld, tmp_path, capsys):
     assert len(kept) == 7 and len({run.record["extra"].get("fingerprint") for run in kept}) == 7
     document = "<!-- own:toys -->\n<!-- /own:toys -->\n"
     assert "too low to tell" in render(document, results)
-    assert not [*output.rglob("model_0*.pth")]  # of finished runs the last checkpoint stays
+    assert not [*output.glob("study/labels*/*/model_0*.pth")]  # of finished runs the last checkpoint stays
 
     # Elsewhere, from what is kept: nothing is trained.
     answer = render(document, results)
