@@ -14,7 +14,10 @@ COMMANDS = {
     "inspect": ("moco_det.convert.inspect_weights", "say what a weight file is"),
     "classify": ("moco_det.classify.command", "judge features by a linear classifier and kNN"),
     "train": ("moco_det.finetune.command", "fine-tune a detector or segmenter"),
-    "benchmark": ("moco_det.benchmark.command", "fine-tune tasks x inits x seeds, and report"),
+    "benchmark": (
+        "moco_det.benchmark.command",
+        "fine-tune tasks x inits x seeds; own: did it help my detector?",
+    ),
     "ablation": ("moco_det.benchmark.ablation", "re-run the paper's ablations"),
     "report": ("moco_det.report.report", "tables, curves and pictures of runs on one page"),
     "check-datasets": ("moco_det.finetune.check_datasets", "say which data sets are complete"),

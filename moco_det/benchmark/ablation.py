@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from moco_det.benchmark.ablation_plan import PLAN, AblationRun, chain_of, plan_ablations, read_ablation_runs
-from moco_det.benchmark.command import at_least_one
-from moco_det.benchmark.plan import settle_runs
+from moco_det.benchmark.plan import at_least_one, settle_runs
 from moco_det.benchmark.steps import run_chains, settle_places
 from moco_det.engine.run_folder import check_writable
 from moco_det.model_zoo.ablations import ABLATIONS, SCALES

@@ -1,6 +1,7 @@
 """Tasks x inits x seeds in one command, ``tools/run_benchmark.py``: resumable, and ending in one table."""
 
 import argparse
+import itertools
 import os
 import shlex
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 
 from moco_det.benchmark.estimate import describe_plan
 from moco_det.benchmark.inits import INITS, read_starts, write_overlays
-from moco_det.benchmark.plan import Planned, check_options, make_plan, settle_plan
+from moco_det.benchmark.own import command as own
+from moco_det.benchmark.plan import Planned, at_least_one, check_options, make_plan, settle_plan
 from moco_det.benchmark.steps import REPOSITORY, Step, run_step, run_steps, settle_places
 from moco_det.benchmark.suites import SUITES, Entry, choose
 from moco_det.config import get_cfg
@@ -187,7 +189,12 @@ def parser() -> argparse.ArgumentParser:
     """The command line of tools/run_benchmark.py."""
     parser = argparse.ArgumentParser(description=DESCRIPTION)
     add = parser.add_argument
-    add("--suite", choices=sorted(SUITES), required=True, help="the paper's recipes, or small ones on scenes")
+    add(
+        "--suite",
+        choices=sorted(SUITES),
+        required=True,
+        help="the paper's recipes, small ones on scenes; or own, whose options are others: own --help",
+    )
     add(
         "--tasks", nargs="+", default=["all"], metavar="TASK", help="names of the suite's tasks; default: all"
     )
@@ -216,17 +223,24 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def at_least_one(word: str) -> int:
-    """A word of the command line as a number of runs."""
-    if not word.isdigit() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {word!r}")
-    return int(word)
+def _words_of_own(words: list[str]) -> list[str] | None:
+    """What follows ``own``, or is beside ``--suite own``; None for another suite."""
+    if words[:1] == ["own"]:
+        return words[1:]
+    for number, pair in enumerate(itertools.pairwise(words)):
+        if pair == ("--suite", "own"):
+            return words[:number] + words[number + 2 :]
+    return None
 
 
 @user_errors
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point."""
-    args = parser().parse_args(argv)
+    """Entry point; ``own``, or ``--suite own``, is a command of its own."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if (rest := _words_of_own(words)) is not None:
+        own.main(rest)
+        return
+    args = parser().parse_args(words)
     if len(args.options) % 2:
         raise ValueError(f"options after -- must be KEY VALUE pairs; found {len(args.options)} words")
     if not all(0 < share <= 1 for share in args.label_fraction):

@@ -1,9 +1,10 @@
 """The runs of a benchmark: recipes x inits x seeds x shares of the labels, and what is never mixed."""
 
+import argparse
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -26,6 +27,7 @@ class Planned:
         folder: its OUTPUT_DIR below the benchmark's.
         task: what its run.json calls it.
         fingerprint: what it is made of, beyond its command; a run of another one is another run.
+        extra: what the report is to know of it, beyond its record.
     """
 
     folder: str
@@ -35,6 +37,7 @@ class Planned:
     iterations: int
     command: tuple[str, ...]
     fingerprint: dict[str, str]
+    extra: dict[str, object] = field(default_factory=dict)
 
 
 def check_options(options: Sequence[str]) -> None:
@@ -47,6 +50,13 @@ def check_options(options: Sequence[str]) -> None:
         if key in ROWS and ROWS[key].each_run:
             raise ValueError(f"{key} cannot be given after --: it is another one for each run; leave it out")
     merge_config(get_cfg(), "", list(options))
+
+
+def at_least_one(word: str) -> int:
+    """A word of the command line as a number of runs."""
+    if not word.isdigit() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {word!r}")
+    return int(word)
 
 
 def make_plan(
@@ -146,7 +156,10 @@ def settle_plan(planned: Sequence[Planned], output: Path) -> None:
     """
     entries = {
         run.folder: {
-            **{name: getattr(run, name) for name in ("task", "iterations", "init", "seed", "fingerprint")},
+            **{
+                name: getattr(run, name)
+                for name in ("task", "iterations", "init", "seed", "fingerprint", "extra")
+            },
             "command": list(run.command),
         }
         for run in planned

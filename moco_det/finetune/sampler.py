@@ -1,26 +1,12 @@
-"""Which images training sees, and in which order: a share of the labels, and a sampler that --resume continues."""
+"""In which order training sees its images: a sampler that --resume continues."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.data.samplers import RepeatFactorTrainingSampler, TrainingSampler
 from torch.utils.data import Sampler
-
-from moco_det.utils.seeding import numpy_generator
-
-
-def take_labels(records: Sequence[dict], fraction: float, seed: int) -> list[dict]:
-    """A random share of the labeled images, in their order; at least one.
-
-    With the same seed a smaller share is a part of a larger one, and every init gets the same images.
-    """
-    if fraction == 1:
-        return list(records)
-    order = numpy_generator(seed, "labels").permutation(len(records))
-    count = max(1, round(fraction * len(records)))
-    return [records[index] for index in sorted(order[:count])]
 
 
 class ResumableSampler(Sampler):

@@ -16,6 +16,7 @@ from detectron2.data import (
 from detectron2.engine import DefaultTrainer, hooks
 from detectron2.utils import comm
 
+from moco_det.data.labels import take_labels
 from moco_det.engine.interruption import StopOnSignal
 from moco_det.engine.progress import ProgressBar
 from moco_det.engine.threads import SlowStepWatch
@@ -26,7 +27,7 @@ from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
 from moco_det.finetune.mappers import build_mapper
 from moco_det.finetune.record_mapper import SkipUnreadable
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
-from moco_det.finetune.sampler import ResumableSampler, repeat_factors, take_labels
+from moco_det.finetune.sampler import ResumableSampler, repeat_factors
 from moco_det.finetune.weights_check import load_checked
 from moco_det.utils.seeding import keyed_seed
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from moco_det.report import captions, figures, panels, zoo
 from moco_det.report.document import Block, Lines, Picture, Section, Text, markdown
+from moco_det.report.own import study_rows, study_section
 from moco_det.report.page import html_page
 from moco_det.report.rows import Row, build_rows
 from moco_det.report.runs import Incomplete, Run, find_runs
@@ -45,7 +46,8 @@ class Report:
     @property
     def headlines(self) -> list[str]:
         """What the results say in words."""
-        return headlines(build_rows(self.runs, self.incomplete)[0])
+        rows = build_rows(self.runs, self.incomplete)[0]
+        return [] if study_rows(rows) else headlines(rows)  # a study's own section says it
 
 
 def write_report(run_dirs: Sequence[str | os.PathLike], output: str | os.PathLike) -> Report:
@@ -54,7 +56,13 @@ def write_report(run_dirs: Sequence[str | os.PathLike], output: str | os.PathLik
     Raises:
         ValueError: no run was found, or ``output`` cannot be written.
     """
-    runs, incomplete = find_runs(run_dirs)
+    return write_report_of(*find_runs(run_dirs), output)
+
+
+def write_report_of(
+    runs: Sequence[Run], incomplete: Sequence[Incomplete], output: str | os.PathLike
+) -> Report:
+    """As :func:`write_report`, of runs that were read before."""
     output = Path(output)
     report = Report(
         output / "report.html", output / "report.md", output / "report.csv", tuple(runs), tuple(incomplete)
@@ -86,7 +94,9 @@ def make_sections(runs: Sequence[Run], incomplete: Sequence[Incomplete]) -> list
     """The content of the report in reading order; a section without content is left out."""
     rows, notes = build_rows(runs, incomplete)
     finetuned, pretrained = finetune_rows(rows), pretrain_rows(rows)
+    study = study_section(rows)
     sections = [
+        *([study] if study else []),
         Section("Results", _results(finetuned, pretrained, notes, incomplete)),
         Section("The metric over iterations", _curves(finetuned)),
         Section("Pre-training", _pretraining(pretrained)),
@@ -186,8 +196,10 @@ def _describe_run(run: Run) -> str:
 
 def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
     """Carry out a parsed command line (``add_configs``: the same signature as every stage; unused here)."""
-    if args.runs:
-        report = write_report(args.runs, args.output)
+    if args.runs or args.from_results:
+        kept = zoo.load_results(args.results, args.from_results) if args.from_results else []
+        found, incomplete = find_runs(args.runs) if args.runs else ([], [])
+        report = write_report_of([*found, *kept], incomplete, args.output)
         print(report.table)
         print("\n" + "\n".join(report.headlines) + "\n" if report.headlines else "")
         for entry in report.incomplete:
@@ -216,6 +228,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="run folder, or a folder above several")
     parser.add_argument("--output", default="output/report", help="folder for report.html, .md, .csv")
     parser.add_argument("--suite", help="also keep each run's record in RESULTS/SUITE/")
+    parser.add_argument(
+        "--from-results",
+        metavar="SUITE",
+        help="also the kept records of RESULTS/SUITE/: tables and curves, no pictures",
+    )
     parser.add_argument("--results", default="results", help="folder of the kept records")
     parser.add_argument(
         "--update-tables", nargs="+", default=[], metavar="FILE", help="write the tables between markers anew"
@@ -227,6 +244,6 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: report, kept records, generated tables."""
     arguments = parser().parse_args(argv)
-    if not arguments.runs and not arguments.update_tables:
-        raise ValueError("nothing to do: give run folders, or --update-tables FILE")
+    if not (arguments.runs or arguments.from_results or arguments.update_tables):
+        raise ValueError("nothing to do: give run folders, --from-results SUITE, or --update-tables FILE")
     run(arguments)

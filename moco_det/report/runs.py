@@ -70,11 +70,12 @@ def find_runs(paths: list[str | os.PathLike]) -> tuple[list[Run], list[Incomplet
     Raises:
         ValueError: a folder does not exist, or none of them holds a run, finished or not.
     """
-    folders, planned = [], {}
+    folders, planned, extras = [], {}, {}
     for path in map(Path, paths):
         if not path.is_dir():
             raise ValueError(f"run folder {str(path)!r} does not exist (looked in {os.getcwd()!r})")
         planned |= read_plan(path)
+        extras |= read_extras(path)
         folders += sorted(Path(where) for where, _, files in os.walk(path) if {FILE_NAME, *TRACES} & {*files})
     unique = {folder.resolve(): folder for folder in folders}
     if not unique and not planned:
@@ -87,7 +88,9 @@ def find_runs(paths: list[str | os.PathLike]) -> tuple[list[Run], list[Incomplet
     for place, folder in unique.items():
         row = planned.pop(place, None)
         try:
-            runs.append(read_run(folder))
+            run = read_run(folder)
+            run.record["extra"].update(extras.get(place, {}))
+            runs.append(run)
         except ValueError as error:
             incomplete.append(Incomplete(folder, str(error), row))
         except (TypeError, KeyError, AttributeError) as error:
@@ -98,13 +101,20 @@ def find_runs(paths: list[str | os.PathLike]) -> tuple[list[Run], list[Incomplet
 
 def read_plan(folder: Path) -> dict[Path, tuple[str, int, str]]:
     """The run folders that a benchmark in ``folder`` plans, and the (task, iterations, init) of each; or none."""
-    path = folder / PLAN
-    if not path.is_file():
-        return {}
-    runs = json.loads(path.read_text())["runs"]
     return {
-        (folder / name).resolve(): (run["task"], run["iterations"], run["init"]) for name, run in runs.items()
+        place: (run["task"], run["iterations"], run["init"]) for place, run in _planned_runs(folder).items()
     }
+
+
+def read_extras(folder: Path) -> dict[Path, dict]:
+    """What a benchmark's plan says of its runs beyond their records, by their folders."""
+    return {place: run.get("extra", {}) for place, run in _planned_runs(folder).items()}
+
+
+def _planned_runs(folder: Path) -> dict[Path, dict]:
+    path = folder / PLAN
+    runs = json.loads(path.read_text())["runs"] if path.is_file() else {}
+    return {(folder / name).resolve(): run for name, run in runs.items()}
 
 
 def read_run(folder: Path) -> Run:

@@ -2,24 +2,28 @@
 
 A document holds a table between two markers, each alone on its line: ``<!-- results:SUITE -->`` and
 ``<!-- /results:SUITE -->`` (runs of this project, with their commands), the same with ``summary`` (without the
-commands), ``<!-- ablation:NAME-SCALE -->`` (runs that tools/run_ablation.py kept), ``<!-- speed:NAME -->`` (what
-tools/benchmark_speed.py measured, ``results/speed/NAME.json``), or ``<!-- paper:PREFIX -->`` (printed by
-the paper, for the recipes whose names start so), each with its closing marker.
+commands), ``<!-- own:NAME -->`` (the answer of a study of one's own data, the suite own-NAME),
+``<!-- ablation:NAME-SCALE -->`` (runs that tools/run_ablation.py kept), ``<!-- speed:NAME -->`` (what
+tools/benchmark_speed.py measured, ``results/speed/NAME.json``), or ``<!-- paper:PREFIX -->`` (printed by the
+paper, for the recipes whose names start so), each with its closing marker.
 """
 
 import hashlib
 import json
 import os
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from moco_det.engine.record import FILE_NAME as RECORD
 from moco_det.engine.record import check_record
 from moco_det.model_zoo.ablations import ABLATIONS, SCALES
 from moco_det.model_zoo.paper_results import PAPER_RESULTS
 from moco_det.model_zoo.tasks import METRICS
 from moco_det.report.ablation_results import UNTRAINED, ablation_table, lines_of
 from moco_det.report.document import Table, markdown_table
+from moco_det.report.own import SUITE, study_markdown
 from moco_det.report.rows import Row, build_rows
 from moco_det.report.runs import Run, run_from_record
 from moco_det.report.speed_tables import kept_speed
@@ -31,13 +35,14 @@ from moco_det.report.tables import (
     pretrain_rows,
     printed_cell,
 )
+from moco_det.utils.files import atomic_write
 
 # The curves worth keeping: one value an evaluation, not one a log line.
 KEPT_CURVES = (*(name for name in METRICS if not name.endswith("75")), "knn_accuracy", "pretext_accuracy")
 ABLATION_SUITE = "ablations"
 EMPTY = "Not measured yet."
 SPEED_SUITE = "speed"  # measurements of a machine, not runs
-KINDS = ("results", "summary", "paper", "ablation", "speed")
+KINDS = ("results", "summary", "paper", "ablation", "speed", "own")
 MARKER = re.compile(r"^<!-- (/?)([\w-]+):([\w-]+) -->$", re.MULTILINE)
 
 
@@ -75,6 +80,19 @@ def save_results(runs: Sequence[Run], results: str | os.PathLike, suite: str) ->
     except OSError as error:
         raise ValueError(f"cannot write results to {str(folder)!r}: {error.strerror}") from error
     return paths
+
+
+def restore_run(run: Run, folder: Path) -> None:
+    """Write a kept run as the folder that its stage left: its record and its evaluated curves."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = defaultdict(dict)
+    for name, curve in run.curves.items():
+        for iteration, value in curve:
+            values[iteration][name] = value
+    lines = (json.dumps({"iteration": iteration, **values[iteration]}) + "\n" for iteration in sorted(values))
+    (folder / "metrics.json").write_text("".join(lines))
+    with atomic_write(folder / RECORD) as path:
+        path.write_text(json.dumps(run.record, indent=1) + "\n")
 
 
 def load_results(results: str | os.PathLike, suite: str) -> list[Run]:
@@ -259,6 +277,8 @@ def render(text: str, results: str | os.PathLike, name: str = "text") -> str:
             table = paper_table(suite)
         elif kind == "speed":
             table = speed_of_machine(results, suite)
+        elif kind == "own":
+            table = study_markdown(build_rows(load_results(results, SUITE + suite))[0]) or EMPTY
         elif kind == "ablation":
             table = kept_ablation_table(*suite.rpartition("-")[::2], load_results(results, ABLATION_SUITE))
         else:

@@ -8,7 +8,8 @@ from detectron2.data.samplers import RepeatFactorTrainingSampler
 from moco_det.config import get_cfg
 from moco_det.config.key import FINETUNE
 from moco_det.config.rules import check_values
-from moco_det.finetune.sampler import ResumableSampler, take_labels
+from moco_det.data.labels import take_labels
+from moco_det.finetune.sampler import ResumableSampler
 from moco_det.finetune.trainer import Trainer
 
 RECORDS = [{"image_id": number} for number in range(200)]
