@@ -15,6 +15,10 @@ TESTED_BY = {
     "benchmark/test_benchmark_command.py": """
         benchmark/estimate benchmark/inits benchmark/plan benchmark/suites
     """,
+    "benchmark/test_own.py": """
+        benchmark/own/budget benchmark/own/carry_out benchmark/own/command benchmark/own/data
+        benchmark/own/plan benchmark/own/settle
+    """,
     "classify/test_command.py": "classify/data data/labeled_folder",
     "classify/test_features.py": "classify/accuracy classify/classifier",
     "classify/test_linear.py": "classify/judge classify/settings classify/trainer",
@@ -42,6 +46,7 @@ TESTED_BY = {
         data/datasets/coco_file data/datasets/own data/datasets/voc_files data/label_images
         finetune/classes finetune/voc_evaluator
     """,
+    "finetune/test_sampler.py": "data/labels",
     "finetune/test_segmentation.py": "data/datasets/segmentation",
     "finetune/test_weights_check.py": "finetune/loaded_weights",
     "model_zoo/test_tasks.py": "model_zoo/paper_results",
@@ -61,6 +66,7 @@ TESTED_BY = {
         engine/command engine/interruption engine/trainer pretrain/command pretrain/settings
     """,
     "report/test_report.py": "report/captions report/figures report/page report/panels report/tables",
+    "report/test_own_study.py": "report/own",
     "speed/test_references.py": "speed/model speed/transfer",
     "speed/test_speed_command.py": """
         report/speed_tables speed/busy speed/clock speed/exchange speed/growth speed/images
