@@ -23,7 +23,6 @@ TESTED_BY = {
     "classify/test_features.py": "classify/accuracy classify/classifier",
     "classify/test_linear.py": "classify/judge classify/settings classify/trainer",
     "config/test_keys.py": "config/architectures config/key config/page",
-    "config/test_rules.py": "config/merge",
     "convert/test_convert.py": "convert/command",
     "convert/test_onnx.py": "weights/sources/onnx_graph",
     "convert/test_prefixes.py": "weights/sources/places",
