@@ -44,7 +44,8 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
     chains = [chain_of(one, output, images, classes, flags) for one in planned]
     left = sum(not all(step.result.exists() for step in chain) for chain in chains)
     print(
-        f"{len(chains)} runs, {left} left, {jobs} at a time; each is pre-trained and then judged", flush=True
+        f"{len(chains)} runs, {left} left, {jobs} at a time; each is pre-trained and then evaluated",
+        flush=True,
     )
     if args.dry_run:
         print("\n".join(step.shell for chain in chains for step in chain))

@@ -91,7 +91,7 @@ SCALES = {
 def plan(
     scale: Scale, output: Path, device: tuple[str, ...], art: tuple[str, ...] = (), seed: int = 0
 ) -> list[Step]:
-    """The steps of a demonstration in their order; the report, which is always made anew, comes last.
+    """The steps of a demonstration in their order; the report, which is always made again, comes last.
 
     Args:
         seed: of the toy world and of pre-training; another one also fine-tunes with seeds of its own.

@@ -1,6 +1,6 @@
 """A labeled set, its views and its batches.
 
-Each draw is a function of (seed, epoch, image): rank, worker and restart change none. Nothing here reads a global
+Randomness is a function of (seed, epoch, image): rank, worker, restart change none. Nothing here reads a global
 generator.
 """
 
@@ -42,7 +42,7 @@ class CenterViews(Dataset):
 
 
 class RandomViews(CenterViews):
-    """Maps a slot to a random view of its image; the draws are keyed (seed, "classified view", epoch, index)."""
+    """Maps a slot to a random view of its image, a function of (seed, "classified view", epoch, index)."""
 
     def __init__(self, folder: LabeledFolder, *, seed: int, recipe: str, crop_scale: Sequence[float]):
         super().__init__(folder)

@@ -1,4 +1,4 @@
-"""Where images come from, and how one file becomes RGB. What is done with them is in views.py."""
+"""Finds images, and decodes one file to RGB. What is done with them is in views.py."""
 
 import contextlib
 import difflib

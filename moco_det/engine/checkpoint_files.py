@@ -80,7 +80,7 @@ def newest_whole(folder: str | os.PathLike) -> tuple[Path | None, list[str]]:
             return path, damaged
     if damaged:
         raise ValueError(
-            f"no checkpoint of the run can be read: {'; '.join(damaged)}; restore one from a copy, or start anew "
+            f"no checkpoint of the run can be read: {'; '.join(damaged)}; restore one from a copy, or start again "
             "in another OUTPUT_DIR"
         )
     return None, []

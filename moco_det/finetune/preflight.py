@@ -33,7 +33,7 @@ CHECKPOINT = "last_checkpoint"
 
 
 def resumes(cfg: CfgNode, args: argparse.Namespace) -> bool:
-    """Whether a run goes on from a checkpoint."""
+    """Whether a run resumes from a checkpoint."""
     return args.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, CHECKPOINT))
 
 

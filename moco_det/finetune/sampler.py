@@ -1,4 +1,4 @@
-"""Which images training sees, and in which order: a share of the labels, and a sampler that --resume continues."""
+"""Which images training sees, in which order: a fraction of the labels, a sampler that --resume continues."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -12,9 +12,9 @@ from moco_det.utils.seeding import numpy_generator
 
 
 def take_labels(records: Sequence[dict], fraction: float, seed: int) -> list[dict]:
-    """A random share of the labeled images, in their order; at least one.
+    """A random fraction of the labeled images, in their order; at least one.
 
-    With the same seed a smaller share is a part of a larger one, and every init gets the same images.
+    With the same seed a smaller fraction is a part of a larger one, and every init gets the same images.
     """
     if fraction == 1:
         return list(records)
@@ -27,8 +27,8 @@ class ResumableSampler(Sampler):
     """``TrainingSampler`` or ``RepeatFactorTrainingSampler`` without the images of the first batches.
 
     detectron2 batches images of like orientation, so images wait in two buckets until one is full. Those that
-    wait when a run stops are given out first when it goes on, and batches are the same as without the stop.
-    (With several workers, detectron2 deals batch-sized pieces of the stream to them; then the images before a
+    wait when a run stops are given out first when it resumes, and batches are the same as without the stop.
+    (With several workers, detectron2 hands batch-sized pieces of the stream to them; then the images before a
     stop and after it are the same ones up to those pieces.)
     """
 

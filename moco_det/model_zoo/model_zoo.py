@@ -45,7 +45,7 @@ def get_config_file(name: str) -> str:
 
 
 def get_init_file(name: str) -> str:
-    """As :func:`get_config_file`, for the overlays: ``"moco"``, ``"random"``, … or the path of a YAML file."""
+    """The path of an overlay, ``"moco"``, ``"random"``, … or a YAML file; see :func:`get_config_file`."""
     return _find(name, list_inits(), "init", folder="init")
 
 

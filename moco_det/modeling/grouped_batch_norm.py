@@ -89,11 +89,11 @@ class _GroupedBatchNorm:
 
 
 class GroupedBatchNorm2d(_GroupedBatchNorm, nn.BatchNorm2d):
-    """Of feature maps."""
+    """Batch norm of groups of images, over feature maps."""
 
 
 class GroupedBatchNorm1d(_GroupedBatchNorm, nn.BatchNorm1d):
-    """Of vectors, one an image."""
+    """Batch norm of groups of images, over one vector per image."""
 
 
 _recomputing = contextvars.ContextVar("recomputing", default=False)
@@ -162,7 +162,7 @@ def subgroup_of_ranks(size: int):
 
 @functools.lru_cache
 def _subgroups(size: int, world):
-    # Keyed by the world, which is another one after the processes were joined anew.
+    # Keyed by the world, which is another one after the processes were joined again.
     if size == world.size():
         return world
     return torch.distributed.new_subgroups(size)[0]
@@ -188,7 +188,7 @@ def draw_permutation(count: int, shuffled: bool, seed: int, purpose: str, iterat
     Args:
         count: n.
         shuffled: False: they stay where they are.
-        seed, purpose, iteration: what the permutation is drawn from; two purposes never share one.
+        seed, purpose, iteration: what the permutation is a function of; two purposes never share one.
     """
     total = count * comm.get_world_size()
     if not shuffled:

@@ -1,7 +1,7 @@
-"""Batches of view pairs without end, in an order and with draws that are a function of the seed.
+"""Batches of view pairs without end, in an order and with views that are a function of the seed.
 
-The order is that of :mod:`moco_det.data.order`; the draws of a slot are keyed (seed, "view", epoch, index, view).
-So the number of workers and ranks, and where a run was stopped, change no draw. Nothing here reads a global
+The order is that of :mod:`moco_det.data.order`; a slot's views are keyed (seed, "view", epoch, index, view).
+So the number of workers and ranks, and where a run was stopped, change no view. Nothing here reads a global
 generator.
 """
 
@@ -27,16 +27,16 @@ from moco_det.engine.run_logs import cut_unfinished_line
 from moco_det.utils.seeding import numpy_generator, torch_generator
 
 MAX_REPLACEMENTS = 20  # images tried in place of one that cannot be read
-GRACE_IMAGES = 100  # images met before their unreadable share is judged (fewer in a smaller data set)
+GRACE_IMAGES = 100  # images met before their unreadable fraction is checked (fewer in a smaller data set)
 
 Unreadable = tuple[str, str]  # path, reason
 
 
 class TwoViews(Dataset):
-    """Maps a slot to the query view, the key view and the small views of its image, or of what replaces it.
+    """Maps a slot to the query view, the key view and the local crops of its image, or of what replaces it.
 
     An image that cannot be read is replaced by one that is a function of (seed, epoch, index, attempt), the
-    same on every rank; its views are drawn with the key of the slot.
+    same on every rank; its views are sampled with the key of the slot.
     """
 
     def __init__(self, paths: Sequence[str], *, seed: int, views: ViewSettings, finished: bool = True):
@@ -107,7 +107,7 @@ def build_loader(
 ) -> Iterator[dict]:
     """The batches of one rank, without end.
 
-    Letters: n = images_per_batch / world_size; C: channels; S and s: sides of the large and small views; V: small
+    Letters: n = images_per_batch / world_size; C: channels; S and s: sides of the global and local crops; V: local
     views.
 
     Args:
@@ -120,7 +120,7 @@ def build_loader(
     Returns:
         iterator over ``{"query": uint8 (n, C, S, S), "key": uint8 (n, C, S, S), "index": int64 (n,),
         "epoch": int, "unreadable": [(path, reason), ...]}``: which images these are (a replacement by its own
-        index), and the files that this rank met and replaced; with small views, also ``"small"``: uint8
+        index), and the files that this rank met and replaced; with local crops, also ``"small"``: uint8
         (n, V, C, s, s). Unfinished ones have ``"colors"``, too: float32 (n, 2 + V, COLUMNS).
 
     Raises:
@@ -150,13 +150,13 @@ def build_loader(
         worker_init_fn=ignore_stop_signals,
         generator=torch_generator(seed, "workers"),  # else DataLoader draws from the global one
     )
-    return _refuse_hopeless(batches)
+    return _refuse_unreadable(batches)
 
 
 def collate(items: list[dict]) -> dict:
     for item in items:
         if "query" not in item:
-            return {"hopeless": item["unreadable"]}
+            return {"unreadable_batch": item["unreadable"]}
     return {
         # nx3xSxS, nx3xSxS, nxVx3xsxs, nx(2+V)xCOLUMNS
         **{
@@ -188,7 +188,7 @@ def finish_batch(batch: dict, views: ViewSettings, device: torch.device | str) -
 
     Args:
         batch: of :func:`build_loader`.
-        views: the settings that it was drawn with.
+        views: the settings that it was sampled with.
     """
     if "colors" not in batch:
         return batch
@@ -206,11 +206,11 @@ def finish_batch(batch: dict, views: ViewSettings, device: torch.device | str) -
     return finished
 
 
-def _refuse_hopeless(batches: Iterable[dict]) -> Iterator[dict]:
+def _refuse_unreadable(batches: Iterable[dict]) -> Iterator[dict]:
     # Raised here, not in the worker, whose exceptions arrive wrapped in a traceback.
     for batch in batches:
-        if "hopeless" in batch:
-            (path, reason), tried = batch["hopeless"][0], len(batch["hopeless"])
+        if "unreadable_batch" in batch:
+            (path, reason), tried = batch["unreadable_batch"][0], len(batch["unreadable_batch"])
             raise ValueError(
                 f"{tried} images in a row cannot be read, the first is {path!r} ({reason}): check the images"
             )
@@ -227,9 +227,9 @@ class UnreadableLog:
         """
         Args:
             path: the list, ``OUTPUT_DIR/unreadable_images.txt``; written when the first file is found.
-            max_share: largest accepted share of the images met so far (DATASETS.MAX_UNREADABLE).
+            max_share: largest accepted fraction of the images met so far (DATASETS.MAX_UNREADABLE).
             num_images: images in the data set.
-            resume: go on with the list that is there; otherwise it is removed.
+            resume: continue the list that is there; otherwise it is removed.
         """
         self.path, self.max_share, self.num_images = path, max_share, num_images
         self.files: set[str] = set()
@@ -249,7 +249,7 @@ class UnreadableLog:
             slots: images that the run has taken so far, over all epochs and ranks.
 
         Raises:
-            ValueError: more than ``max_share`` of the images met are unreadable. Judged from ``GRACE_IMAGES``
+            ValueError: more than ``max_share`` of the images met are unreadable. Checked from ``GRACE_IMAGES``
                 images on, so that one bad file among the first does not stop a run.
         """
         new = {path: reason for path, reason in unreadable if path not in self.files}
@@ -261,7 +261,7 @@ class UnreadableLog:
         if met >= min(GRACE_IMAGES, self.num_images) and len(self.files) > self.max_share * met:
             raise ValueError(
                 f"{len(self.files)} of the {met} images met so far cannot be read, more than the accepted "
-                f"share DATASETS.MAX_UNREADABLE = {self.max_share}; listed in {self.path!r}: fix or "
+                f"fraction DATASETS.MAX_UNREADABLE = {self.max_share}; listed in {self.path!r}: fix or "
                 "remove them, or raise DATASETS.MAX_UNREADABLE"
             )
 

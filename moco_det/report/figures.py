@@ -49,8 +49,8 @@ RUN_COLORS = (INIT_COLORS["moco"], *OTHER_COLORS)
 PRETRAINING_PANELS = (
     ("total_loss", "loss", 1),
     ("accuracy", "(K+1)-way accuracy, %", 100),
-    ("queue_real", "share of real keys in the queue, %", 100),
-    ("bank_real", "share of real entries in the memory bank, %", 100),
+    ("queue_real", "queue fill, %", 100),
+    ("bank_real", "memory bank fill, %", 100),
     ("knn_accuracy", "kNN accuracy on labeled images, %", 1),
     ("effective_rank", "effective rank of the features", 1),
 )
@@ -76,7 +76,7 @@ def colors_of(labels: Sequence[str]) -> dict[str, str]:
 
 
 def pretraining_curves(rows: Sequence[Row]) -> bytes | None:
-    """Loss, accuracy, share of real keys and kNN accuracy over iterations; None if no run has any of them.
+    """Loss, accuracy, queue fill and kNN accuracy over iterations; None if no run has any of them.
 
     The runs of a row have one color, or, where it is the only row, one each.
     """

@@ -106,7 +106,7 @@ def _on_one_core(paths: Sequence[str], side: float, options: Options) -> Iterato
 
 
 def _profile(paths: Sequence[str], side: float, options: Options) -> Iterator[Measurement]:
-    """Where the time of one core goes: the same images and draws, step by step."""
+    """Measure the time of one core step by step, on the same images and random numbers."""
     paths, settings = paths[:PROFILED], view_settings(options.size)
     pixels = [decode_pixels(path) for path in paths]
     pictures = [to_pil_image(image) for image in pixels]
@@ -170,7 +170,7 @@ def _on_more_cores(paths: Sequence[str], side: float, options: Options) -> Itera
 
 
 def _seconds_an_image(paths: Sequence[str], options: Options, workers: int) -> float:
-    """Of a loader that is running."""
+    """Seconds per image of a loader that is running."""
     batches = build_loader(
         paths,
         seed=0,

@@ -1,4 +1,4 @@
-"""From arguments to a toy world on disk: all of it or nothing. Command line: ``tools/make_toyworld.py``."""
+"""Makes a toy world on disk from arguments: all of it or nothing. Command line: ``tools/make_toyworld.py``."""
 
 import argparse
 import inspect
@@ -119,7 +119,7 @@ def _find(root: Path, identity: dict) -> dict | None:
 
 
 def _build(root: Path, identity: dict, world: World, processes: int) -> dict:
-    """Render beside ``root`` and move there when complete, so that a cut run leaves nothing that looks so."""
+    """Render beside ``root`` and move there when complete: an atomic write of a folder."""
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as beside:
         folder = Path(beside, root.name)

@@ -15,7 +15,7 @@ def keyed_seed(seed: int, purpose: str, *numbers: int) -> int:
 
     Args:
         seed: the run's seed (``cfg.SEED``).
-        purpose: what is drawn, e.g. ``"view"`` or ``"shuffle"``; two purposes never share a stream.
+        purpose: what is sampled, e.g. ``"view"`` or ``"shuffle"``; two purposes never share a stream.
         numbers: what the draw belongs to, e.g. epoch, image index, view.
     """
     key = repr((int(seed), purpose, *map(int, numbers))).encode()

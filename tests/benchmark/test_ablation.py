@@ -117,7 +117,7 @@ def test_images_recipe_and_options_make_other_runs(folders):
 
 
 def test_code_and_judge_make_other_runs(folders, monkeypatch):
-    """A judge of another size is another number of the same encoder."""
+    """A kNN or probe of another size is another number of the same encoder."""
 
     def fingerprints():
         return [one.fingerprint for one in plan_ablations(["momentum"], "imagenette", 1, *folders)[:2]]
@@ -215,7 +215,7 @@ def test_the_command_goes_on_after_a_failure_and_says_what_is_missing(
     monkeypatch.setattr(ablation_plan, "running_commit", lambda: "another")
     with pytest.raises(SystemExit):
         ablation.main(words)
-    assert "was begun as another run (code" in capfd.readouterr().err
+    assert "was started as another run (code" in capfd.readouterr().err
 
 
 def test_kept_runs_make_the_same_table(tools, words, folders, tmp_path):
@@ -262,7 +262,7 @@ def test_a_dry_run_starts_nothing(words, tmp_path, capsys):
         (["--seeds", "0"], "expected a whole number from 1 on, found '0'"),
         (["--", "SOLVER.EPOCHS"], "options after -- must be KEY VALUE pairs; found 1 words"),
         (["--num-gpus", "99"], "--num-gpus is 99 for each run, but this machine has"),
-        (["--", "SOLVER.EPOCH", "2"], "nearest known key is 'SOLVER.EPOCHS'"),
+        (["--", "SOLVER.EPOCH", "2"], "'SOLVER.EPOCHS'"),
     ],
 )
 def test_what_cannot_be_asked(words, more, message, capsys):

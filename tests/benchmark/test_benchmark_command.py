@@ -147,9 +147,9 @@ def test_a_run_is_not_continued_as_another(tmp_path, monkeypatch):
     settle_plan([run], tmp_path)
     monkeypatch.setattr("moco_det.benchmark.plan.running_commit", lambda: "another")
     (other,) = plan(tasks=("coco-fpn",), output=tmp_path)
-    settle_plan([other], tmp_path)  # nothing was begun
+    settle_plan([other], tmp_path)  # nothing was started
     (tmp_path / run.folder).mkdir(parents=True)
-    with pytest.raises(ValueError, match="was begun as another run .code 'another' then, '.*' now"):
+    with pytest.raises(ValueError, match="another run .code 'another' then, '.*' now"):
         settle_plan([run], tmp_path)
 
 

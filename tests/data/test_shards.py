@@ -102,11 +102,11 @@ def test_a_place_is_a_path_that_keeps_where_its_bytes_lie(tmp_path):
     places = [*find_images(shard), *shards._members(str(tmp_path / "b.tar"), (".jpg",))]
     assert sorted(places)[:2] == [f"{shard}/x/1.jpg", f"{shard}/x/2.jpg"] and places[1].name == "x/2.jpg"
     assert os.path.basename(places[1]) == "2.jpg" and places[1].encode().endswith(b"a.tar/x/2.jpg")
-    assert places[2].trouble and places[1].offset > places[0].offset > 0
+    assert places[2].error and places[1].offset > places[0].offset > 0
     for again in (pickle.loads(pickle.dumps(places)), copy.deepcopy(places), list(PackedPaths(places))):
         assert all(
-            (new.shard, new.name, new.offset, new.size, new.trouble)
-            == (old.shard, old.name, old.offset, old.size, old.trouble)
+            (new.shard, new.name, new.offset, new.size, new.error)
+            == (old.shard, old.name, old.offset, old.size, old.error)
             for new, old in zip(again, places, strict=True)
         )
         assert [value_of(place) for place in again[:2]] == [1, 2]

@@ -11,7 +11,7 @@ import torch
 @pytest.mark.parametrize(
     "words, message",
     [
-        ("SOLVER.MAX_ITERS 3", "the nearest known key is 'SOLVER.MAX_ITER'"),
+        ("SOLVER.MAX_ITERS 3", "SOLVER.MAX_ITERS.* 'SOLVER.MAX_ITER'"),
         ("SOLVER.MAX_ITER x", "SOLVER.MAX_ITER is 'x'; expected a whole number"),
         ("SOLVER.MAX_ITER 0", "SOLVER.MAX_ITER is 0; expected 1 or more"),
         ("SOLVER.BASE_LR 0", "SOLVER.BASE_LR is 0.0; expected above 0"),

@@ -298,7 +298,7 @@ def test_the_log_says_why_the_loss_rises_first():
     latest |= {"epoch": 0.5, "total_loss": 6.0, "accuracy": 0.2, "seconds_per_step": 2.0}
     writer = LogWriter(PretrainTrainer.describe_outputs, 35, 10)
     filling = writer.line({**latest, "queue_real": 0.4}, 5)
-    assert "queue 40% real (the loss rises until it is full)" in filling and "left 0:01:00" in filling
+    assert "queue fill 40% (" in filling and "left 0:01:00" in filling
     assert "rises" not in writer.line({**latest, "queue_real": 1.0}, 5)
 
 

@@ -53,7 +53,7 @@ def build_encoder(
         dim: length of the embedding.
         mlp: two layers with the encoder's width hidden (v2) instead of one (v1).
         bn_group_size: images that batch norm normalizes together, a part of the global batch.
-        activation_checkpointing: keep the input of each residual block only, and compute the rest anew in the
+        activation_checkpointing: keep the input of each residual block only, and compute the rest again in the
             backward pass.
         stem: its first layers, see :data:`moco_det.modeling.encoder.STEMS`.
         in_channels: of the images.
@@ -104,7 +104,7 @@ class MoCo(PretrainMethod):
             temperature: tau of the loss.
             shuffle_bn: shuffle the keys' images over the global batch before the key encoder's batch norm.
             symmetric: the loss is the mean over both orders of the two views.
-            seed: the run's seed, from which the shuffles are drawn.
+            seed: the run's seed, from which the shuffles are sampled.
             common: of :class:`PretrainMethod`.
         """
         super().__init__(**common)

@@ -76,7 +76,7 @@ def write_cityscapes(root: Path, split: str, classes: Sequence[str], scenes: Ite
 
 
 def _shapes(scene: Scene, classes: Sequence[str]) -> list[Shape]:
-    """From back to front: the road everywhere, the objects, the car with the camera."""
+    """The shapes from back to front: the road everywhere, the objects, the car with the camera."""
     height, width, _ = scene.image.shape
     right, bottom = width - 1, height - 1
     top = round(height * (1 - EGO_VEHICLE_SHARE))

@@ -160,7 +160,7 @@ def _has_backbone(family: Family, lines: str, encoder: str | None) -> bool:
 
 
 def _place(family: Family, encoder: str | None) -> tuple:
-    """Where a family's backbone is, and how its names are made."""
+    """The prefixes of a family's backbone, and the layout of its names."""
     return family.prefixes.get(encoder or family.default), family.layout
 
 

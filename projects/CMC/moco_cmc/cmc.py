@@ -233,7 +233,7 @@ class CMC(PretrainMethod):
 
 
 def first_convolution(channels: int) -> nn.Conv2d:
-    """A ResNet's first layer for images of other channels, drawn as torchvision draws it."""
+    """A ResNet's first layer for images of other channels, initialized as torchvision does."""
     conv = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv

@@ -146,7 +146,7 @@ class DINO(PretrainMethod):
         return {"loss_distillation": loss, **report}
 
     def embed(self, encoder: ResNet, images: Tensor) -> Tensor:
-        """Before the last layer: normalized images (n, 3, S, S) -> unit-length (n, B)."""
+        """Embeddings before the last layer: normalized images (n, 3, S, S) -> unit-length (n, B)."""
         return F.normalize(self.compute(encoder, images), dim=1)
 
     def embeddings(self, images: Tensor) -> Tensor:

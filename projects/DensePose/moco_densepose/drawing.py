@@ -8,7 +8,7 @@ import numpy as np
 from moco_densepose.charts import BOX_UNITS, NUM_CHARTS
 from moco_densepose.gps import LEVELS, Detection
 
-# Share of a color in a pixel of the body.
+# Fraction of a color in a pixel of the body.
 OPACITY = 0.75
 
 
@@ -75,5 +75,5 @@ def draw_detections(image: np.ndarray, detections: Sequence[Detection]) -> np.nd
 
 
 def _faded(image: np.ndarray) -> np.ndarray:
-    """In gray, so that the colors stand out; H x W x 3, float."""
+    """The picture in gray, so that the colors stand out; H x W x 3, float."""
     return image.mean(axis=2, keepdims=True).repeat(3, axis=2) * 0.8
