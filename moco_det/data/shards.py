@@ -188,7 +188,7 @@ def _place(shard: str, member: tarfile.TarInfo, shard_size: int) -> Place:
     if not member.isreg() or member.issparse():
         error = "a link, a device or the like in the shard, which is not followed"
     elif member.offset_data + member.size > shard_size:
-        error = f"cut off: the shard ends {member.offset_data + member.size - shard_size:,} bytes too early"
+        error = f"truncated: the shard ends {member.offset_data + member.size - shard_size:,} bytes too early"
     elif member.size > MAX_BYTES:
         error = f"{member.size:,} bytes, more than {MAX_BYTES:,}"
     return Place(shard, _printable(member.name), member.offset_data, member.size, error)

@@ -27,7 +27,7 @@ def read_checked(path: str | os.PathLike) -> dict[str, Any]:
     """Read a checkpoint of tensors and plain values, on the CPU; no code from it runs.
 
     Raises:
-        DamagedCheckpoint: it is cut short, or a byte of it changed.
+        DamagedCheckpoint: it is truncated, or a byte of it changed.
         ValueError: it is whole and asks for foreign code.
     """
     try:

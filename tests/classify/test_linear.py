@@ -239,7 +239,7 @@ def test_a_finished_run_that_lost_its_record_gets_it_back(finished, colored, wei
 
 
 def test_other_weights_do_not_continue_a_run(finished, colored, weights, tmp_path, capsys):
-    """Of the same name, so that only their content tells."""
+    """The other weights have the same name, so that only their content tells."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     kept = weights.read_bytes()

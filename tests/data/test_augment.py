@@ -50,7 +50,7 @@ def random_rows(count: int, seed: int = 0) -> np.ndarray:
 
 
 def differences(table: np.ndarray, expected: list[Image.Image]) -> torch.Tensor:
-    """Levels by which the views differ from what Pillow made."""
+    """Pixel values by which the views differ from what Pillow made."""
     finished = finish_views(VIEWS, torch.from_numpy(table), BYOL)
     assert finished.dtype == torch.uint8 and finished.shape == VIEWS.shape
     return (finished.int() - torch.stack([F.pil_to_tensor(image) for image in expected]).int()).abs().float()
@@ -78,7 +78,7 @@ def test_grayscale_solarisation_and_flip_are_torchvisions_exactly():
 
 @pytest.mark.parametrize("shift", [-0.5, -0.4, -0.1, -0.03, 0.0, 0.002, 0.05, 0.2, 0.3, 0.5])
 def test_hue_is_torchvisions_but_for_one_pixel_in_hundreds(shift):
-    """Where float32 falls on the other side of one of Pillow's 255 steps of the circle: 6 pixel values at most."""
+    """They differ where float32 falls on the other side of one of Pillow's 255 steps: by 6 values at most."""
     table = rows()
     table[:, HUE], table[:, SLOTS.start] = int(shift * 255), HUE
     difference = differences(table, [F.adjust_hue(image, shift) for image in IMAGES])
@@ -87,7 +87,7 @@ def test_hue_is_torchvisions_but_for_one_pixel_in_hundreds(shift):
 
 
 def plain_hue(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """As augment.hue, line by line."""
+    """augment.hue, line by line."""
     red, green, blue = x.split(1, dim=1)  # nx1xSxS, as all planes below
     value = x.amax(1, keepdim=True)
     chroma = value - x.amin(1, keepdim=True)
@@ -101,7 +101,7 @@ def plain_hue(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     highest = value + 0.5
 
     def share(center: float) -> torch.Tensor:
-        """Of the range: 0 within a sixth of this hue, 1 from two sixths on."""
+        """The fraction of the range: 0 within a sixth of this hue, 1 from two sixths on."""
         return ((sixths - center).abs() - 1).clamp(0, 1)
 
     # Red is lowest around its opposite, cyan; the others are highest around their own hue.

@@ -28,7 +28,7 @@ def values(channels, dtype=np.uint16, top=4000, side=(11, 17)):
 
 
 def slow(array, channels, limits):
-    """H x W x C as levels C x H x W, number by number."""
+    """H x W x C as pixel values C x H x W, number by number."""
     result = np.zeros((channels, *array.shape[:2]), np.uint8)
     for c in range(channels):
         low, high = limits[2 * c : 2 * c + 2] if len(limits) > 2 else limits
@@ -208,7 +208,7 @@ def test_dicom(tmp_path):
 
 @pytest.mark.parametrize("extra", [[0], None])
 def test_a_fourth_band_does_not_vanish(tmp_path, extra):
-    """As GDAL writes RGB with near infrared, with and without photometric RGB."""
+    """GDAL writes RGB with near infrared so, with and without photometric RGB."""
     array = values(4, np.uint8, 255)
     options = {"photometric": "rgb", "extrasamples": ["unspecified"]} if extra else {}
     tiff(tmp_path / "a.tif", array, planarconfig="contig", **options)

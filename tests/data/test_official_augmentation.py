@@ -59,7 +59,7 @@ def map_picture() -> Image.Image:
 
 
 def statistics_of_crops(crops: np.ndarray) -> dict[str, np.ndarray]:
-    """Where crops of the map, uint8 (n, 3, S, S), lie, from lines fitted to its columns and rows."""
+    """The places of crops of the map, uint8 (n, 3, S, S), from lines fitted to its columns and rows."""
     from_center = (np.arange(SIZE) + 0.5) / SIZE - 0.5
     columns, rows = crops[:, 0].mean(1), crops[:, 1].mean(2)  # nxS
     slope = from_center / (from_center**2).sum()

@@ -96,7 +96,7 @@ def test_all_ways_to_name_shards_give_the_same_list(twice, tmp_path, monkeypatch
 
 
 def test_a_place_is_a_path_that_keeps_where_its_bytes_lie(tmp_path):
-    """As text wherever a path is expected; through pickles, copies and the list that workers share."""
+    """It is text wherever a path is expected, and survives pickles, copies and the list of the workers."""
     shard = pack(tmp_path / "a.tar", {"x/1.jpg": jpeg(1), "x/2.jpg": jpeg(2)})
     (Path(shard).with_name("b.tar")).write_bytes(Path(shard).read_bytes()[:700])
     places = [*find_images(shard), *shards._members(str(tmp_path / "b.tar"), (".jpg",))]
@@ -226,7 +226,7 @@ def test_a_shard_cut_anywhere(tmp_path, caplog):
         else:
             with pytest.raises(ValueError, match="no image in 1 shards.*cut.tar/"):
                 find_images(str(cut))
-    assert "cut.tar/2.jpg: cut off: the shard ends" in caplog.text
+    assert "cut.tar/2.jpg: truncated: the shard ends" in caplog.text
 
 
 def test_a_damaged_header_loses_what_follows_and_says_so(tmp_path):

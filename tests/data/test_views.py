@@ -80,14 +80,14 @@ def test_apply_is_torchvisions_with_the_same_parameters(recipe, image, monkeypat
         expected = official_transform(recipe, parameters, monkeypatch)(image)
         view = apply_view(to_pixels(image), parameters)
         assert view.dtype == torch.uint8 and view.shape == (3, 48, 48)
-        # The crop is off by 1 level here and there, which the operations after it can make more.
+        # The crop is off by 1 pixel value here and there, which the operations after it can make more.
         difference = (view.int() - expected.int()).abs().float()
         assert difference.mean() < 1 and (difference > 2).float().mean() < 0.03 and difference.max() <= 30
 
 
 @pytest.mark.parametrize("image", [picture(500, 400), picture(150, 225)], ids=["shrinks", "grows"])
 def test_crops_are_pillows_but_for_fewer_than_one_value_in_a_million(image):
-    """Within 1 pixel value; 9 million values are compared. In 220 million of other images, 5 differed by 2."""
+    """They differ by at most 1; 9 million values are compared. In 220 million of other images, 5 differed by 2."""
     counts = np.zeros(256, int)
     for parameters in views("crop_flip", 60, width=image.width, height=image.height, size=224):
         expected = F.pil_to_tensor(F.resized_crop(image, *parameters.crop, [224, 224]))
@@ -146,7 +146,7 @@ def assert_same_distribution(a, b):
 
 
 def assert_share(hits: int, count: int, probability: float):
-    """Within five standard deviations of the expected count."""
+    """Assert that a count is within five standard deviations of the expected one."""
     assert abs(hits - count * probability) < 5 * math.sqrt(count * probability * (1 - probability))
 
 
@@ -166,7 +166,7 @@ def test_crops_are_distributed_as_torchvisions(width, height, scale):
     for describe in (
         lambda c, u: c[:, 2] * c[:, 3],  # area
         lambda c, u: np.log(c[:, 3] / c[:, 2]),  # shape
-        lambda c, u: (c[:, 0] + u) / (height - c[:, 2] + 1),  # top, as a share of what is possible
+        lambda c, u: (c[:, 0] + u) / (height - c[:, 2] + 1),  # top, as a fraction of what is possible
         lambda c, u: (c[:, 1] + u) / (width - c[:, 3] + 1),  # left
         lambda c, u: c[:, 0] * c[:, 3],  # and one that ties position to shape
     ):

@@ -99,7 +99,7 @@ def test_training_takes_the_overlay_alone_and_pairs_win(pair, train, monkeypatch
 
 
 def test_a_backbone_file_is_its_own_overlay(backbone, backbone_tensors, tmp_path, train, monkeypatch):
-    """As .pkl and as .pth; with the preprocessing that the file records, below the KEY VALUE pairs."""
+    """It may be .pkl or .pth; the preprocessing that it records is merged below the KEY VALUE pairs."""
     started = []
     monkeypatch.setattr(
         command, "run_in_processes", lambda work, args, cfg, *others: started.append((cfg, others[-1]))

@@ -157,7 +157,7 @@ def test_seed_and_epoch_change_the_draws(paths):
     other = batches(paths, 1, seed=4)[0]
     assert not torch.equal(first["query"], other["query"])
     assert not torch.equal(first["query"], second["query"])
-    # The same image in two epochs is cropped and colored anew.
+    # The same image in two epochs is cropped and colored differently.
     views = TwoViews(paths, **SETTINGS)
     assert not torch.equal(views[0, 5]["query"], views[1, 5]["query"])
 
@@ -256,7 +256,7 @@ def test_bad_settings_are_refused_before_the_first_batch(paths):
 
 @pytest.fixture
 def some_broken(paths, tmp_path) -> list[str]:
-    """The eleven images, of which 2 is empty, 5 is a JPEG cut short and 7 has vanished."""
+    """The eleven images, of which 2 is empty, 5 is a truncated JPEG and 7 has vanished."""
     changed = list(paths)
     changed[2], changed[5], changed[7] = (str(tmp_path / name) for name in ("empty", "cut", "vanished"))
     open(changed[2], "wb").close()

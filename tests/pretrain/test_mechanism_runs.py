@@ -103,7 +103,7 @@ def test_the_ends_of_the_momentum_table(momentum):
     ],
 )
 def test_a_plan_tells_the_mechanism(setting, label, text):
-    """And gives no advice on a queue that is not there."""
+    """The plan gives no advice on a queue that is not there."""
     cfg = tiny_pretrain_config()
     set_keys(cfg, SETTINGS[setting])
     facts = Facts(cfg, IMAGES)

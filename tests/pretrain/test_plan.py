@@ -85,7 +85,7 @@ def test_numbers_of_fewer_images():
 
 
 def test_share_of_queries_that_meet_an_older_key_of_their_own_image():
-    """Against the loader's real order and a real first-in-first-out queue."""
+    """The number is that of the loader's order and a first-in-first-out queue."""
     images, batch, queue_size, epochs = 50, 8, 20, 400
     facts = facts_of("SOLVER.IMS_PER_BATCH", batch, "MODEL.MOCO.QUEUE_SIZE", queue_size, images=images)
     batches = rank_batches(images, seed=3, images_per_batch=batch, rank=0, world_size=1, start_iteration=0)

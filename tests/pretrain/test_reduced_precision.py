@@ -1,6 +1,6 @@
 """Reduced precision learns what float32 learns, within a stated band, on the toy world.
 
-Losses of single steps part by rounding, so the mean over the last third of a run is compared; BAND is a share of
+Losses of single steps part by rounding, so the means over the last third of a run are compared; BAND is relative to
 it. Runs on a GPU where there is one.
 """
 

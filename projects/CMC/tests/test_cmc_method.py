@@ -42,7 +42,7 @@ def loss_by_loops(queries, keys, queue):
 
 
 def check_step(space, two_crops):
-    """Without shuffled keys; the comparison of processes has them."""
+    """Compare a step without shuffled keys; the comparison of processes has them."""
     model = make_model(space=space, two_crops=two_crops, shuffle_bn=False)
     model.encoder_q.fc.weight.data *= 1.5  # else queries and keys of a crop are the same
     model.color_q.fc.weight.data[0] *= 3

@@ -49,7 +49,7 @@ def heads_by_hand(encoder, dense, images, model):
 
 
 def check_step(iteration, share):
-    """Without shuffled keys, whose permutation no hand follows; the comparison of processes has it."""
+    """Compare a step without shuffled keys, whose permutation no hand follows; comparing processes has it."""
     model = make_model(shuffle_bn=False)
     model.encoder_q.fc[0].weight.data *= 1.1  # else both encoders are the same
     model.dense_q[0].weight.data *= 1.2
