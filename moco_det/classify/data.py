@@ -72,7 +72,7 @@ def view_batches(views: CenterViews, slots, num_workers: int) -> Iterator[dict]:
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=ignore_stop_signals,
-        generator=torch_generator(0, "workers"),  # else DataLoader draws from the global one
+        generator=torch_generator(0, "workers"),  # else DataLoader takes numbers from the global one
     )
     for batch in batches:
         if "error" in batch:

@@ -34,7 +34,7 @@ COLUMNS = 13
 _GRAY = (19595, 38470, 7471)
 
 
-def finish_views(
+def augment(
     views: Tensor,
     colors: Tensor,
     order: Sequence[str],
@@ -60,10 +60,10 @@ def finish_views(
         steps = [(chosen, _for_channels(step, has_colors), *columns) for chosen, step, *columns in steps]
     steps += _dropout_steps(rows, x.shape[1])
     if any(chosen.any() for chosen, *_ in steps):
-        levels = x.float()
+        values = x.float()
         for chosen, operation, *columns in steps:
-            levels = _on(levels, chosen, operation, *columns)
-        x = levels.to(torch.int16).to(torch.uint8)  # much faster on a CPU than at once
+            values = _on(values, chosen, operation, *columns)
+        x = values.to(torch.int16).to(torch.uint8)  # much faster on a CPU than at once
     return _on(x.clone() if x is views else x, rows[:, FLIP] > 0, lambda some: some.flip(-1))
 
 

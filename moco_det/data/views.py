@@ -161,7 +161,7 @@ class ViewParameters:
     has_colors: bool = True
 
     def colors(self) -> list[float]:
-        """The row of these parameters for :func:`moco_det.data.augment.finish_views`: all but the crop."""
+        """The row of these parameters for :func:`moco_det.data.augment.augment`: all but the crop."""
         row = [0.0] * augment.COLUMNS
         row[augment.SLOTS] = [-1.0] * 4
         for slot, (operation, factor) in enumerate(self.jitter or ()):
@@ -252,7 +252,7 @@ def apply_view(pixels: Tensor, parameters: ViewParameters) -> Tensor:
         uint8 tensor of shape (C, S, S); S: the sampled size.
     """
     row, crop = torch.tensor([parameters.colors()]), crop_view(pixels, parameters)[None]
-    return augment.finish_views(crop, row, parameters.order, has_colors=parameters.has_colors)[0]
+    return augment.augment(crop, row, parameters.order, has_colors=parameters.has_colors)[0]
 
 
 def crop_view(pixels: Tensor, parameters: ViewParameters) -> Tensor:

@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from moco_det.data.augment import finish_views
+from moco_det.data.augment import augment
 from moco_det.data.images import UnreadableImage
 from moco_det.data.order import PackedPaths, Slot, rank_batches, steps_per_epoch
 from moco_det.data.views import LARGE_VIEWS, ViewSettings, crop_view, draw_view
@@ -84,11 +84,11 @@ class TwoViews(Dataset):
         """The view, or its crop, and the row of its colors."""
         rng = numpy_generator(self.seed, "view", *slot, view)
         height, width = pixels.shape[1:]
-        drawn = draw_view(rng, width, height, self.views, view)
-        crop, colors = crop_view(pixels, drawn), drawn.colors()
+        parameters = draw_view(rng, width, height, self.views, view)
+        crop, colors = crop_view(pixels, parameters), parameters.colors()
         if self.finished:
             row = torch.tensor([colors])
-            crop = finish_views(crop[None], row, drawn.order, has_colors=drawn.has_colors)[0]
+            crop = augment(crop[None], row, parameters.order, has_colors=parameters.has_colors)[0]
         return crop, colors
 
 
@@ -148,7 +148,7 @@ def build_loader(
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=ignore_stop_signals,
-        generator=torch_generator(seed, "workers"),  # else DataLoader draws from the global one
+        generator=torch_generator(seed, "workers"),  # else DataLoader takes numbers from the global one
     )
     return _refuse_unreadable(batches)
 
@@ -196,11 +196,11 @@ def finish_batch(batch: dict, views: ViewSettings, device: torch.device | str) -
     colors = finished.pop("colors")
     rgb = views.images.has_colors
     for view, name in enumerate(("query", "key")):
-        finished[name] = finish_views(batch[name], colors[:, view], views.order(view), device, rgb)
+        finished[name] = augment(batch[name], colors[:, view], views.order(view), device, rgb)
     if "small" in batch:
         small = batch["small"].flatten(0, 1)  # n*V
         rows = colors[:, LARGE_VIEWS:].flatten(0, 1)
-        finished["small"] = finish_views(small, rows, views.order(LARGE_VIEWS), device, rgb).view(
+        finished["small"] = augment(small, rows, views.order(LARGE_VIEWS), device, rgb).view(
             batch["small"].shape
         )
     return finished
@@ -272,8 +272,11 @@ class UnreadableImages(HookBase):
     def __init__(self, cfg: CfgNode, num_images: int, resume: bool):
         self.period, self.pending = cfg.SOLVER.LOG_PERIOD, []
         if comm.is_main_process():
-            path, share = os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt"), cfg.DATASETS.MAX_UNREADABLE
-            self.log = UnreadableLog(path, max_share=share, num_images=num_images, resume=resume)
+            path, fraction = (
+                os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt"),
+                cfg.DATASETS.MAX_UNREADABLE,
+            )
+            self.log = UnreadableLog(path, max_share=fraction, num_images=num_images, resume=resume)
 
     def after_step(self):
         self.pending += self.trainer.batch["unreadable"]

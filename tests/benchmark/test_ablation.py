@@ -25,7 +25,7 @@ from moco_det.report.document import markdown_table
 from moco_det.report.statistics import summarize
 from moco_det.report.zoo import load_results, render
 
-JUDGE = "toy/pretrain_moco_v2_R_18"  # any recipe; the fake tool reads none
+CLASSIFIER = "toy/pretrain_moco_v2_R_18"  # any recipe; the fake tool reads none
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def folders(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def judges(monkeypatch):
+def classifiers(monkeypatch):
     for scale in SCALES:
-        monkeypatch.setitem(ablation_plan.CLASSIFIERS, scale, JUDGE)
+        monkeypatch.setitem(ablation_plan.CLASSIFIERS, scale, CLASSIFIER)
 
 
 # ---- the points ---------------------------------------------------------------------------------------------
@@ -126,8 +126,8 @@ def test_code_and_judge_make_other_runs(folders, monkeypatch):
     monkeypatch.setattr(ablation_plan, "running_commit", lambda: "another")
     other_code = fingerprints()
     monkeypatch.setitem(ablation_plan.CLASSIFIERS, "imagenette", "ImageNet-Classification/linear_R_50_100ep")
-    for old, code, judge in zip(before, other_code, fingerprints(), strict=True):
-        assert old != code != judge and old["recipe"] == code["recipe"] != judge["recipe"]
+    for old, code, classifier in zip(before, other_code, fingerprints(), strict=True):
+        assert old != code != classifier and old["recipe"] == code["recipe"] != classifier["recipe"]
 
 
 # ---- the command, with tools that only write what the real ones would -----------------------------------------
@@ -149,7 +149,7 @@ lines = [{"iteration": 0, "knn_accuracy": 16.0}, {"iteration": 99, "knn_accuracy
 for name in ("model_0000049.pth", "model_final.pth", "last_checkpoint"):
     (out / name).write_text("weights of 0.0" if "0.0" in words else "weights")
 """
-JUDGMENT = """
+EVALUATION = """
 import json, pathlib, sys
 words = sys.argv
 accuracy = 15.0
@@ -172,7 +172,7 @@ def tools(tmp_path, monkeypatch, make_run):
     """tools/ in which m = 0.9 fails, and m = 0 learns nothing."""
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools/pretrain_moco.py").write_text(PRETRAIN)
-    (tmp_path / "tools/train_classifier.py").write_text(JUDGMENT)
+    (tmp_path / "tools/train_classifier.py").write_text(EVALUATION)
     record = make_run("any", seconds=60.0) / "run.json"
     record.rename(tmp_path / "tools/record.json")
     monkeypatch.setattr(ablation_plan, "REPOSITORY", tmp_path)

@@ -115,7 +115,7 @@ def our_statistics(recipe: str) -> dict[str, np.ndarray]:
         for pixels in (to_pixels(map_picture()), to_pixels(colored_picture()))
     )
     rows = torch.tensor([parameters.colors() for parameters in drawn])
-    finished = augment.finish_views(colored, rows, settings.order(0))
+    finished = augment.augment(colored, rows, settings.order(0))
     return statistics_of_crops(crops.numpy()) | statistics_of_views(finished.numpy())
 
 

@@ -48,7 +48,7 @@ def views(
 
 
 def official_transform(recipe: str, parameters, monkeypatch) -> T.Compose:
-    """The official codes' lists of transforms with every random choice replaced by the drawn one."""
+    """The official codes' lists of transforms with every random choice replaced by the sampled one."""
     crop = T.RandomResizedCrop(parameters.size, scale=SCALE)
     monkeypatch.setattr(crop, "get_params", lambda *_: parameters.crop)
     factors = dict(parameters.jitter or ())
@@ -209,7 +209,7 @@ def test_jitter_is_distributed_as_torchvisions(recipe, strengths):
     theirs = [transform.get_params(*ranges)[1:] for _ in range(DRAWS)]
     for operation in range(4):
         assert_same_distribution([o[operation] for o in ours], [t[operation] for t in theirs])
-    for a, b in itertools.combinations(range(4), 2):  # drawn independently
+    for a, b in itertools.combinations(range(4), 2):  # sampled independently
         assert abs(np.corrcoef([o[a] for o in ours], [o[b] for o in ours])[0, 1]) < 5 / math.sqrt(DRAWS)
 
 
@@ -259,7 +259,7 @@ def test_a_view_is_a_function_of_its_generator():
     assert views("v2", 20, seed=3) != views("v2", 20, seed=4)
 
 
-# Draws of the first release, which runs of that time continue with: (epoch 0, image 1, the key's view) of seed 7.
+# Views of the first release, which runs of that time continue with: (epoch 0, image 1, the key's view) of seed 7.
 FACTORS = (1.2582486084807285, 0.7303571480662153, 1.3130971306978376)
 KNOWN = {
     "v1": (((2, FACTORS[2]), (3, 0.1346195921621287), (0, FACTORS[0]), (1, FACTORS[1])), None),

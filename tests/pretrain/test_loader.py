@@ -1,4 +1,4 @@
-"""The order and the draws are functions of the seed; what cannot be read is replaced, counted and listed."""
+"""The order and the views are functions of the seed; what cannot be read is replaced, counted and listed."""
 
 import dataclasses
 import itertools
@@ -64,7 +64,7 @@ def views_of(path: str, epoch: int, index: int, views: ViewSettings = VIEWS) -> 
     return [apply_view(pixels, parameters) for parameters in drawn]
 
 
-# ---- order and draws ---------------------------------------------------------------------------------
+# ---- order and views ---------------------------------------------------------------------------------
 
 
 def test_batches_follow_the_stated_keys(paths):
@@ -99,7 +99,7 @@ def test_small_views_come_on_top_and_change_no_large_one(paths):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_colors_of_the_whole_batch_are_those_of_the_workers(paths, num_workers):
-    """AUGMENT_ON device: the same draws, so the same views but for a rounding."""
+    """AUGMENT_ON device: the same random numbers, so the same views but for a rounding."""
     views = dataclasses.replace(VIEWS, recipe="byol", small_crops=3, small_size=8)
     crops = batches(paths, 4, views=views, finished=False, num_workers=num_workers, prefetch=1)
     expected = batches(paths, 4, views=views)

@@ -179,7 +179,7 @@ CASES = {
         r"^MODEL.MOCO.MOMENTUM 0.999 SOLVER.EPOCHS 1[01]; or .*MODEL.MOCO.QUEUE_SIZE 192$",
         facts_of(*QUICK, "MODEL.MOCO.MOMENTUM", 0.999, images=32_000),
     ),
-    "too few drawn": (
+    "too few samples": (
         rules.few_samples,
         facts_of("SOLVER.EPOCHS", 24, images=4096),  # 16 steps an epoch, 98,304 images
         r"^SOLVER.EPOCHS 25 or more$",

@@ -1,6 +1,6 @@
 """One recipe on 1, 2 and 4 processes is one algorithm; and each comparison catches a planted bug.
 
-DESIGN: draws, permutations, groups and data order bit-equal; losses within 1e-9 over 20 steps in float64, and
+DESIGN: views, permutations, groups and data order bit-equal; losses within 1e-9 over 20 steps in float64, and
 within 1e-5 relative at the first step in float32 (two float32 runs that differ in rounding part soon).
 """
 
@@ -74,7 +74,7 @@ def run_and_record(trainer, steps):
 
 
 def assert_same_draws_and_algorithm(one, ranks, tolerance=1e-9):
-    """The draws bit for bit, the queue equal on all ranks, losses and state to rounding.
+    """The random numbers bit for bit, the queue equal on all ranks, losses and state to rounding.
 
     Returns:
         the largest difference of a step's loss.

@@ -16,7 +16,7 @@ from moco_det.toyworld.polygons import outline
 from moco_det.toyworld.scenes import Scene
 
 CITY = {"train": "toytown", "val": "toyville"}
-# The bottom of each image shows the car with the camera, which has no class: this share of the height.
+# The bottom of each image shows the car with the camera, which has no class: this fraction of the height.
 EGO_VEHICLE_SHARE = 1 / 32
 
 

@@ -26,7 +26,7 @@ def make_model(group=4, space="ydbdr", **changes):
         encoder.conv1 = nn.Conv2d(channels, SmallEncoder.WIDTH, 3, stride=2)
     settings = {"dim": 6, "queue_size": 24, "momentum": 0.9, "temperature": TAU, "shuffle_bn": True, **PIXELS}
     model = CMC(
-        encoder=encoders[0], colour_encoder=encoders[1], space=space, seed=1, **{**settings, **changes}
+        encoder=encoders[0], color_encoder=encoders[1], space=space, seed=1, **{**settings, **changes}
     )
     return model.double().train()
 

@@ -116,7 +116,7 @@ class TestDenseCL(MethodSuite):
     )
     bugs = (
         (densecl, "correspondence", "argmax(dim=2)", "argmax(dim=1)"),
-        (DenseCL, "compare", "(1 - share) * image_loss", "share * image_loss"),
+        (DenseCL, "compare", "(1 - weight) * image_loss", "weight * image_loss"),
         (DenseCL, "forward", "momentum_update(self.dense_k, self.dense_q, self.momentum)", "pass"),
         (DenseCL, "forward", "self.dense_queue.enqueue(step.keys.pooled)", "pass"),
         (DenseCL, "embed", "grid.detach()", "grid.detach().flip(2)"),
