@@ -38,7 +38,7 @@ def merge_config(
         from a default).
 
     Raises:
-        ValueError: a file is missing, a key is unknown (the nearest known one is named), a value has the
+        ValueError: a file is missing, a key is unknown (the closest match is named), a value has the
             wrong type, or the pairs are not pairs.
     """
     names = known_keys(cfg)

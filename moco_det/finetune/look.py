@@ -69,9 +69,7 @@ def _why_unknown(name: str) -> str:
         return "comes with projects/DensePose, whose train_net.py checks it"
     if name not in DatasetCatalog:
         near = difflib.get_close_matches(name, DatasetCatalog.list(), n=1, cutoff=0)
-        return (
-            f"not registered; the nearest registered one is {near[0]!r}; your own need --coco, --register, …"
-        )
+        return f"not registered; closest match: {near[0]!r}; your own need --coco, --register, …"
     try:
         check_reader(name)
     except ValueError as error:

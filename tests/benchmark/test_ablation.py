@@ -262,7 +262,7 @@ def test_a_dry_run_starts_nothing(words, tmp_path, capsys):
         (["--seeds", "0"], "expected a whole number from 1 on, found '0'"),
         (["--", "SOLVER.EPOCHS"], "options after -- must be KEY VALUE pairs; found 1 words"),
         (["--num-gpus", "99"], "--num-gpus is 99 for each run, but this machine has"),
-        (["--", "SOLVER.EPOCH", "2"], "'SOLVER.EPOCHS'"),
+        (["--", "SOLVER.EPOCH", "2"], "match: 'SOLVER.EPOCHS'"),
     ],
 )
 def test_what_cannot_be_asked(words, more, message, capsys):

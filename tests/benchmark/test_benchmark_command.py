@@ -271,7 +271,7 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys):
     ("words", "message"),
     [
         (["--seeds", "0"], "expected a whole number from 1 on, found '0'"),
-        (["--label-fraction", "0"], "--label-fraction takes shares above 0, up to 1; found"),
+        (["--label-fraction", "0"], " above 0, up to 1; found [0.0]"),
         (["--", "SOLVER.MAX_ITER"], "options after -- must be KEY VALUE pairs; found 1"),
         (["--num-gpus", "99"], "--num-gpus is 99 for each run, but this machine has"),
     ],

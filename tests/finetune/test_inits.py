@@ -150,7 +150,7 @@ def test_an_own_overlay_may_be_called_as_a_supervised_one(pair):
 
 
 def test_an_unknown_init_names_the_nearest():
-    with pytest.raises(ValueError, match="nearest init is 'supervised_msra'"):
+    with pytest.raises(ValueError, match="match: 'supervised_msra'"):
         read_init("supervised_mrsa")
 
 

@@ -35,7 +35,7 @@ def embed_by_hand(model, images):
 def check_step():
     """Compare a step with all crops and a full queue."""
     model = make_model(queue_size=QUEUE)
-    for iteration in (0, 1):  # 16 embeddings of each large view
+    for iteration in (0, 1):  # 16 embeddings of each global crop
         model(random_multi_crop_batch(iteration))
     kept = [[], []]
     for iteration in (0, 1):
