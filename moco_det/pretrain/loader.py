@@ -272,11 +272,8 @@ class UnreadableImages(HookBase):
     def __init__(self, cfg: CfgNode, num_images: int, resume: bool):
         self.period, self.pending = cfg.SOLVER.LOG_PERIOD, []
         if comm.is_main_process():
-            path, fraction = (
-                os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt"),
-                cfg.DATASETS.MAX_UNREADABLE,
-            )
-            self.log = UnreadableLog(path, max_share=fraction, num_images=num_images, resume=resume)
+            path, most = os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt"), cfg.DATASETS.MAX_UNREADABLE
+            self.log = UnreadableLog(path, max_share=most, num_images=num_images, resume=resume)
 
     def after_step(self):
         self.pending += self.trainer.batch["unreadable"]

@@ -217,7 +217,7 @@ def crops(batch: dict) -> list[Tensor]:
 
 
 def small_crops(batch: dict) -> list[Tensor]:
-    """The small crops of a step: V - 2 uint8 tensors (n, 3, s, s)."""
+    """The local crops of a step: V - 2 uint8 tensors (n, 3, s, s)."""
     return list(batch["small"].unbind(1)) if "small" in batch else []  # of n x (V - 2) x 3 x s x s
 
 

@@ -155,7 +155,7 @@ class EndToEnd(nn.Module):
             the loss and statistics of the whole batch, in each micro-batch; the gradient is that of this one,
             multiplied by the number of micro-batches, since a step's loss is the mean of theirs.
         """
-        assert "small" not in batch, "check_moco_config refuses small crops here"
+        assert "small" not in batch, "check_moco_config refuses local crops here"
         step = batch.get("step", StepState())
         if model.is_first(batch):
             step.caches = [

@@ -53,11 +53,11 @@ def nce(
 
 
 def swapped_cross_entropy(targets: Sequence[Tensor], log_predictions: Sequence[Tensor]) -> Tensor:
-    """The mean over images and pairs (target of a large crop, prediction from another crop) of the cross-entropy.
+    """The mean over images and pairs (target of a global crop, prediction from another crop) of the cross-entropy.
 
     Args:
-        targets: a tensor (n, J) for each large crop, rows of which sum to 1.
-        log_predictions: V tensors (n, J), log probabilities; the large crops first, in the order of the targets.
+        targets: a tensor (n, J) for each global crop, rows of which sum to 1.
+        log_predictions: V tensors (n, J), log probabilities; the global crops first, in the order of the targets.
 
     Returns:
         a scalar.

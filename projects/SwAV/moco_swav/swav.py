@@ -28,7 +28,7 @@ from moco_swav.losses import sinkhorn, swapped_prediction
 
 @META_ARCH_REGISTRY.register()
 class SwAV(PretrainMethod):
-    """Swapped assignments between views, with small crops and a queue where they are asked for."""
+    """Swapped assignments between views, with local crops and a queue where they are asked for."""
 
     uses = ("MODEL.SWAV",)
     uses_small_crops = True
