@@ -120,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--jobs",
         type=at_least_one,
-        help="runs at a time; default: as the GPUs allow, or one a core, at most 4",
+        help="runs at a time; default: as the GPUs allow, or one per core, at most 4",
     )
     add("--dry-run", action="store_true", help="print the commands and start nothing")
     add("--results", default="", metavar="DIR", help="also keep each run's record in DIR/ablations")

@@ -140,7 +140,7 @@ def _step(planned: Planned, output: Path, datasets: Path) -> Step:
 
 
 def write_slurm(folder: Path, steps: Sequence[Step], num_gpus: int) -> None:
-    """A job array with one run a job; an interrupted job resumes when it is submitted again."""
+    """A job array with one run per job; an interrupted job resumes when it is submitted again."""
     folder.mkdir(parents=True, exist_ok=True)
     left = [step for step in steps if not step.result.exists()]
     commands = [
@@ -156,7 +156,7 @@ def write_slurm(folder: Path, steps: Sequence[Step], num_gpus: int) -> None:
     (folder / "commands.txt").write_text("".join(command + "\n" for command in commands))
     lines = (
         "#!/bin/bash",
-        "# Written by tools/run_benchmark.py: one run a job. Add account and time, then: sbatch array.sh",
+        "# Written by tools/run_benchmark.py: one run per job. Add account and time, then: sbatch array.sh",
         f"#SBATCH --array=1-{len(left)}",
         "#SBATCH --job-name=moco_det",
         f"#SBATCH --gpus-per-node={num_gpus}" if num_gpus else "#SBATCH --cpus-per-task=4",
@@ -210,7 +210,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--jobs",
         type=at_least_one,
-        help="runs at a time; default: as the GPUs allow, or one a core, at most 4",
+        help="runs at a time; default: as the GPUs allow, or one per core, at most 4",
     )
     add("--dry-run", action="store_true", help="print the plan, its hours as far as known, and its commands")
     add("--slurm", metavar="DIR", help="write a job array for SLURM into DIR instead of running")

@@ -41,7 +41,7 @@ NEIGHBORS = (
     "poor encoder finds images that agree in color or background alone."
 )
 DETECTIONS = (
-    "The same test images, one column an init (the run of its lowest seed). Dashed white: true boxes; "
+    "The same test images, one column per init (the run of its lowest seed). Dashed white: true boxes; "
     "orange: detections with class and score, from a score of 0.3. Look for true boxes that no orange one"
     " matches, and the reverse."
 )

@@ -69,7 +69,7 @@ def to_png(figure: Figure) -> bytes:
 
 
 def colors_of(labels: Sequence[str]) -> dict[str, str]:
-    """One color a label; the known inits always have the same one."""
+    """One color per label; the known inits always have the same one."""
     others = [label for label in dict.fromkeys(labels) if label not in INIT_COLORS]
     rest = {label: OTHER_COLORS[i % len(OTHER_COLORS)] for i, label in enumerate(others)}
     return {label: INIT_COLORS.get(label) or rest[label] for label in labels}
@@ -134,7 +134,7 @@ def mean_and_band(curves: Sequence[Curve]) -> list[tuple[int, float, float, floa
 
 
 def metric_curves(rows: Sequence[Row]) -> bytes | None:
-    """The main metric over iterations for the rows of one task: one panel a schedule, one color an init.
+    """The main metric over iterations for the rows of one task: one panel per schedule, one color per init.
 
     The mean over the seeds is a line, the range from the lowest to the highest seed a band, and each run a
     thin line. None if no run was evaluated on the way.

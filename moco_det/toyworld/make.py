@@ -46,8 +46,8 @@ def make_toyworld(
         num_unlabeled: images in ``unlabeled/``, each of one large object.
         num_per_class_train: images in each ``classes/train/<class>/``.
         num_per_class_test: images in each ``classes/test/<class>/``.
-        num_train: detection scenes for training, at least one a class.
-        num_test: detection scenes for testing, at least one a class: a class that is absent from the test
+        num_train: detection scenes for training, at least one per class.
+        num_test: detection scenes for testing, at least one per class: a class that is absent from the test
             split would score 0 and enter the mean.
         image_size: side of every image, in pixels.
         cutouts: folder with ``{train,test}/<class>/*.png``; needs ``backgrounds``. None: procedural art.

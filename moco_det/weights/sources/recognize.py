@@ -97,7 +97,7 @@ def recognize(
 
 
 def _lines(content: Mapping, tensors: Mapping[str, Any], outer: str) -> str:
-    """The names behind a prefix and the file's entries, one a line, for ``Family.recognizes``."""
+    """The names behind a prefix and the file's entries, one per line, for ``Family.recognizes``."""
     records = content.get("config.json", {})
     marks = [f"<{key}>" for key in (*content, *(records if isinstance(records, Mapping) else ()))]
     return "\n".join((*(name.removeprefix(outer) for name in tensors if name.startswith(outer)), *marks))
