@@ -1,4 +1,4 @@
-"""For all tests, of the package and of the projects."""
+"""Fixtures and settings of all tests, of the package and of the projects."""
 
 import os
 import sys

@@ -12,7 +12,7 @@ COMMANDS = {
     "pretrain": ("moco_det.pretrain.command", "pre-train a ResNet on unlabeled images"),
     "convert": ("moco_det.convert.command", "turn a checkpoint into detectron2 weights, with proof"),
     "inspect": ("moco_det.convert.inspect_weights", "say what a weight file is"),
-    "classify": ("moco_det.classify.command", "judge features by a linear classifier and kNN"),
+    "classify": ("moco_det.classify.command", "evaluate features by a linear classifier and kNN"),
     "train": ("moco_det.finetune.command", "fine-tune a detector or segmenter"),
     "benchmark": (
         "moco_det.benchmark.command",
@@ -25,7 +25,7 @@ COMMANDS = {
     "pack": ("moco_det.data.pack", "make a packed copy of images, small JPEGs in tar shards"),
     "toyworld": ("moco_det.toyworld.make", "render the toy world's data sets"),
     "speed": ("moco_det.speed.command", "measure each part next to the published recipe"),
-    "slurm": ("moco_det.engine.slurm", "a run as a SLURM job that is queued again when it is cut"),
+    "slurm": ("moco_det.engine.slurm", "a run as a SLURM job that is queued again when it is interrupted"),
     "demo": ("moco_det.benchmark.demo", "the whole way on the toy world"),
 }
 # These start the scripts of tools/, which a checkout has and a wheel has not.

@@ -58,7 +58,7 @@ def busy_cores(seconds: float = 0.3) -> float | None:
 
 
 def _times() -> dict[int, list[int]]:
-    """Of each allowed core, the clock ticks that it spent in each state since the machine started."""
+    """The clock ticks that each allowed core spent in each state since the machine started."""
     try:
         lines = Path("/proc/stat").read_text().splitlines()
     except OSError:

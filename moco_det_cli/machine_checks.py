@@ -1,4 +1,4 @@
-"""Judges the machine: GPUs, processor, disks, shared memory, data sets."""
+"""Checks the machine: GPUs, processor, disks, shared memory, data sets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _lacks(facts: dict[str, dict], step: str, needs: str) -> str:
 
 
 def gpus(facts: dict[str, dict]) -> Finding:
-    """Judge what the probe says of GPUs."""
+    """Check what the probe says of GPUs."""
     lacks = _lacks(facts, "gpus", "torch")
     if lacks:
         return Finding("GPUs", WARNING, lacks)
@@ -82,7 +82,7 @@ def processor(facts: dict[str, dict]) -> list[Finding]:
 
 
 def disks() -> list[Finding]:
-    """Where runs write: the working folder, with output/ below it, and that of temporary files."""
+    """Check the disks that runs write to: the working folder, with output/ below it, and temporary files."""
     try:
         here = os.getcwd()
     except OSError:
@@ -130,7 +130,7 @@ def shared_memory(folder: str = "/dev/shm") -> Finding:
 
 
 def datasets(facts: dict[str, dict]) -> Finding:
-    """Judge what the probe says of data sets; none are needed to pre-train on a folder of images."""
+    """Check what the probe says of data sets; none are needed to pre-train on a folder of images."""
     lacks = _lacks(facts, "datasets", "moco_det")
     if lacks:
         return Finding("data sets", WARNING, lacks)

@@ -1,4 +1,4 @@
-"""Judges the installed packages: Python, torch, torchvision, detectron2, moco_det and its requirements."""
+"""Checks the installed packages: Python, torch, torchvision, detectron2, moco_det and its requirements."""
 
 from __future__ import annotations
 
@@ -62,16 +62,16 @@ def imported(facts: dict[str, dict], ended: str) -> list[Finding]:
         facts: of each of its steps that ended.
         ended: how it ended before its last step; empty when it reached it.
     """
-    judges = {"torch": torch, "torchvision": torchvision, "detectron2": detectron2, "moco_det": moco_det}
+    checks = {"torch": torch, "torchvision": torchvision, "detectron2": detectron2, "moco_det": moco_det}
     found = []
-    for name, judge in judges.items():
+    for name, check in checks.items():
         if name not in facts:
             continue
-        found += [_failed(name, facts[name])] if "failed" in facts[name] else judge(facts)
+        found += [_failed(name, facts[name])] if "failed" in facts[name] else check(facts)
     if ended:
-        fix = "run that import by hand (a very busy machine may only be slow); or install anew: `make setup`"
+        fix = "run that import by hand (a very busy machine may only be slow); or install again: `make setup`"
         found.append(Finding("imports", STOP, ended, fix))
-    left = [name for name in judges if name not in facts]
+    left = [name for name in checks if name not in facts]
     if left and not ended:
         found.append(Finding(", ".join(left), WARNING, "not looked at, since the above does not import"))
     return found
@@ -88,14 +88,14 @@ def _failed(name: str, facts: dict) -> Finding:
     elif facts["failed"].startswith(("OSError", "FileNotFoundError", "PermissionError")):
         fix = "see what is said of the disks below"
     else:
-        fix = "install the packages that disagree anew, in an environment of its own: `make setup`"
+        fix = "reinstall the packages that disagree, in an environment of its own: `make setup`"
     return Finding(name, STOP, f"does not import: {facts['failed']}", fix)
 
 
 def torch(facts: dict[str, dict]) -> list[Finding]:
     version, built_for = facts["torch"]["version"], facts["torch"]["cuda"] or facts["torch"]["hip"]
     if numbers(version) < numbers(TORCH):
-        fix = "pip install --upgrade torch torchvision, and build detectron2 anew"
+        fix = "pip install --upgrade torch torchvision, and build detectron2 again"
         return [Finding("torch", STOP, f"{version}; {TORCH} or newer is needed", fix)]
     return [Finding("torch", OK, f"{version}, " + (f"for CUDA {built_for}" if built_for else "for CPUs"))]
 

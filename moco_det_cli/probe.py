@@ -1,6 +1,6 @@
 """The part of the doctor that imports: in a process of its own, since a broken installation may crash or hang it.
 
-Each step gives plain facts; :mod:`moco_det_cli.doctor` judges them.
+Each step gives plain facts; :mod:`moco_det_cli.doctor` checks them.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def loggers_as_at_first():
 
 @pytest.fixture
 def computed_in_bfloat16(monkeypatch):
-    """Also on a processor that is slower with it, for encoders small enough."""
+    """Use bfloat16 also on a processor that is slower with it, for encoders small enough."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
 
 

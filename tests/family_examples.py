@@ -27,7 +27,7 @@ def detectron2_names(states: dict) -> dict:
 
 
 def caffe2_names(states: dict) -> dict:
-    """As in detectron2's ImageNetPretrained/MSRA files: norms with statistics, a bias of conv1, a classifier."""
+    """Names of detectron2's ImageNetPretrained/MSRA files: norms with statistics, conv1's bias, a classifier."""
     blobs = {}
     for name, value in detectron2_names(states).items():
         if name.endswith("num_batches_tracked"):

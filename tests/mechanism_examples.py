@@ -37,7 +37,7 @@ def small_encoder(arch, dim, mlp, bn_group_size, *_):
 
 
 def make_model(setting, encoder=small_encoder, **solver):
-    """In float64, the bank too, so that rounding hides nothing."""
+    """Make a model in float64, the bank too, so that rounding hides nothing."""
     cfg = tiny_pretrain_config(**solver)
     cfg.DATASETS.NUM_IMAGES = IMAGES
     set_keys(cfg, SETTINGS[setting])
@@ -68,7 +68,7 @@ def step(model, batch):
 
 
 def gradients(*encoders):
-    """In one row; zeros where there are none."""
+    """All gradients in one row; zeros where there are none."""
     parameters = [p for encoder in encoders for p in encoder.parameters()]
     return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
 

@@ -75,7 +75,7 @@ def resume(run, *options):
 
 
 def test_its_run_resumes(run, tmp_path):
-    """With the optimizer's state and the queue; longer than it was."""
+    """It resumes with the optimizer's state and the queue, and becomes longer."""
     shutil.copytree(run, tmp_path / "run")
     shutil.copytree(run.parent / "images", tmp_path / "images")
     resume(tmp_path / "run", "SOLVER.EPOCHS", "3")
@@ -117,7 +117,7 @@ def test_classification_starts_from_its_checkpoint(run, capsys, tmp_path):
 
 
 def numbers(text: str) -> list[list[str]]:
-    """Of each line of a table; headers may be put in other words."""
+    """The numbers of each line of a table; headers may be put in other words."""
     return [re.findall(r"\d[\d.,]*", line) for line in text.splitlines() if line.startswith("| ")]
 
 

@@ -99,7 +99,7 @@ def test_a_torch_that_is_not_there_crashes_or_hangs(tmp_path, monkeypatch, line,
     assert findings["GPUs"].found == "not looked at, since torch does not import"
 
 
-def judged(step: str, **changes) -> list:
+def checked(step: str, **changes) -> list:
     facts = {**HEALTHY, step: {**HEALTHY[step], **changes}}
     return [*package_checks.imported(facts, ""), machine_checks.gpus(facts), machine_checks.datasets(facts)]
 
@@ -123,14 +123,14 @@ def judged(step: str, **changes) -> list:
         ("datasets", {}, "data sets", OK, "coco_2017_val in /data"),
     ],
 )
-def test_what_is_judged(step, changes, name, verdict, words):
-    (finding,) = [finding for finding in judged(step, **changes) if finding.name == name]
+def test_what_is_checked(step, changes, name, verdict, words):
+    (finding,) = [finding for finding in checked(step, **changes) if finding.name == name]
     assert finding.verdict == verdict and words in finding.found
     assert bool(finding.fix) == (verdict != OK)
 
 
 def test_all_is_well_with_a_healthy_installation():
-    assert {finding.verdict for finding in judged("torch")} == {OK}
+    assert {finding.verdict for finding in checked("torch")} == {OK}
 
 
 @pytest.mark.parametrize("free, verdict", [(64 * 2**20, WARNING), (8 * 2**30, OK)])
@@ -185,10 +185,10 @@ def test_the_doctor_knows_what_setup_py_requires():
 
 
 def test_the_text_has_a_line_for_each_and_its_fix():
-    text = doctor.as_text(judged("torch", version="2.0"))
+    text = doctor.as_text(checked("torch", version="2.0"))
     assert "STOP     torch" in text and "fix: pip install --upgrade torch" in text
     assert text.endswith("1 finding would stop a run")
-    assert doctor.as_text(judged("torch")).endswith("nothing here would stop a run")
+    assert doctor.as_text(checked("torch")).endswith("nothing here would stop a run")
 
 
 def test_an_old_python_is_all_that_is_said(monkeypatch):

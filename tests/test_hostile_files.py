@@ -1,4 +1,4 @@
-"""Files from strangers: nothing of them runs, nothing is written, and one sentence says what is wrong."""
+"""Untrusted files: nothing of them runs, nothing is written, and one sentence says what is wrong."""
 
 import ast
 import contextlib
@@ -140,14 +140,14 @@ def toy_recipe(monkeypatch):
 
 @pytest.mark.parametrize("name", ["weights.pkl", "weights.pth"])
 def test_detectron2_is_not_handed_a_malicious_file(folder, name):
-    """Also where the check before was passed by: an exchanged file, a resumed run."""
+    """It is not, also where the check before was bypassed: an exchanged file, a resumed run."""
     checkpointer = SafeCheckpointer(torch.nn.Linear(1, 1), str(folder))
     with pytest.raises((ValueError, pickle.UnpicklingError)):
         checkpointer.load(malicious_weights(folder / name))
 
 
 def test_detectron2_is_handed_the_same_dict(tmp_path):
-    """Of a file of its own, of Caffe2, and of torch."""
+    """The dict is the same for a file of its own, of Caffe2, and of torch."""
     for content, expected in (
         ({"model": {"weight": 1.0}, "__author__": "a"}, {"model": {"weight": 1.0}, "__author__": "a"}),
         (
@@ -176,7 +176,7 @@ HOSTILE_YAML = (
 
 @pytest.mark.parametrize("content", [*HOSTILE_YAML, "MODEL: [", "", "just words", "_BASE_: 3", "\x00"])
 def test_hostile_yaml_is_refused_in_one_sentence(folder, capsys, content):
-    """As a recipe, under a recipe, over one, and as an init."""
+    """It is refused as a recipe, under a recipe, over one, and as an init."""
     Path("evil.yaml").write_text(content)
     Path("child.yaml").write_text("_BASE_: evil.yaml\nSEED: 1\n")
     for command, arguments in (

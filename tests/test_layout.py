@@ -144,7 +144,7 @@ def test_documents_name_what_exists(document):
 
 
 def test_importing_the_package_registers_what_recipes_name():
-    """In a process of its own, since other tests import more."""
+    """This runs in a process of its own, since other tests import more."""
     code = (
         "import moco_det; from detectron2.data import DatasetCatalog;"
         "from detectron2.modeling import META_ARCH_REGISTRY;"

@@ -103,7 +103,7 @@ def test_setup_pins_nobody_and_leaves_detectron2_to_the_user(wheel):
 
 
 def test_the_host_s_model_zoo_without_pkg_resources(tmp_path):
-    """As with setuptools 82: the zoo works, and the stand-in is gone after its import."""
+    """Without it, as with setuptools 82, the zoo works, and the stand-in is gone after its import."""
     code = (
         "import sys; sys.modules['pkg_resources'] = None\n"
         "from moco_det.model_zoo.detectron2_zoo import model_zoo\n"

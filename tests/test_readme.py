@@ -1,4 +1,4 @@
-"""README's commands as a user types them, in an empty folder: real recipes, ResNet-50, one or two steps."""
+"""README's commands as a user types them, in an empty folder: its recipes, ResNet-50, one or two steps."""
 
 import importlib.util
 import json
@@ -84,7 +84,7 @@ def test_readme_has_the_commands_that_this_file_runs():
 
 
 def test_the_commands_of_the_readme(folder):
-    """In their order, since each reads what the one before wrote."""
+    """The commands run in their order, since each reads what the one before wrote."""
     environment = {
         **os.environ,
         "DETECTRON2_DATASETS": str(folder / "datasets"),

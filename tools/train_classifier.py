@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Judge features by a linear classifier and kNN, or train a classification network.
+"""Evaluate features by a linear classifier and kNN, or train a classification network.
 
 tools/train_classifier.py --config-file configs/ImageNet-Classification/linear_R_50_100ep.yaml \
     --weights output/backbone.pkl --images DIR --num-gpus 8

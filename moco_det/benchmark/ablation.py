@@ -43,7 +43,8 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
     chains = [chain_of(one, output, images, classes, flags) for one in planned]
     left = sum(not all(step.result.exists() for step in chain) for chain in chains)
     print(
-        f"{len(chains)} runs, {left} left, {jobs} at a time; each is pre-trained and then judged", flush=True
+        f"{len(chains)} runs, {left} left, {jobs} at a time; each is pre-trained and then evaluated",
+        flush=True,
     )
     if args.dry_run:
         print("\n".join(step.shell for chain in chains for step in chain))
@@ -118,7 +119,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--jobs",
         type=at_least_one,
-        help="runs at a time; default: as the GPUs allow, or one a core, at most 4",
+        help="runs at a time; default: as the GPUs allow, or one per core, at most 4",
     )
     add("--dry-run", action="store_true", help="print the commands and start nothing")
     add("--results", default="", metavar="DIR", help="also keep each run's record in DIR/ablations")

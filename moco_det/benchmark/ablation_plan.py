@@ -1,4 +1,4 @@
-"""The runs of ablations: each point with each seed is pre-trained and then judged, and runs are never mixed."""
+"""The runs of ablations: each point with each seed is pre-trained and then evaluated, and runs are never mixed."""
 
 import hashlib
 import json
@@ -134,7 +134,7 @@ def chain_of(
         flags: of both tools, such as ``("--num-gpus", "0")``.
     """
     folder = output / run.folder
-    pretrained, judged = folder / "pretrain", folder / "classify"
+    pretrained, evaluated = folder / "pretrain", folder / "classify"
     seed = ("SEED", str(run.seed))
     steps = []
     if run.recipe:
@@ -155,8 +155,8 @@ def chain_of(
     classify = Step(
         f"evaluate {run.name}, seed {run.seed}",
         (str(REPOSITORY / CLASSIFY), "--config-file", _from_here(run.classifier), *weights)
-        + ("--images", str(classes), *flags, "OUTPUT_DIR", str(judged), *run.measure, *seed),
-        judged / RECORD,
+        + ("--images", str(classes), *flags, "OUTPUT_DIR", str(evaluated), *run.measure, *seed),
+        evaluated / RECORD,
         alongside=True,
         check=WeightsRemoval(folder),
     )
@@ -183,31 +183,31 @@ class WeightsRemoval:
 
 
 def read_ablation_run(planned: AblationRun, output: Path) -> Run:
-    """The pre-training, if there is one, and its judgment as one run; its task is the name of the point.
+    """The pre-training, if there is one, and its evaluation as one run; its task is the name of the point.
 
     Raises:
         ValueError: one of the two is not finished.
     """
     folder = output / planned.folder
-    judged = read_run_record(folder / "classify")
-    measured = {name: judged["metrics"].get(name) for name in (LINEAR, KNN)}
+    evaluated = read_run_record(folder / "classify")
+    measured = {name: evaluated["metrics"].get(name) for name in (LINEAR, KNN)}
     if not planned.recipe:
-        extra = {**judged["extra"], "task": planned.name}
-        return run_from_record({**judged, "stage": STAGE, "metrics": measured, "extra": extra}, {}, folder)
+        extra = {**evaluated["extra"], "task": planned.name}
+        return run_from_record({**evaluated, "stage": STAGE, "metrics": measured, "extra": extra}, {}, folder)
     pretrain = read_run_record(folder / "pretrain")
     curves, notes = read_curves(folder / "pretrain/metrics.json")
     record = {
         **pretrain,
         "stage": STAGE,
-        "command": f"{pretrain['command']}\n{judged['command']}",
-        "seconds": pretrain["seconds"] + judged["seconds"],
+        "command": f"{pretrain['command']}\n{evaluated['command']}",
+        "seconds": pretrain["seconds"] + evaluated["seconds"],
         "metrics": {**pretrain["metrics"], **measured},
         "extra": {
             **pretrain["extra"],
             "task": planned.name,
             "recipe": planned.recipe,
             "options": list(planned.options),
-            "classify": {name: judged[name] for name in ("commit", "config_hash", "seconds")},
+            "classify": {name: evaluated[name] for name in ("commit", "config_hash", "seconds")},
         },
     }
     return run_from_record(record, epoch_curves(curves), folder, tuple(notes))

@@ -27,7 +27,9 @@ from moco_det.utils.errors import user_errors
 from moco_det.utils.files import datasets_root
 from moco_det.utils.machine import num_cores
 
-DESCRIPTION = "Fine-tune tasks x inits x seeds, skip what is finished, continue what was cut, and report."
+DESCRIPTION = (
+    "Fine-tune tasks x inits x seeds, skip what is finished, resume what was interrupted, and report."
+)
 
 
 def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
@@ -140,7 +142,7 @@ def _step(planned: Planned, output: Path, datasets: Path) -> Step:
 
 
 def write_slurm(folder: Path, steps: Sequence[Step], num_gpus: int) -> None:
-    """A job array with one run a job; a job that is cut goes on when it is submitted again."""
+    """A job array with one run per job; an interrupted job resumes when it is submitted again."""
     folder.mkdir(parents=True, exist_ok=True)
     left = [step for step in steps if not step.result.exists()]
     commands = [
@@ -156,7 +158,7 @@ def write_slurm(folder: Path, steps: Sequence[Step], num_gpus: int) -> None:
     (folder / "commands.txt").write_text("".join(command + "\n" for command in commands))
     lines = (
         "#!/bin/bash",
-        "# Written by tools/run_benchmark.py: one run a job. Add account and time, then: sbatch array.sh",
+        "# Written by tools/run_benchmark.py: one run per job. Add account and time, then: sbatch array.sh",
         f"#SBATCH --array=1-{len(left)}",
         "#SBATCH --job-name=moco_det",
         f"#SBATCH --gpus-per-node={num_gpus}" if num_gpus else "#SBATCH --cpus-per-task=4",
@@ -201,7 +203,9 @@ def parser() -> argparse.ArgumentParser:
     add("--recipes", nargs="+", default=["*"], metavar="PATTERN", help="only these, e.g. '*_1x' '*_24k'")
     add("--inits", nargs="+", required=True, metavar="NAME[=FILE,…]", help="e.g. random moco=backbone.pkl")
     add("--seeds", type=at_least_one, default=5, metavar="N", help="runs with the seeds 1 to N; default: 5")
-    add("--label-fraction", nargs="+", type=float, default=[1.0], metavar="SHARE", help="e.g. 0.01 0.1 1.0")
+    add(
+        "--label-fraction", nargs="+", type=float, default=[1.0], metavar="FRACTION", help="e.g. 0.01 0.1 1.0"
+    )
     add("--output", required=True, help="folder of all runs and of the report")
     add(
         "--datasets",
@@ -213,7 +217,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--jobs",
         type=at_least_one,
-        help="runs at a time; default: as the GPUs allow, or one a core, at most 4",
+        help="runs at a time; default: as the GPUs allow, or one per core, at most 4",
     )
     add("--dry-run", action="store_true", help="print the plan, its hours as far as known, and its commands")
     add("--slurm", metavar="DIR", help="write a job array for SLURM into DIR instead of running")
@@ -243,6 +247,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(words)
     if len(args.options) % 2:
         raise ValueError(f"options after -- must be KEY VALUE pairs; found {len(args.options)} words")
-    if not all(0 < share <= 1 for share in args.label_fraction):
-        raise ValueError(f"--label-fraction takes shares above 0, up to 1; found {args.label_fraction}")
+    if not all(0 < fraction <= 1 for fraction in args.label_fraction):
+        raise ValueError(f"--label-fraction takes fractions above 0, up to 1; found {args.label_fraction}")
     run(args)

@@ -91,7 +91,7 @@ SCALES = {
 def plan(
     scale: Scale, output: Path, device: tuple[str, ...], art: tuple[str, ...] = (), seed: int = 0
 ) -> list[Step]:
-    """The steps of a demonstration in their order; the report, which is always made anew, comes last.
+    """The steps of a demonstration in their order; the report, which is always made again, comes last.
 
     Args:
         seed: of the toy world and of pre-training; another one also fine-tunes with seeds of its own.
@@ -252,7 +252,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--scale", choices=sorted(SCALES), default="toy")
     parser.add_argument("--seed", type=int, default=0, help="of world, pre-training and fine-tuning")
     parser.add_argument("--num-gpus", type=int, help="0: the CPU; default: one GPU where there is one")
-    parser.add_argument("--jobs", type=int, help="fine-tuning runs at a time; default: one a core, at most 4")
+    parser.add_argument(
+        "--jobs", type=int, help="fine-tuning runs at a time; default: one per core, at most 4"
+    )
     parser.add_argument("--cutouts", help="{train,test}/<class>/*.png with alpha, for --scale photos")
     parser.add_argument("--backgrounds", help="{train,test}/*.jpg, for --scale photos")
     run(parser.parse_args(argv))

@@ -1,4 +1,4 @@
-"""The runs of a benchmark: recipes x inits x seeds x shares of the labels, and what is never mixed."""
+"""The runs of a benchmark: recipes x inits x seeds x fractions of the labels, and what is never mixed."""
 
 import argparse
 import hashlib
@@ -69,11 +69,11 @@ def make_plan(
     options: Sequence[str] = (),
     world: Path | None = None,
 ) -> list[Planned]:
-    """Every run, seed by seed, so that a benchmark that is cut has whole comparisons.
+    """Every run, seed by seed, so that an interrupted benchmark has whole comparisons.
 
     Args:
         seeds: how many; they are 1, 2, …
-        fractions: shares of the labels.
+        fractions: fractions of the labels.
         flags: of the script, such as ``("--num-gpus", "1")``.
         options: KEY VALUE pairs for all runs, over those of the suite.
         world: toyworld.json of the scenes that are trained on, if any.
@@ -129,7 +129,7 @@ def _share(fraction: float) -> tuple[str, ...]:
 
 
 def _starts_of(entry: Entry, recipe: dict, starts: Sequence[Start]) -> list[Start]:
-    """Of each init the weights that fit the recipe's depth."""
+    """The weights of each init that fit the recipe's depth."""
     resnets = recipe.get("MODEL", {}).get("RESNETS", {})
     depth, frozen = resnets.get("DEPTH", 50), resnets.get("NORM") == "FrozenBN"
     fitting = []
@@ -149,10 +149,10 @@ def _starts_of(entry: Entry, recipe: dict, starts: Sequence[Start]) -> list[Star
 
 
 def settle_plan(planned: Sequence[Planned], output: Path) -> None:
-    """Write what is run into ``output``, or refuse to go on with runs as others.
+    """Write what is run into ``output``, or refuse to continue runs as others.
 
     Raises:
-        ValueError: a run that was begun there has another recipe, code, weights or scenes; both are named.
+        ValueError: a run that was started there has another recipe, code, weights or scenes; both are named.
     """
     entries = {
         run.folder: {
@@ -168,15 +168,15 @@ def settle_plan(planned: Sequence[Planned], output: Path) -> None:
 
 
 def settle_runs(entries: Mapping[str, dict], path: Path) -> None:
-    """Write what the folders beside the file ``path`` are made of, or refuse to go on with one as another run.
+    """Write what the folders beside the file ``path`` are made of, or refuse to continue one as another run.
 
-    Runs that are planned no longer stay in the plan: what was begun is part of the table.
+    Runs that are planned no longer stay in the plan: what was started is part of the table.
 
     Args:
         entries: of each run's folder, what is known of it; ``"fingerprint"`` is what it is made of.
 
     Raises:
-        ValueError: a run that was begun has another fingerprint; both are named.
+        ValueError: a run that was started has another fingerprint; both are named.
     """
     known = json.loads(path.read_text())["runs"] if path.exists() else {}
     for name, entry in entries.items():
@@ -189,7 +189,7 @@ def settle_runs(entries: Mapping[str, dict], path: Path) -> None:
                 if old.get(key) != value
             ]
             raise ValueError(
-                f"{folder} was begun as another run ({'; '.join(differing)}); results of different "
+                f"{folder} was started as another run ({'; '.join(differing)}); results of different "
                 "runs are never mixed: give another --output, or remove that folder"
             )
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -97,7 +97,7 @@ def run_steps(
         gpus: what the steps that run alongside see, one entry for each at a time, such as ``("0,1", "2,3")``; then
             ``jobs`` does not count.
         total: steps to be counted to, where more follow these.
-        keep_going: of steps alongside, go on with the others after one failed.
+        keep_going: of steps alongside, continue with the others after one failed.
 
     Raises:
         ValueError: a step failed; with ``keep_going``, after the others ran.
@@ -113,7 +113,7 @@ def run_steps(
 
 
 def run_chains(chains: Sequence[Sequence[Step]], logs: Path, jobs: int = 1, gpus: Sequence[str] = ()) -> None:
-    """Run chains side by side, the steps of each one after the other; after a failure the other chains go on.
+    """Run chains side by side, the steps of each one after the other; after a failure the other chains continue.
 
     Args:
         logs, jobs, gpus: as of :func:`run_steps`.
@@ -180,7 +180,7 @@ def _run_alongside(
                 failures.append(error)
     if failures:
         raise ValueError(
-            f"{len(failures)} of {len(chains)} runs failed, see above; start again to go on with them"
+            f"{len(failures)} of {len(chains)} runs failed, see above; start again to resume them"
         )
 
 

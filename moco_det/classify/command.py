@@ -20,7 +20,7 @@ from moco_det.utils.files import gib
 def argument_parser() -> argparse.ArgumentParser:
     """detectron2's arguments and those of classification."""
     parser = stage_parser(
-        "Judge features by a linear classifier and kNN, or train a whole network.",
+        "Evaluate features by a linear classifier and kNN, or train a whole network.",
         "tools/train_classifier.py --config-file configs/ImageNet-Classification/linear_R_50_100ep.yaml --weights "
         "output/backbone.pkl --images DIR --num-gpus 8 OUTPUT_DIR output/linear",
     )
@@ -61,7 +61,7 @@ def train_process(args: argparse.Namespace, add_configs=()) -> None:
 
 
 def checked_trainer(args: argparse.Namespace, add_configs) -> tuple[CfgNode, ClassifierTrainer]:
-    """Config and trainer of a run that can start, or go on. Nothing is written.
+    """Config and trainer of a run that can start, or resume. Nothing is written.
 
     Raises:
         ValueError: it cannot.

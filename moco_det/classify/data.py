@@ -1,6 +1,6 @@
 """A labeled set, its views and its batches.
 
-Each draw is a function of (seed, epoch, image): rank, worker and restart change none. Nothing here reads a global
+Randomness is a function of (seed, epoch, image): rank, worker, restart change none. Nothing here reads a global
 generator.
 """
 
@@ -42,7 +42,7 @@ class CenterViews(Dataset):
 
 
 class RandomViews(CenterViews):
-    """Maps a slot to a random view of its image; the draws are keyed (seed, "classified view", epoch, index)."""
+    """Maps a slot to a random view of its image, a function of (seed, "classified view", epoch, index)."""
 
     def __init__(self, folder: LabeledFolder, *, seed: int, recipe: str, crop_scale: Sequence[float]):
         super().__init__(folder)
@@ -72,7 +72,7 @@ def view_batches(views: CenterViews, slots, num_workers: int) -> Iterator[dict]:
         collate_fn=_collate,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=ignore_stop_signals,
-        generator=torch_generator(0, "workers"),  # else DataLoader draws from the global one
+        generator=torch_generator(0, "workers"),  # else DataLoader takes numbers from the global one
     )
     for batch in batches:
         if "error" in batch:

@@ -1,4 +1,4 @@
-"""Features of a labeled set, computed once and kept in a file for what judges them: kNN and linear probes."""
+"""Features of a labeled set, computed once and kept in a file for what evaluates them: kNN and linear probes."""
 
 import hashlib
 import logging

@@ -18,8 +18,8 @@ from moco_det.modeling.knn import knn_accuracy
 logger = logging.getLogger(__name__)
 
 
-class JudgeFeatures(HookBase):
-    """Of a frozen encoder: kNN accuracy once, and the linear classifiers' on the features of the test images.
+class EvaluateFeatures(HookBase):
+    """Evaluates a frozen encoder: kNN once, and the linear classifiers, by the features of the test images.
 
     ``linear/top1`` and ``linear/top5`` are those of the recipe's own learning rate, after the last epoch and not
     the best one; with several rates, ``linear/top1_best`` is the largest of all on the test images, which is
@@ -36,8 +36,8 @@ class JudgeFeatures(HookBase):
         self.k, self.temperature = cfg.TEST.KNN.K, cfg.TEST.KNN.TEMPERATURE
         self.train: tuple[Tensor, Tensor] | None = None
 
-    def vote(self, train: Tensor, train_labels: Tensor) -> None:
-        """Let the neighbors among these features, (R, D), vote before the first step."""
+    def measure_knn(self, train: Tensor, train_labels: Tensor) -> None:
+        """Measure kNN accuracy with these features, (R, D), as references, before the first step."""
         self.train = train, train_labels
 
     def before_train(self):
@@ -46,7 +46,7 @@ class JudgeFeatures(HookBase):
             k = min(self.k, len(train))
             accuracy = knn_accuracy(self.test, self.test_labels, train, labels, k, self.temperature)
             logger.info(
-                f"kNN accuracy: {accuracy:.2f} % of {len(self.test)} images; {k} of {len(train)} neighbors vote"
+                f"kNN accuracy: {accuracy:.2f} % of {len(self.test)} images; {k} neighbors of {len(train)}"
                 + (f" (TEST.KNN.K is {self.k})" if k != self.k else "")
             )
             self.trainer.storage.put_scalar("knn/top1", accuracy, smoothing_hint=False)
@@ -55,10 +55,10 @@ class JudgeFeatures(HookBase):
     def after_step(self):
         if is_due(self.trainer, self.period):
             if comm.is_main_process():
-                self._judge()
+                self._evaluate()
             comm.synchronize()
 
-    def _judge(self) -> None:
+    def _evaluate(self) -> None:
         found = [accuracy_on_features(probe, self.test, self.test_labels) for probe in self.model.probes]
         values = {"linear/top1": found[0][0], "linear/top5": found[0][1]}
         if len(found) > 1:
@@ -82,8 +82,8 @@ def describe_probes(rates: tuple[float, ...], found: list[tuple[float, float]], 
     return "; ".join(parts)
 
 
-class JudgeClassifier(HookBase):
-    """Of a network that is trained as a whole: ``top1`` and ``top5`` on the test images; all ranks share them."""
+class EvaluateClassifier(HookBase):
+    """Evaluates a network that is trained as a whole: ``top1`` and ``top5`` on the test images, over all ranks."""
 
     def __init__(self, cfg, model: Classifier, test: LabeledFolder, period: int):
         self.model, self.test, self.period = model, test, period

@@ -1,4 +1,4 @@
-"""From the command line to a checked config of a classifier."""
+"""Makes the checked config of a classifier from the command line."""
 
 import argparse
 
@@ -105,9 +105,9 @@ def check_settings(cfg: CfgNode) -> None:
 
 
 def _check_groups(batch: int, group: int, ranks: int) -> None:
-    share = batch // ranks
-    if batch % group or max(share, group) % min(share, group):
+    part = batch // ranks
+    if batch % group or max(part, group) % min(part, group):
         raise ValueError(
-            f"CLASSIFY.BN_GROUP_SIZE is {group}, SOLVER.IMS_PER_BATCH {batch} on {ranks} processes of {share}; "
-            "expected a divisor of the batch, and a multiple or divisor of a process's share"
+            f"CLASSIFY.BN_GROUP_SIZE is {group}, SOLVER.IMS_PER_BATCH {batch} on {ranks} processes of {part}; "
+            "expected a divisor of the batch, and a multiple or divisor of a process's part"
         )

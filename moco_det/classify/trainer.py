@@ -10,7 +10,7 @@ from torch import Tensor
 
 from moco_det.classify.data import RandomViews, feature_batches, view_batches
 from moco_det.classify.features import cached_features
-from moco_det.classify.judge import JudgeClassifier, JudgeFeatures
+from moco_det.classify.judge import EvaluateClassifier, EvaluateFeatures
 from moco_det.data.bands import ImageFormat
 from moco_det.data.labeled_folder import open_labeled_set
 from moco_det.data.order import rank_batches, steps_per_epoch
@@ -28,7 +28,7 @@ class ClassifierTrainer(EpochTrainer):
     def __init__(self, cfg, weights: InitialWeights | None = None):
         """
         Args:
-            weights: what the encoder starts from; None: random weights, which a function of the seed draws.
+            weights: what the encoder starts from; None: random weights, which are a function of the seed.
 
         Raises:
             ValueError: the set is not as it must be, or does not fill one batch.
@@ -86,7 +86,7 @@ class ClassifierTrainer(EpochTrainer):
             raise ValueError(
                 f"MODEL.WEIGHTS {self.cfg.MODEL.WEIGHTS!r} is another file than the run in "
                 f"{self.cfg.OUTPUT_DIR!r} began with (sha256 {now[:12]}, was {self.history.weights_sha256[:12]}); "
-                "give the same, or start anew in another OUTPUT_DIR"
+                "give the same, or start again in another OUTPUT_DIR"
             )
         if saved["classes"] != self.classes:
             raise ValueError(f"the classes are others than those of the run in {self.cfg.OUTPUT_DIR!r}")
@@ -113,18 +113,18 @@ class ClassifierTrainer(EpochTrainer):
         """Features (M, D) and labels (M,) of the training images."""
         return self.features(self.train_set), torch.tensor(self.train_set.labels)
 
-    def evaluation(self) -> JudgeFeatures | JudgeClassifier:
+    def evaluation(self) -> EvaluateFeatures | EvaluateClassifier:
         cfg, period = self.cfg, self.cfg.CLASSIFY.PERIOD_EPOCHS * self.steps_per_epoch
         logger.info(
             f"{len(self.classes)} classes, measured on {len(self.test_set)} images of {self.test_set.root}"
         )
         if not self.classifier.frozen:
-            return JudgeClassifier(cfg, self.classifier, self.test_set, period)
+            return EvaluateClassifier(cfg, self.classifier, self.test_set, period)
         test, labels = self.features(self.test_set), torch.tensor(self.test_set.labels)
-        judge = JudgeFeatures(cfg, self.classifier, test, labels, period)
+        evaluation = EvaluateFeatures(cfg, self.classifier, test, labels, period)
         if cfg.TEST.KNN.K:
-            judge.vote(*self.training_features)
-        return judge
+            evaluation.measure_knn(*self.training_features)
+        return evaluation
 
     def features(self, folder) -> torch.Tensor:
         """Cached features of a part of the set, (M, D)."""

@@ -119,7 +119,7 @@ MOCO = (
         _DICTIONARY,
         "queue",
         "Who makes the keys and where negatives come from. queue: a moving-average encoder; the keys of "
-        "the last batches. memory_bank: a bank over the whole data set; entries of it, drawn for each "
+        "the last batches. memory_bank: a bank over the whole data set; entries of it, sampled for each "
         "step. end_to_end: an encoder that is trained too; the other SOLVER.IMS_PER_BATCH - 1 keys of the "
         "global batch.",
         (METHOD,),
@@ -131,7 +131,7 @@ MOCO = (
         65536,
         "Negatives of a query (K). Of the queue: the keys that it holds, from those of a step "
         "(SOLVER.IMS_PER_BATCH, with MODEL.MOCO.SYMMETRIC twice as many) to the number of images. Of the "
-        "bank: the entries drawn, at most the number of images.",
+        "bank: the entries sampled, at most the number of images.",
         (METHOD,),
         within("[1, inf)"),
         "v1, section 4.1",
@@ -180,7 +180,7 @@ MOCO = (
     Key(
         "MODEL.MOCO.LOSS",
         "infonce",
-        "infonce (v1, equation 1), or for the memory bank nce: is an entry the query's own or drawn "
+        "infonce (v1, equation 1), or for the memory bank nce: is an entry the query's own or sampled "
         "(InstDisc, equations 2 to 8)? Its normalizing constant Z is estimated from the first batch and "
         "then kept.",
         (METHOD,),
@@ -302,7 +302,7 @@ VIEWS = (
         "auto",
         "Where the photometric augmentation, blur and flip of the views are done, by one code: workers, "
         "image by image on the CPU; device, for the whole batch where the model is; auto, on a GPU if the "
-        "model is on one. The draws are the same; a GPU may round a pixel value differently.",
+        "model is on one. The random numbers are the same; a GPU may round a pixel value differently.",
         (PRETRAIN,),
         one_of("auto", "workers", "device"),
         kind=MACHINE,
@@ -504,7 +504,7 @@ SOLVER = (
     Key(
         "SOLVER.ACTIVATION_CHECKPOINTING",
         False,
-        "Keep only the input of each residual block and compute the rest anew in the backward pass.",
+        "Keep only the input of each residual block and compute the rest again in the backward pass.",
         (PRETRAIN,),
         kind=MACHINE,
     ),
@@ -706,7 +706,7 @@ DETECTRON2 = (
     Key(
         "SEED",
         HOST,
-        "Seed of every random draw; negative: one is drawn and written to config.yaml.",
+        "Seed of every random number; negative: one is chosen at random and written to config.yaml.",
         EVERY_STAGE,
         kind=IDENTITY,
         each_run=True,

@@ -38,7 +38,7 @@ def merge_config(
         from a default).
 
     Raises:
-        ValueError: a file is missing, a key is unknown (the nearest known one is named), a value has the
+        ValueError: a file is missing, a key is unknown (the closest match is named), a value has the
             wrong type, or the pairs are not pairs.
     """
     names = known_keys(cfg)
@@ -103,4 +103,4 @@ def _refuse_unknown(keys: list[str], names: list[str], where: str) -> None:
             if new_name(key) != key:
                 raise ValueError(f"config key {key!r} in {where} is called {new_name(key)!r} now; write that")
             near = difflib.get_close_matches(key, names, n=1, cutoff=0)
-            raise ValueError(f"unknown config key {key!r} in {where}; the nearest known key is {near[0]!r}")
+            raise ValueError(f"unknown config key {key!r} in {where}; closest match: {near[0]!r}")

@@ -71,7 +71,7 @@ def prove_equal_features(
 
 
 def _read_written(path: str | os.PathLike) -> tuple[dict[str, torch.Tensor], bool]:
-    """Its tensors without step counters, and where it says that the stride is."""
+    """Read the written file: its tensors without step counters, and where it says that the stride is."""
     content = read_checkpoint(path)
     states = content.get("model", content.get("state_dict", content))
     record = content.get("moco_det", {}).get("preprocessing", {})

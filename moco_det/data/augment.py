@@ -1,11 +1,11 @@
-"""The colors of many views at once, and their flip, by the parameters that were drawn: on the CPU or a GPU.
+"""The colors of many views at once, and their flip, by the parameters that were sampled: on the CPU or a GPU.
 
-The definition is torchvision's for Pillow images. Between two operations there are whole levels from 0 to 255, as
-in Pillow, here held in float32. Brightness, contrast, saturation, grayscale and solarisation give the same levels;
+The definition is torchvision's for Pillow images. Between two operations there are whole numbers from 0 to 255, as
+in Pillow, here held in float32. Brightness, contrast, saturation, grayscale and solarization give the same values;
 after a turn of the hue fewer than 1 pixel in 100 differs from Pillow's, by at most 6 pixel values; and the passes
 of the blur do not round, which Pillow's do (tests/data/test_augment.py holds how little the results differ).
 
-Images of other channels than red, green and blue, C of them, have the same draws. Where the first three are
+Images of other channels than red, green and blue, C of them, use the same numbers. Where the first three are
 RGB and others follow, hue, saturation and grayscale are theirs alone, and contrast goes by their common
 gray; where none are, these three do nothing. Each other channel is a gray image of its own: contrast goes by
 its own mean. All else is done to each channel.
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Of a row: factors of brightness, contrast and saturation, and the shift of the hue in levels; then which of the
+# Of a row: factors of brightness, contrast and saturation, and the shift of the hue (0 to 255); then which of the
 # four comes first, second, ... (-1: none does); then whether or how much of the others.
 HUE, SLOTS, GRAYSCALE, BLUR, SOLARIZE, FLIP = 3, slice(4, 8), 8, 9, 10, 11
 # Of the channels that are replaced by their mean, a bit each.
@@ -34,14 +34,14 @@ COLUMNS = 13
 _GRAY = (19595, 38470, 7471)
 
 
-def finish_views(
+def augment(
     views: Tensor,
     colors: Tensor,
     order: Sequence[str],
     device: torch.device | str | None = None,
     has_colors: bool = True,
 ) -> Tensor:
-    """Do to crops what was drawn for them.
+    """Do to crops what was sampled for them.
 
     Args:
         views: uint8 (n, C, S, S).
@@ -60,10 +60,10 @@ def finish_views(
         steps = [(chosen, _for_channels(step, has_colors), *columns) for chosen, step, *columns in steps]
     steps += _dropout_steps(rows, x.shape[1])
     if any(chosen.any() for chosen, *_ in steps):
-        levels = x.float()
+        values = x.float()
         for chosen, operation, *columns in steps:
-            levels = _on(levels, chosen, operation, *columns)
-        x = levels.to(torch.int16).to(torch.uint8)  # much faster on a CPU than at once
+            values = _on(values, chosen, operation, *columns)
+        x = values.to(torch.int16).to(torch.uint8)  # much faster on a CPU than at once
     return _on(x.clone() if x is views else x, rows[:, FLIP] > 0, lambda some: some.flip(-1))
 
 
@@ -86,7 +86,7 @@ def _to(numbers: np.ndarray, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-# ---- Operations on levels, float32 (n, C, S, S), which they may change in place --------------------------------
+# ---- Operations on pixel values, float32 (n, C, S, S), which they may change in place --------------------------
 
 
 def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ def contrast(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def contrast_of_each(x: Tensor, factor: Tensor) -> Tensor:
-    """Of each channel by itself; the factor may be one for each, (n, C, 1, 1)."""
+    """Contrast of each channel by itself; the factor may be one for each, (n, C, 1, 1)."""
     return _blend(x, x.mean((2, 3), keepdim=True).add_(0.5).floor_(), factor)
 
 
@@ -146,7 +146,7 @@ def solarize(x: Tensor) -> Tensor:
 
 
 def hue(x: Tensor, shift: Tensor) -> Tensor:
-    """Through HSV of 8 bits, as Pillow: a turn of the hue is 255 levels, which wrap at 256.
+    """Through HSV of 8 bits, as Pillow: a turn of the hue is 255 values, which wrap at 256.
 
     Written for speed: in place, with ``lerp_`` by weights of 0 and 1 for ``where``. The plain form, which takes
     twice the time for the same bits, is ``plain_hue`` in tests/data/test_augment.py.
@@ -177,7 +177,7 @@ def hue(x: Tensor, shift: Tensor) -> Tensor:
 
 
 def blur(x: Tensor, boxes: Tensor) -> Tensor:
-    """Three passes of a box down, three across; outside of the view its edge goes on.
+    """Three passes of a box down, three across; outside of the view its edge is repeated.
 
     Args:
         boxes: (n, K, 1, 1) weights of the pixel itself and its neighbors up to K - 1 away, on either side.

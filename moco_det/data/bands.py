@@ -1,7 +1,7 @@
 """Images of 1 to 16 channels, of 8, 12 or 16 bits or floating point: one definition of how a file becomes pixels.
 
 Pre-training, ``compute_stats``, classifiers and detectors read images through :class:`ImageFormat`. Whatever
-a file holds, its pixels are 8-bit levels: those of INPUT.RANGE, scaled to 0..255. So what follows (views,
+a file holds, its pixels are 8-bit values: those of INPUT.RANGE, scaled to 0..255. So what follows (views,
 mean and std, weights) is on one scale and costs the same for all. Plain RGB images (three channels, no range) are
 :mod:`moco_det.data.images`'s.
 
@@ -38,8 +38,8 @@ from moco_det.data.images import (
 MAX_CHANNELS = 16
 # Pillow's limit against decompression bombs, for the files that it does not read.
 MAX_VALUES = 2 * Image.MAX_IMAGE_PIXELS * 4
-# Images that are looked at before a run, and levels of 256 below which they are called nearly black.
-LOOKED_AT, FEW_LEVELS = 16, 64
+# Images that are looked at before a run, and pixel values of 256 below which they are called nearly black.
+LOOKED_AT, FEW_VALUES = 16, 64
 HOW_TO_MEASURE = (
     "tools/compute_stats.py --channels {} --range measured writes INPUT.CHANNELS, INPUT.RANGE and the "
     "MODEL.PIXEL_MEAN and MODEL.PIXEL_STD that belong to them into an overlay"
@@ -52,7 +52,7 @@ class ImageFormat:
 
     Attributes:
         channels: of the pixels, 1 to 16.
-        range: the value that becomes level 0 and that which becomes 255, for all channels or for each in
+        range: the value that becomes 0 and that which becomes 255, for all channels or for each in
             turn; empty: those of the file's type, 0..255 or 0..65535.
         order: ``"RGB"`` or ``"BGR"``: how the model wants the first three channels, which files have as red,
             green and blue; ``"L"`` (detectron2's and Pillow's word for gray): each channel is a gray image of its
@@ -65,7 +65,7 @@ class ImageFormat:
 
     @classmethod
     def from_config(cls, cfg) -> "ImageFormat":
-        """That of a config.
+        """Make the format that a config describes.
 
         Raises:
             ValueError: keys that do not fit each other; with the values found, what was expected and the fix.
@@ -111,12 +111,12 @@ class ImageFormat:
                     raise
         try:
             values, turned = read_values(path)
-            levels = self._levels(_channels_first(values, self.channels))
+            pixels = self._to_8_bits(_channels_first(values, self.channels))
         except Exception as error:  # as in decode_rgb
             raise unreadable(path, error) from error
         if upright and turned != 1:
-            levels = np.stack([upright_image(Image.fromarray(channel), turned) for channel in levels])
-        return torch.from_numpy(np.require(levels, requirements=("C", "W")))
+            pixels = np.stack([upright_image(Image.fromarray(channel), turned) for channel in pixels])
+        return torch.from_numpy(np.require(pixels, requirements=("C", "W")))
 
     def values(self, path: str) -> np.ndarray:
         """What the file holds, (channels, H, W), before it is scaled; raises as :meth:`decode`."""
@@ -125,8 +125,8 @@ class ImageFormat:
         except Exception as error:  # as in decode_rgb
             raise unreadable(path, error) from error
 
-    def _levels(self, values: np.ndarray) -> np.ndarray:
-        """Values (C, H, W) as levels, uint8."""
+    def _to_8_bits(self, values: np.ndarray) -> np.ndarray:
+        """Values (C, H, W) as pixel values, uint8."""
         limits = self.range
         if not limits:
             if values.dtype == np.uint8:
@@ -324,7 +324,7 @@ def _refuse_bomb(values: int) -> None:
 
 
 def bits_of(image: Image.Image) -> int:
-    """Of a channel in the file that Pillow opened: 16 where its own pixels may have fewer, else 8."""
+    """Bits of a channel in the file that Pillow opened: 16 where its own pixels may have fewer, else 8."""
     raw = str(image.tile[0][3]) if image.tile else ""
     return 16 if image.mode.startswith("I") or ";16" in raw else 8
 
@@ -361,11 +361,11 @@ def check_images(paths: Sequence[str], images: ImageFormat) -> None:
             f"INPUT.RANGE {images.range} makes all pixels of {first!r} and {len(looked_at) - 1} other images "
             f"{brightest} of 0..255; give the values that the images have. {how}"
         )
-    if not images.range and 8 not in depths and brightest < FEW_LEVELS:
+    if not images.range and 8 not in depths and brightest < FEW_VALUES:
         highest = (1 << ((brightest + 1) * 257 - 1).bit_length()) - 1
         raise ValueError(
             f"images such as {first!r} have 16 bits and are nearly black: 0..65535 becomes 0..255, the brightest "
-            f"value of {len(looked_at)} images becomes {brightest}, so {brightest + 1} of 256 levels are left. "
+            f"value of {len(looked_at)} images becomes {brightest}, so {brightest + 1} of 256 values are left. "
             f'Say which value is the highest, such as INPUT.RANGE "(0, {highest})"; "(0, 65535)" takes them as '
             f"they are. {how}"
         )

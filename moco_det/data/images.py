@@ -1,4 +1,4 @@
-"""Where images come from, and how one file becomes RGB. What is done with them is in views.py."""
+"""Finds images, and decodes one file to RGB. What is done with them is in views.py."""
 
 import contextlib
 import difflib
@@ -202,13 +202,13 @@ def registered_images(names: Sequence[str]) -> list[str]:
     """File names of data sets registered in detectron2 (``DATASETS.TRAIN``), in order, each once; no labels.
 
     Raises:
-        ValueError: a name is not registered (the nearest ones are named), or its files are missing.
+        ValueError: a name is not registered (the closest matches are named), or its files are missing.
     """
     paths: dict[str, None] = {}
     for name in names:
         if name not in DatasetCatalog:
             near = difflib.get_close_matches(name, DatasetCatalog.list(), n=3, cutoff=0)
-            raise ValueError(f"DATASETS.TRAIN: no data set {name!r} is registered; the nearest are {near}")
+            raise ValueError(f"DATASETS.TRAIN: no data set {name!r} is registered; closest matches: {near}")
         try:
             files = [record["file_name"] for record in DatasetCatalog.get(name)]
         # Readers of data sets assert, or open files that are not there.

@@ -75,7 +75,7 @@ class LabeledFolder(torch.utils.data.Dataset):
             raise ValueError(f"{self.key}: {error}; fix or remove the image") from error
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        """Its view, uint8 (C, size, size), and its class; raises as :meth:`decode`."""
+        """The image's view, uint8 (C, size, size), and its class; raises as :meth:`decode`."""
         return self.view(self.decode(index), self.size), self.labels[index]
 
 
@@ -151,8 +151,8 @@ def _of_shards(root: str, key: str) -> dict[str, list[str]]:
     by_class: dict[str, list[str]] = {}
     for place in find_images(root):
         name, slash, _ = place.name.partition("/")
-        if place.trouble or not slash:
-            why = place.trouble or "no class folder in its name; expected <class>/<name>.jpg in the shards"
+        if place.error or not slash:
+            why = place.error or "no class folder in its name; expected <class>/<name>.jpg in the shards"
             raise ValueError(f"{key}: {place}: {why}")
         by_class.setdefault(name, []).append(place)
     return by_class

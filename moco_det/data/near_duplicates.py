@@ -1,4 +1,4 @@
-"""The same photograph in two sets, also when it was encoded, resized, recolored or cut a little in between.
+"""The same photograph in two sets, also when it was encoded, resized, recolored or cropped a little in between.
 
 Of each image a perceptual hash is kept, the signs of the lowest 16 x 16 frequencies of a gray picture of 64 x 64
 about their median (Zauner 2010, "Implementation and Benchmarking of Perceptual Image Hash Functions"; ImageHash's
@@ -74,7 +74,7 @@ def _standard(pictures: np.ndarray) -> np.ndarray:
 
 
 def _distances(bits: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """In how many bits a fingerprint differs from each of the others."""
+    """The number of bits in which a fingerprint differs from each of the others."""
     return _ONES[others ^ bits].sum(axis=1)
 
 

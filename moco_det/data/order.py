@@ -1,4 +1,4 @@
-"""In which order a run takes its images: a function of the seed, for any number of processes.
+"""The order in which a run takes its images: a function of the seed, for any number of processes.
 
 Order of epoch e: the permutation keyed (seed, "order", e); batch t is its t-th slice, and rank r takes the r-th
 contiguous block of a batch. A last slice that is not full is dropped, as in the official pre-training, or is a
@@ -66,8 +66,8 @@ def rank_batches(
         order = np.concatenate([order, order[: filled - rest]])
         for step in range(first_step if epoch == first_epoch else 0, steps):
             batch = order[step * images_per_batch : (step + 1) * images_per_batch]
-            share = len(batch) // world_size
-            yield [(epoch, int(index)) for index in batch[rank * share : (rank + 1) * share]]
+            size = len(batch) // world_size
+            yield [(epoch, int(index)) for index in batch[rank * size : (rank + 1) * size]]
 
 
 class PackedPaths(Sequence):

@@ -1,7 +1,7 @@
 """``tools/pack_images.py``: a packed copy of any images, small JPEGs in tar shards that training reads in place.
 
 The shards are written into ``OUTPUT.unfinished``, which takes its name when all is done: what is called OUTPUT
-is whole. The same command goes on where it was cut, at the last whole shard. Images are made in parallel and
+is whole. The same command resumes an interrupted copy, at the last whole shard. Images are made in parallel and
 written in their order, so the shards do not depend on the number of processes, nor on interruptions.
 """
 
@@ -68,7 +68,7 @@ def foresee_bytes(paths: Sequence[str], settings: Settings) -> int:
 def pack(
     paths: Sequence[str], root: str, output: Path, settings: Settings, record: dict, num_workers: int = 0
 ) -> dict:
-    """Write the packed copy, or finish one that was cut.
+    """Write the packed copy, or finish an interrupted one.
 
     Args:
         paths: the images, as of :func:`find_images`; root: the folder below which names are taken.
@@ -79,7 +79,7 @@ def pack(
         the record of the finished copy.
 
     Raises:
-        ValueError: another copy was begun there, or no image can be read. OSError: the disk is full.
+        ValueError: another copy was started there, or no image can be read. OSError: the disk is full.
     """
     folder = output.with_name(output.name + UNFINISHED)
     done = _begin_or_go_on(folder, record)
@@ -208,8 +208,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(f"--output {args.output!r} exists already; choose another, or remove it")
     paths = find_images(args.images) if args.images else registered_images(args.datasets)
     needed = foresee_bytes(paths, settings)
-    begun = output.with_name(output.name + UNFINISHED)
-    there = sum(file.stat().st_size for file in begun.glob(f"*{EXTENSION}")) if begun.exists() else 0
+    unfinished = output.with_name(output.name + UNFINISHED)
+    there = (
+        sum(file.stat().st_size for file in unfinished.glob(f"*{EXTENSION}")) if unfinished.exists() else 0
+    )
     fix = "take a lower --shorter-side or --quality"
     free = check_space("--output", args.output, needed - there, f"about {len(paths):,} packed images", fix)
     print(

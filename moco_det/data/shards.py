@@ -41,14 +41,14 @@ class Place(str):
         shard: path of the tar file.
         name: of the member, harmless to print; nothing is ever written under it.
         offset, size: of its bytes in the shard.
-        trouble: why there is no image; empty: there is one.
+        error: why there is no image; empty: there is one.
     """
 
-    __slots__ = ("shard", "offset", "size", "trouble")  # there may be millions
+    __slots__ = ("shard", "offset", "size", "error")  # there may be millions
 
-    def __new__(cls, shard: str, name: str, offset: int = 0, size: int = 0, trouble: str = ""):
+    def __new__(cls, shard: str, name: str, offset: int = 0, size: int = 0, error: str = ""):
         place = super().__new__(cls, f"{shard}/{name}")
-        place.shard, place.offset, place.size, place.trouble = shard, offset, size, trouble
+        place.shard, place.offset, place.size, place.error = shard, offset, size, error
         return place
 
     @property
@@ -56,15 +56,15 @@ class Place(str):
         return self[len(self.shard) + 1 :]
 
     def __getnewargs__(self) -> tuple:
-        """What it is made of; copies and pickles are made anew from it."""
-        return self.shard, self.name, self.offset, self.size, self.trouble
+        """The arguments from which copies and pickles are made."""
+        return self.shard, self.name, self.offset, self.size, self.error
 
 
 # ---- which shards ------------------------------------------------------------------------------------
 
 
 def is_shard(name: str) -> bool:
-    """By its name; :func:`find_members` looks at the content.
+    """Whether a file is a shard, by its name; :func:`find_members` looks at the content.
 
     Raises:
         ValueError: it is a compressed one, in which no place can be read without all before it.
@@ -135,13 +135,13 @@ def find_members(shards: Iterable[str], extensions: tuple[str, ...]) -> list[Pla
     with ThreadPoolExecutor(INDEX_THREADS) as pool:
         indices = pool.map(lambda shard: list(_members(shard, extensions)), shards)
         places = list(itertools.chain.from_iterable(indices))
-    damaged = [place for place in places if place.trouble]
+    damaged = [place for place in places if place.error]
     for place in damaged[:NAMED]:
-        logger.warning(f"{place}: {place.trouble}")
+        logger.warning(f"{place}: {place.error}")
     if len(damaged) > NAMED:
         logger.warning(f"… and {len(damaged) - NAMED} more entries of shards that cannot be read")
     if len(damaged) == len(places):
-        why = f"; {damaged[0]}: {damaged[0].trouble}" if damaged else ""
+        why = f"; {damaged[0]}: {damaged[0].error}" if damaged else ""
         raise ValueError(
             f"no image in {len(shards)} shards, e.g. {shards[0]!r}; looked for {', '.join(extensions)}{why}"
         )
@@ -151,7 +151,7 @@ def find_members(shards: Iterable[str], extensions: tuple[str, ...]) -> list[Pla
 def _members(shard: str, extensions: tuple[str, ...]) -> Iterator[Place]:
     """The images of one shard, and a place without an image where the shard is damaged."""
     if not stat.S_ISREG(os.stat(shard).st_mode):
-        yield Place(shard, "", trouble="not a regular file")
+        yield Place(shard, "", error="not a regular file")
         return
     with open(shard, "rb") as file:
         kind = _MAGIC.get(file.read(2))
@@ -184,19 +184,19 @@ def _is_image(name: str, extensions: tuple[str, ...]) -> bool:
 
 
 def _place(shard: str, member: tarfile.TarInfo, shard_size: int) -> Place:
-    trouble = ""
+    error = ""
     if not member.isreg() or member.issparse():
-        trouble = "a link, a device or the like in the shard, which is not followed"
+        error = "a link, a device or the like in the shard, which is not followed"
     elif member.offset_data + member.size > shard_size:
-        trouble = f"cut off: the shard ends {member.offset_data + member.size - shard_size:,} bytes too early"
+        error = f"truncated: the shard ends {member.offset_data + member.size - shard_size:,} bytes too early"
     elif member.size > MAX_BYTES:
-        trouble = f"{member.size:,} bytes, more than {MAX_BYTES:,}"
-    return Place(shard, _printable(member.name), member.offset_data, member.size, trouble)
+        error = f"{member.size:,} bytes, more than {MAX_BYTES:,}"
+    return Place(shard, _printable(member.name), member.offset_data, member.size, error)
 
 
 def _damage(shard: str, start: int, size: int, reason: str) -> Place:
     name = f"(after byte {start:,} of {size:,})"
-    return Place(shard, name, trouble=f"the shard is damaged, what follows is lost: {_printable(reason)}")
+    return Place(shard, name, error=f"the shard is damaged, what follows is lost: {_printable(reason)}")
 
 
 def _printable(text: str) -> str:
@@ -225,8 +225,8 @@ def read(place: Place) -> bytes:
     Raises:
         ValueError: there is none, for the reason given; OSError: the shard is gone or cannot be read.
     """
-    if place.trouble:
-        raise ValueError(place.trouble)
+    if place.error:
+        raise ValueError(place.error)
     shard, parts, left = _open_shard(place.shard), [], place.size
     while left:
         part = os.pread(shard.descriptor, left, place.offset + place.size - left)

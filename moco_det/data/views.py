@@ -1,4 +1,4 @@
-"""Random views of an image: what is drawn, and crops; colors are :mod:`moco_det.data.augment`'s.
+"""Random views of an image: what is sampled, and crops; colors are :mod:`moco_det.data.augment`'s.
 
 Order and parameters are those of the official code (main_moco.py at 3b42c2a), not of the paper's prose, which
 names another order. Views stay 8-bit; the model normalizes them on its device.
@@ -25,7 +25,7 @@ CROP_ATTEMPTS = 10
 BLUR_SIGMA = (0.1, 2.0)  # pixels of the finished view, the official code's for 224 px
 SMALL_CROP_SCALE = (0.05, 0.14)  # SwAV, section 3.3 and appendix
 FLIP_PROBABILITY = 0.5
-LARGE_VIEWS = 2  # the query's and the key's; views from this number on are small
+LARGE_VIEWS = 2  # the query's and the key's; views from this number on are local crops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Colors:
     Attributes:
         order: names of the operations between crop and flip, first to last.
         jitter: strengths of brightness, contrast and saturation, which are multiplied by 1 - s .. 1 + s (not
-            below 0), and the largest shift of the hue, as a share of the color circle.
+            below 0), and the largest shift of the hue, as a fraction of the color circle.
         jitter_probability, grayscale_probability, blur_probability, solarize_probability: of each operation.
     """
 
@@ -53,7 +53,7 @@ _CIFAR = dataclasses.replace(_V2, order=("jitter", "grayscale"), blur_probabilit
 _SIMCLR = dataclasses.replace(_V2, jitter=(0.8, 0.8, 0.8, 0.2))
 _BYOL = Colors(("jitter", "grayscale", "blur", "solarize"), (0.4, 0.4, 0.2, 0.1), 0.8, 0.2, 1.0)
 
-# Of each recipe: the first view, the second, the small ones.
+# Of each recipe: the first view, the second, the local crops.
 RECIPES = {
     # MoCo: main_moco.py without and with --aug-plus.
     "v1": (_V1, _V1, _V1),
@@ -65,8 +65,8 @@ RECIPES = {
     # SimCLR (Chen et al. 2020, appendix A, with s = 1). SwAV takes it for views of both sizes (Caron et al. 2020,
     # appendix A; its code, multicropdataset.py).
     "simclr": (_SIMCLR, _SIMCLR, _SIMCLR),
-    # BYOL (Grill et al. 2020, Table 6), and with it MoCo v3 (Chen et al. 2021, main_moco.py). The small views are
-    # DINO's, whose large ones are the same (Caron et al. 2021, main_dino.py).
+    # BYOL (Grill et al. 2020, Table 6), and with it MoCo v3 (Chen et al. 2021, main_moco.py). The local crops are
+    # DINO's, whose global ones are the same (Caron et al. 2021, main_dino.py).
     "byol": (
         _BYOL,
         dataclasses.replace(_BYOL, blur_probability=0.1, solarize_probability=0.2),
@@ -77,12 +77,12 @@ RECIPES = {
 
 @dataclasses.dataclass(frozen=True)
 class ViewSettings:
-    """How views are drawn: the keys of INPUT.VIEWS. An image has two large views, then ``small_crops`` small ones.
+    """How views are sampled: the keys of INPUT.VIEWS. An image has two global and ``small_crops`` local crops.
 
     Attributes:
         recipe: a name in ``RECIPES``.
         size, small_size: sides of the views, in pixels.
-        crop_scale, small_crop_scale: smallest and largest share of the image's area that a crop takes.
+        crop_scale, small_crop_scale: smallest and largest fraction of the image's area that a crop takes.
         blur_sigma: smallest and largest sigma of the blur, in pixels of the view.
         channel_dropout: probability with which each channel of a view is replaced by its mean.
         images: how the images' files become pixels (not of INPUT.VIEWS).
@@ -118,7 +118,7 @@ class ViewSettings:
 
     @property
     def num_views(self) -> int:
-        """Of an image: large and small ones."""
+        """The number of views of an image: global and local crops."""
         return LARGE_VIEWS + self.small_crops
 
     def order(self, view: int) -> tuple[str, ...]:
@@ -143,7 +143,7 @@ class ViewParameters:
             1 contrast, 2 saturation, 3 hue; None: colors stay.
         grayscale: whether color is removed.
         blur: radius (sigma) of the Gaussian blur in pixels of the view; None: no blur.
-        solarize: whether bright levels are inverted.
+        solarize: whether bright pixel values are inverted.
         flip: whether left and right are exchanged.
         dropped: numbers of the channels that are replaced by their mean.
         has_colors: whether the first three channels are red, green and blue.
@@ -161,11 +161,11 @@ class ViewParameters:
     has_colors: bool = True
 
     def colors(self) -> list[float]:
-        """The row of these parameters for :func:`moco_det.data.augment.finish_views`: all but the crop."""
+        """The row of these parameters for :func:`moco_det.data.augment.augment`: all but the crop."""
         row = [0.0] * augment.COLUMNS
         row[augment.SLOTS] = [-1.0] * 4
         for slot, (operation, factor) in enumerate(self.jitter or ()):
-            # As torchvision: a whole number of levels, cut towards 0.
+            # As torchvision: a whole number of pixel values, truncated towards 0.
             row[operation] = float(int(factor * 255)) if operation == augment.HUE else factor
             row[augment.SLOTS.start + slot] = float(operation)
         row[augment.GRAYSCALE], row[augment.BLUR] = float(self.grayscale), self.blur or 0.0
@@ -177,11 +177,11 @@ class ViewParameters:
 def draw_view(
     rng: np.random.Generator, width: int, height: int, settings: ViewSettings, view: int = 0
 ) -> ViewParameters:
-    """Draw one view of an image of ``width`` x ``height`` pixels.
+    """Sample one view of an image of ``width`` x ``height`` pixels.
 
     Args:
-        rng: the view's own generator; nothing else is drawn from.
-        view: its number: 0 the query, 1 the key, from 2 on the small ones.
+        rng: the view's own generator; nothing else is sampled from.
+        view: its number: 0 the query, 1 the key, from 2 on the local crops.
     """
     large = view < LARGE_VIEWS
     colors = RECIPES[settings.recipe][min(view, LARGE_VIEWS)]
@@ -190,7 +190,7 @@ def draw_view(
     grayscale = rng.random() < colors.grayscale_probability
     blur = rng.uniform(*settings.blur_sigma) if rng.random() < colors.blur_probability else None
     flip = rng.random() < FLIP_PROBABILITY
-    # These two last, so that settings without them draw the rest as if they did not exist.
+    # These two last, so that settings without them sample the rest as if they did not exist.
     solarize = rng.random() < colors.solarize_probability
     dropped = _draw_dropped(rng, settings.images.channels, settings.channel_dropout)
     return ViewParameters(
@@ -219,7 +219,7 @@ def _draw_dropped(rng: np.random.Generator, channels: int, probability: float) -
 def _draw_crop(
     rng: np.random.Generator, width: int, height: int, crop_scale: Sequence[float]
 ) -> tuple[int, int, int, int]:
-    """A box of random area and shape inside the image, as torchvision's RandomResizedCrop draws it."""
+    """A box of random area and shape inside the image, as torchvision's RandomResizedCrop samples it."""
     log_ratio = np.log(ASPECT_RATIO)
     for _ in range(CROP_ATTEMPTS):
         area = width * height * rng.uniform(*crop_scale)
@@ -243,20 +243,20 @@ def _draw_jitter(
 
 
 def apply_view(pixels: Tensor, parameters: ViewParameters) -> Tensor:
-    """Make the view that was drawn.
+    """Make the view that was sampled.
 
     Args:
         pixels: of the image, uint8 (C, H, W).
 
     Returns:
-        uint8 tensor of shape (C, S, S); S: the drawn size.
+        uint8 tensor of shape (C, S, S); S: the sampled size.
     """
     row, crop = torch.tensor([parameters.colors()]), crop_view(pixels, parameters)[None]
-    return augment.finish_views(crop, row, parameters.order, has_colors=parameters.has_colors)[0]
+    return augment.augment(crop, row, parameters.order, has_colors=parameters.has_colors)[0]
 
 
 def crop_view(pixels: Tensor, parameters: ViewParameters) -> Tensor:
-    """The drawn crop in the drawn size, with the image's own colors, not flipped; shapes as :func:`apply_view`.
+    """The sampled crop and size, with the image's own colors, not flipped; shapes as :func:`apply_view`.
 
     Bilinear with antialias: within 1 pixel value of Pillow's resize, but for fewer than one value in a million. It
     is fastest on pixels whose channels lie together in memory, and its result is then such, too.

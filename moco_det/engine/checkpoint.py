@@ -29,7 +29,7 @@ class RunCheckpointer(Checkpointer):
     """fvcore's checkpointer, made atomic, with the run's config and the record that convert reads.
 
     A file holds the model (in pre-training: both encoders and the dictionary), the optimizer, the iteration and
-    the config. The config holds the seed and every random draw is a function of seed and iteration
+    the config. The config holds the seed and every random number is a function of seed and iteration
     (:mod:`moco_det.utils.seeding`), so these two are the whole random state.
     """
 
@@ -47,7 +47,7 @@ class RunCheckpointer(Checkpointer):
         """
         Args:
             arch, stride_in_1x1: of the encoder, for the record.
-            num_images: of the run, which goes on with as many.
+            num_images: of the run, which resumes with as many.
         """
         super().__init__(model, cfg.OUTPUT_DIR, save_to_disk=save_to_disk, **checkpointables)
         preprocessing = Preprocessing(
@@ -97,7 +97,7 @@ class RunCheckpointer(Checkpointer):
         keep_newest(self.save_dir, self.keep)
 
     def save_before_stop(self, name: str, **kwargs) -> None:
-        """As :meth:`save`, where an uninterrupted run would not save: it would not average the statistics here."""
+        """Save where an uninterrupted run would not, and so would not average the statistics."""
         own = comm.gather(own_running_statistics(self.model))
         self.save(name, statistics_of_ranks=own, **kwargs)
 
@@ -136,7 +136,7 @@ class RunCheckpointer(Checkpointer):
         return saved
 
     def next_iteration(self, saved: dict, max_iter: int) -> int:
-        """Where a run goes on from what :meth:`load_newest` gave; the log names what is other than it was.
+        """The iteration at which a run resumes from what :meth:`load_newest` gave; the log names what changed.
 
         Raises:
             ValueError: the run is beyond ``max_iter``.
@@ -147,7 +147,7 @@ class RunCheckpointer(Checkpointer):
         changes = describe_changes(before, now)
         if changes:
             self.logger.warning(
-                f"Continued on other terms ({', '.join(changes)}): the draws are the same, rounding is not, and "
+                f"Continued on other terms ({', '.join(changes)}): samples are the same, rounding is not, and "
                 "the numbers will part from those of an uninterrupted run"
             )
         iteration = saved["iteration"] + 1
@@ -170,7 +170,7 @@ class RunCheckpointer(Checkpointer):
         if checkpoint.get("num_images") != self.num_images:
             raise ValueError(
                 f"the checkpoint was made on {checkpoint.get('num_images')} images, there are {self.num_images} "
-                "now; continue on the same images, or start anew in another OUTPUT_DIR"
+                "now; continue on the same images, or start again in another OUTPUT_DIR"
             )
         try:
             self.model.load_state_dict(checkpoint.pop("model"))
@@ -213,7 +213,7 @@ class RunHistory:
 
 
 def environment(cfg) -> dict[str, str | int]:
-    """On what the bits of a run depend besides its config; equal here, a resumed run is equal bit for bit."""
+    """What the bits of a run depend on besides its config; equal here, a resumed run is equal bit for bit."""
     machine = describe_machine(cfg.MODEL.DEVICE)
     return {
         "processes": comm.get_world_size(),

@@ -27,7 +27,7 @@ def read_checked(path: str | os.PathLike) -> dict[str, Any]:
     """Read a checkpoint of tensors and plain values, on the CPU; no code from it runs.
 
     Raises:
-        DamagedCheckpoint: it is cut short, or a byte of it changed.
+        DamagedCheckpoint: it is truncated, or a byte of it changed.
         ValueError: it is whole and asks for foreign code.
     """
     try:
@@ -80,7 +80,7 @@ def newest_whole(folder: str | os.PathLike) -> tuple[Path | None, list[str]]:
             return path, damaged
     if damaged:
         raise ValueError(
-            f"no checkpoint of the run can be read: {'; '.join(damaged)}; restore one from a copy, or start anew "
+            f"no checkpoint of the run can be read: {'; '.join(damaged)}; restore one from a copy, or start again "
             "in another OUTPUT_DIR"
         )
     return None, []

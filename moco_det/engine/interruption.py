@@ -22,7 +22,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 class StopOnSignal(HookBase):
     """Ends a run after the step in which any of its processes got one of SIGNALS. Comes after the other hooks.
 
-    All processes end after the same step: they tell each other after each. A run whose last step is done goes on
+    All processes end after the same step: they tell each other after each. A run whose last step is done continues
     to its end.
     """
 

@@ -51,7 +51,7 @@ def processes_of_torchrun() -> int:
 
 
 def num_processes(args: argparse.Namespace) -> int:
-    """In how many processes ``args`` run, over all machines: one a GPU, or one a machine on CPUs."""
+    """The number of processes over all machines: one per GPU, or one per machine on CPUs."""
     if processes_of_torchrun():
         return int(os.environ["WORLD_SIZE"])
     return max(args.num_gpus, 1) * args.num_machines
@@ -67,7 +67,7 @@ def check_batch(images_per_batch: int, processes: int) -> None:
 
 
 def num_machines(args: argparse.Namespace) -> int:
-    """On how many machines ``args`` run."""
+    """The number of machines on which ``args`` run."""
     started = processes_of_torchrun()
     return num_processes(args) // started if started else args.num_machines
 

@@ -88,7 +88,7 @@ class Heartbeat:
         Where a lost process may have caused it, that is told first.
         """
         if isinstance(error, RuntimeError) and _BROKEN.search(str(error)):
-            after = self._beats + 2  # the first may have begun before the loss
+            after = self._beats + 2  # the first may have started before the loss
             deadline = time.monotonic() + 2 * (self._period + self._patience.total_seconds())
             while self._beats < after and time.monotonic() < deadline:
                 time.sleep(0.05)

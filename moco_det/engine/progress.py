@@ -26,7 +26,7 @@ class ProgressBar(EventWriter):
 
     def write(self):
         storage = get_event_storage()
-        if self.bar.n == 0:  # a resumed run starts where it was cut
+        if self.bar.n == 0:  # a resumed run starts where it was interrupted
             self.bar.initial = self.bar.n = storage.iter
         self.bar.update(min(storage.iter + 1, self.bar.total) - self.bar.n)
         if "total_loss" in storage.latest():

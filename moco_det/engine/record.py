@@ -118,7 +118,7 @@ def write_run_record(
         extra: plain values that the stage wants in the report (task, init, iterations, weights_sha256 …).
 
     Returns:
-        the path of the file. It appears whole or not at all.
+        the path of the file, an atomic write.
     """
     record = {
         "stage": stage,

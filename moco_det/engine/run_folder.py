@@ -69,7 +69,7 @@ def check_writable(output: str, name: str = "OUTPUT_DIR") -> None:
 
 
 def choose_seed(cfg: CfgNode, resume: bool) -> None:
-    """A run always has a seed: the config's, the resumed run's, or one drawn now and written to config.yaml."""
+    """A run always has a seed: the config's, the resumed run's, or a random one, written to config.yaml."""
     if cfg.SEED >= 0:
         return
     saved = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
@@ -94,6 +94,6 @@ def check_continuation(cfg: CfgNode) -> list[str]:
     if refused:
         raise ValueError(
             f"--resume would continue {cfg.OUTPUT_DIR!r} with other settings: {'; '.join(refused)}; give the "
-            "same, or start anew in another OUTPUT_DIR"
+            "same, or start again in another OUTPUT_DIR"
         )
     return named

@@ -1,4 +1,4 @@
-"""Files that a run writes line by line, when it goes on after it was killed: whole lines, and each step once.
+"""Files that a run writes line by line, when it resumes after it was killed: whole lines, and each step once.
 
 And what is logged before there is a file for it.
 """
@@ -15,7 +15,7 @@ from moco_det.utils.files import atomic_write
 def cut_metrics(path: str | os.PathLike, start_iteration: int) -> None:
     """Remove from a metrics.json what the steps from ``start_iteration`` on wrote, since they are done again.
 
-    A line that was cut by a kill goes too. Nothing happens when there is no such file.
+    A line that a kill left incomplete is removed too. Nothing happens when there is no such file.
     """
     if not os.path.exists(path):
         return

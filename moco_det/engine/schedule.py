@@ -20,8 +20,8 @@ def learning_rate(cfg, epoch: float, base_lr: float | None = None) -> float:
     if solver.LR_SCHEDULER_NAME == "CosineLR":
         if epoch < solver.WARMUP_EPOCHS:
             return base_lr * epoch / solver.WARMUP_EPOCHS
-        share = (epoch - solver.WARMUP_EPOCHS) / (solver.EPOCHS - solver.WARMUP_EPOCHS)
-        return solver.BASE_LR_END + (base_lr - solver.BASE_LR_END) * 0.5 * (1.0 + math.cos(math.pi * share))
+        done = (epoch - solver.WARMUP_EPOCHS) / (solver.EPOCHS - solver.WARMUP_EPOCHS)
+        return solver.BASE_LR_END + (base_lr - solver.BASE_LR_END) * 0.5 * (1.0 + math.cos(math.pi * done))
     epoch = int(epoch)
     if solver.LR_SCHEDULER_NAME == "EpochCosineLR":
         return base_lr * 0.5 * (1.0 + math.cos(math.pi * epoch / solver.EPOCHS))
@@ -32,7 +32,7 @@ def cosine_momentum(base: float, progress: float) -> float:
     """A momentum that rises from ``base`` to 1 along half a period of a cosine (BYOL, section 3.2).
 
     Args:
-        progress: share of the run that is done, in [0, 1].
+        progress: fraction of the run that is done, in [0, 1].
     """
     return 1.0 - (1.0 - base) * 0.5 * (1.0 + math.cos(math.pi * progress))
 

@@ -1,4 +1,4 @@
-"""``tools/launch_slurm.py``: pre-training or fine-tuning as a SLURM job that is queued again when it is cut.
+"""``tools/launch_slurm.py``: a run as a SLURM job that is queued again when it is interrupted.
 
 Writes a job script and hands it to ``sbatch``. SLURM signals the run before its time is over or it is preempted;
 the run saves a checkpoint and exits with STOPPED, and the script queues the job again. The run itself starts its
@@ -21,7 +21,7 @@ SCRIPT = """\
 #!/bin/bash
 {directives}
 
-# A run that was stopped ({stopped}) or lost a process ({lost}) is queued again and goes on from its checkpoint.
+# A run that was stopped ({stopped}) or lost a process ({lost}) is queued again and resumes from its checkpoint.
 cd {folder} || exit 1
 address=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 20000))
@@ -88,7 +88,7 @@ def job_script(args: argparse.Namespace, command: Sequence[str]) -> str:
 def make_parser() -> argparse.ArgumentParser:
     """The options of the job; what comes after ``--`` is the command."""
     parser = argparse.ArgumentParser(
-        description="Queue a run with SLURM; it is queued again, and goes on, when it is stopped.",
+        description="Queue a run with SLURM; it is queued again, and resumes, when it is stopped.",
         epilog="Example: tools/launch_slurm.py --nodes 2 --gpus 8 --time 24:00:00 -- tools/pretrain_moco.py "
         "--config-file configs/Pretrain/moco_v2_R_50_200ep.yaml --images DIR OUTPUT_DIR output/pretrain",
     )

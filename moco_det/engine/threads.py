@@ -2,7 +2,7 @@
 
 The threads of one operation wait for one another. Where another program holds the core of one of them, all wait
 until the operating system lets that one run, at every operation: a run may fall to a thirtieth of its speed, where
-with a thread less it loses its share alone.
+with a thread less it loses that core's part alone.
 """
 
 import logging
@@ -20,7 +20,7 @@ from moco_det_cli.cores import busy_cores, free_cores
 logger = logging.getLogger(__name__)
 
 VARIABLE = "OMP_NUM_THREADS"
-# A share of a core that others take is no reason to leave it: what a desktop does in the background.
+# A fraction of a core that others take is no reason to leave it: what a desktop does in the background.
 LITTLE = 0.3
 SECONDS = 0.1  # for which the cores are watched
 STEPS, SLOWER = 20, 3.0  # steps that are looked at together; times as long as the fastest of the run
@@ -31,7 +31,7 @@ def choose_threads(cfg: CfgNode) -> None:
     """Choose the number of threads on a CPU, unless the user did by OMP_NUM_THREADS (torchrun sets it too).
 
     The cores that no other program uses now; with loader workers, one less where there are more than two. A run's
-    rounding depends on it, so a run that goes on keeps its own (:func:`keep_threads`).
+    rounding depends on it, so a resumed run keeps its own (:func:`keep_threads`).
     """
     if cfg.MODEL.DEVICE != "cpu":
         return
@@ -50,7 +50,7 @@ def choose_threads(cfg: CfgNode) -> None:
 
 
 def keep_threads(saved: int | None) -> int:
-    """Compute with as many threads as a run did before its checkpoint, so that it goes on bit for bit.
+    """Compute with as many threads as a run did before its checkpoint, so that it continues bit for bit.
 
     The user's OMP_NUM_THREADS wins, and this machine must have the cores.
 
@@ -77,7 +77,7 @@ def _warn_of_others() -> None:
         logger.warning(
             f"BUSY MACHINE: other programs use {busy:.1f} of {num_cores()} cores, and this run computes with "
             f"{threads} threads, which wait for one another at every operation. End the others, or stop and start "
-            f"again (--resume goes on) with {VARIABLE}={free}"
+            f"again (--resume continues) with {VARIABLE}={free}"
         )
 
 
@@ -114,7 +114,7 @@ class SlowStepWatch(HookBase):
         """What is slow, and the fix."""
         threads, cores = torch.get_num_threads(), num_cores()
         fix = (
-            f"stop and go on with --resume and {VARIABLE}={threads // 2}" if threads > 1 else "wait for them"
+            f"stop and resume with --resume and {VARIABLE}={threads // 2}" if threads > 1 else "wait for them"
         )
         return (
             f"SLOW STEPS: the last {STEPS} took {seconds:.2f} s each, {seconds / self.fastest:.1f} times the "

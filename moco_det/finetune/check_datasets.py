@@ -68,7 +68,7 @@ def _summary(findings: Findings) -> str:
 
 
 def details(found: Sequence[Findings]) -> str:
-    """Of each data set, what its line in the table does not show: kinds, counts and the first examples."""
+    """What the table does not show of each data set: kinds, counts and the first examples."""
     lines = []
     for findings in found:
         kinds = [finding for finding in findings.of(MISSING, FAULT, WARNING) if finding.kind != PATH]

@@ -78,7 +78,7 @@ class Truth(COCO):
 def fill_in(truth: COCO) -> dict[str, int]:
     """Add ``iscrowd`` (0), ``area`` (of the mask, else of the box) and ``num_keypoints`` where there are none.
 
-    Ids are counted anew where they are not all whole numbers from 1: to pycocotools a match with annotation 0 is
+    Ids are renumbered where they are not all whole numbers from 1: to pycocotools a match with annotation 0 is
     none, and a word an error.
 
     Returns:

@@ -52,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
         "Fine-tune a detector or segmenter, or evaluate one.",
         "tools/train_net.py --config-file configs/PascalVOC-Detection/faster_rcnn_R_50_C4_24k.yaml --init "
         "output/backbone.pkl --num-gpus 8 OUTPUT_DIR output/voc",
+        eval_only="measure the detector of MODEL.WEIGHTS, without training",
     )
     parser.add_argument(
         "--init",

@@ -54,9 +54,7 @@ def check_datasets(cfg: CfgNode, names: tuple[str, ...]) -> None:
     for name in names:
         if name not in DatasetCatalog:
             near = difflib.get_close_matches(name, DatasetCatalog.list(), n=1, cutoff=0)
-            raise ValueError(
-                f"data set {name!r} is not registered; the nearest registered one is {near[0]!r}"
-            )
+            raise ValueError(f"data set {name!r} is not registered; closest match: {near[0]!r}")
         complete_metadata(name)
         check_reader(name)
         segmentation.check_packages(name)

@@ -39,7 +39,7 @@ class DilatedC5(Backbone):
         self._shape = ShapeSpec(channels=CHANNELS, stride=shape.stride)
 
     def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """From N x 3 x H x W to FEATURE: N x CHANNELS x H/16 x W/16."""
+        """Map N x 3 x H x W to FEATURE: N x CHANNELS x H/16 x W/16."""
         (res5,) = self.bottom_up(images).values()
         return {FEATURE: self.reduce(res5)}
 

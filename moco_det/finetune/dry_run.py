@@ -35,7 +35,7 @@ def dry_run(
     rows = [changed_settings(cfg, args.config_file, add_configs), *train, *map(test_row, cfg.DATASETS.TEST)]
     rows += [("classes", f"{key} {text}") for key, text in classes_rows(cfg, used_datasets(cfg, args)[0])]
     if model is None:
-        rows.append(("weights", f"the newest checkpoint in {cfg.OUTPUT_DIR}, from which the run goes on"))
+        rows.append(("weights", f"the newest checkpoint in {cfg.OUTPUT_DIR}, from which the run resumes"))
     else:
         size = sum(parameter.numel() for parameter in model.parameters())
         rows += [
@@ -53,8 +53,8 @@ def dry_run(
 
 
 def training_row(cfg: CfgNode, records: Sequence[dict]) -> Row:
-    share = f", {cfg.DATASETS.LABEL_FRACTION:.0%} of the labels" if cfg.DATASETS.LABEL_FRACTION != 1 else ""
-    return "train", f"{', '.join(cfg.DATASETS.TRAIN)}: {count(len(records), 'image')}{share}"
+    part = f", {cfg.DATASETS.LABEL_FRACTION:.0%} of the labels" if cfg.DATASETS.LABEL_FRACTION != 1 else ""
+    return "train", f"{', '.join(cfg.DATASETS.TRAIN)}: {count(len(records), 'image')}{part}"
 
 
 def test_row(name: str) -> Row:

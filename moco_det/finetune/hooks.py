@@ -1,4 +1,4 @@
-"""What detectron2's training loop lacks: equal statistics after PreciseBN, and a resume that goes on exactly."""
+"""What detectron2's training loop lacks: equal statistics after PreciseBN, and a resume that continues exactly."""
 
 import contextlib
 import logging
@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 class BroadcastNormStatistics(HookBase):
-    """After PreciseBN, gives every process the running statistics of the first.
+    """Gives every process the running statistics of the first after PreciseBN.
 
-    PreciseBN leaves each with its own, so they would evaluate (and go on) as different models.
+    PreciseBN leaves each with its own, so they would evaluate (and train on) as different models.
     """
 
     def __init__(self, period: int):
@@ -60,7 +60,7 @@ class EvalAtStart(HookBase):
 
 
 class RunState(HookBase):
-    """Keeps in each checkpoint what a resumed run needs to go on as if it had not stopped.
+    """Keeps in each checkpoint what a resumed run needs to continue as if it had not stopped.
 
     That is: each process's random generators, the seed that orders the data, the seconds spent so far, and the
     sha256 of the weights that the run started from.
@@ -90,7 +90,7 @@ class RunState(HookBase):
         else:
             logger.warning(
                 f"The checkpoint holds the random generators of {len(self._of_ranks)} processes, this run has "
-                f"{comm.get_world_size()}: they start anew, and the run goes on with other draws"
+                f"{comm.get_world_size()}: they start again, and the run continues with other random numbers"
             )
 
     def after_step(self):
@@ -147,7 +147,7 @@ def get_generators() -> dict[str, Any]:
 
 
 def set_generators(state: dict[str, Any]) -> None:
-    """Undo every draw since :func:`get_generators` gave ``state``."""
+    """Undo every random number since :func:`get_generators` gave ``state``."""
     name, keys, position, has_gauss, gauss = state["numpy"]
     random.setstate(state["python"])
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
@@ -158,7 +158,7 @@ def set_generators(state: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def same_generators() -> Iterator[None]:
-    """Leave the generators as they were: what runs inside draws nothing from the training's numbers."""
+    """Leave the generators as they were: what runs inside takes none of the training's random numbers."""
     state = get_generators()
     try:
         yield

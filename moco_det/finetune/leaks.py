@@ -18,7 +18,7 @@ def report_leaks(names: Sequence[str], places: Sequence[str], list_file: str) ->
     Args:
         names: registered data sets, those that are tested on.
         places: data sets, or what ``--images`` of pre-training takes.
-        list_file: written with the images of ``places``, one a line, as ``--exclude`` takes it; empty: none.
+        list_file: written with the images of ``places``, one per line, as ``--exclude`` takes it; empty: none.
 
     Returns:
         how many images of ``places`` there are to exclude.

@@ -69,9 +69,7 @@ def _why_unknown(name: str) -> str:
         return "comes with projects/DensePose, whose train_net.py checks it"
     if name not in DatasetCatalog:
         near = difflib.get_close_matches(name, DatasetCatalog.list(), n=1, cutoff=0)
-        return (
-            f"not registered; the nearest registered one is {near[0]!r}; your own need --coco, --register, …"
-        )
+        return f"not registered; closest match: {near[0]!r}; your own need --coco, --register, …"
     try:
         check_reader(name)
     except ValueError as error:
@@ -175,7 +173,7 @@ def quiet() -> Iterator[None]:
 
 
 def _cache_file(name: str, metadata: Metadata, use: Use) -> Path | None:
-    """Where the findings of a data set are kept as it is now; None for one without files that tell its state."""
+    """The file that keeps the findings of a data set as it is now; None where no files tell its state."""
     paths = needed_files(name)
     if not paths:
         return None
@@ -235,15 +233,15 @@ def look_before_run(cfg: CfgNode, eval_only: bool) -> list[tuple[str, str]]:
 def _is_accepted(finding: Finding, findings: Findings, cfg: CfgNode, train: bool) -> bool:
     """Whether a training set may have so many images that are not there or cannot be read."""
     of_images = [f for f in findings.of(MISSING, FAULT) if f.kind in (MISSING_IMAGE, UNREADABLE)]
-    share = sum(f.count for f in of_images) / max(1, findings.images or 0)
-    return train and finding in of_images and share <= cfg.DATASETS.MAX_UNREADABLE
+    fraction = sum(f.count for f in of_images) / max(1, findings.images or 0)
+    return train and finding in of_images and fraction <= cfg.DATASETS.MAX_UNREADABLE
 
 
 def _sentence(name: str, stops: Sequence[Finding], train: bool, cfg: CfgNode) -> str:
     parts = [f"{finding}" + (f" ({finding.fix})" if finding.fix else "") for finding in stops]
     if train and any(finding.kind in (MISSING_IMAGE, UNREADABLE) for finding in stops):
         parts.append(
-            f"a training set may lack the share DATASETS.MAX_UNREADABLE {cfg.DATASETS.MAX_UNREADABLE}"
+            f"a training set may lack the fraction DATASETS.MAX_UNREADABLE {cfg.DATASETS.MAX_UNREADABLE}"
         )
     use = "trained on" if train else "tested on"
     return (

@@ -33,7 +33,7 @@ CHECKPOINT = "last_checkpoint"
 
 
 def resumes(cfg: CfgNode, args: argparse.Namespace) -> bool:
-    """Whether a run goes on from a checkpoint."""
+    """Whether a run resumes from a checkpoint."""
     return args.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, CHECKPOINT))
 
 
@@ -46,7 +46,7 @@ def refuse_other_stages(cfg: CfgNode, config_file: str) -> None:
     """Refuse a recipe of another stage, and a model that nobody registered.
 
     Raises:
-        ValueError: names the tool that runs the recipe, or the nearest model.
+        ValueError: names the tool that runs the recipe, or the closest match.
     """
     for architecture, stage, tool in (
         ("MoCo", "pre-training", "pretrain_moco"),
@@ -57,7 +57,7 @@ def refuse_other_stages(cfg: CfgNode, config_file: str) -> None:
     name, known = cfg.MODEL.META_ARCHITECTURE, [name for name, _ in META_ARCH_REGISTRY]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0)
-        raise ValueError(f"MODEL.META_ARCHITECTURE is {name!r}; the closest match is {near[0]!r}")
+        raise ValueError(f"MODEL.META_ARCHITECTURE is {name!r}; closest match: {near[0]!r}")
 
 
 def check_run(

@@ -1,4 +1,4 @@
-"""From a record to what a detector takes, with images read as pre-training reads them."""
+"""Makes what a detector takes from a record, with images read as pre-training reads them."""
 
 import contextlib
 import copy
@@ -104,14 +104,14 @@ class SkipUnreadable:
     """A mapper that passes over training images that cannot be read, by the rule of pre-training.
 
     detectron2's loader takes another image where a mapper gives None. Each file is named in the log and in
-    ``OUTPUT_DIR/unreadable_images.txt``, which all processes share: the share DATASETS.MAX_UNREADABLE holds for
+    ``OUTPUT_DIR/unreadable_images.txt``, which all processes share: the fraction DATASETS.MAX_UNREADABLE holds for
     the distinct files that all workers of all ranks have met, before a resume too.
     """
 
     def __init__(self, mapper, cfg: CfgNode, num_images: int):
         """
         Args:
-            num_images: of the training set; more than its share DATASETS.MAX_UNREADABLE stops the run.
+            num_images: of the training set; more than its fraction DATASETS.MAX_UNREADABLE stops the run.
         """
         self._mapper = mapper
         self._file = os.path.join(cfg.OUTPUT_DIR, UNREADABLE_LIST)
@@ -136,6 +136,6 @@ class SkipUnreadable:
         if len(found) > self._max_share * self._num_images:
             raise ValueError(
                 f"{error}; {len(found)} of {self._num_images} training images cannot be read, more than the "
-                f"accepted share DATASETS.MAX_UNREADABLE {self._max_share}: fix or remove them (see "
+                f"accepted fraction DATASETS.MAX_UNREADABLE {self._max_share}: fix or remove them (see "
                 f"{self._file!r}), or raise DATASETS.MAX_UNREADABLE"
             ) from error

@@ -26,7 +26,7 @@ class SafeCheckpointer(DetectionCheckpointer):
     _content: dict[str, Any] | None = None  # of the file that is being loaded, where it was read before
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """As fvcore's, but the file appears whole or not at all."""
+        """Save as fvcore does, but as an atomic write."""
         if not self.save_dir or not self.save_to_disk:
             return
         data = {"model": self.model.state_dict(), **kwargs}
@@ -49,7 +49,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         return str(path) if path else super().get_checkpoint_file()
 
     def load_weights(self, weights: LoadedWeights) -> None:
-        """As ``load``, the model alone, from a file that is in memory."""
+        """Load the model alone as ``load`` does, from a file that is in memory."""
         # Loading replaces entries of both dicts.
         self._content = {
             name: dict(value) if isinstance(value, Mapping) else value

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class RandomScale(T.Augmentation):
-    """Scales height and width by one factor, drawn uniformly from ``low`` to ``high``."""
+    """Scales height and width by one factor, sampled uniformly from ``low`` to ``high``."""
 
     def __init__(self, low: float, high: float):
         super().__init__()
@@ -103,7 +103,7 @@ def _training_augmentations(cfg: CfgNode) -> list[T.Augmentation]:
     size = tuple(map(int, crop.SIZE))
     augmentations = [
         RandomScale(*cfg.INPUT.RANDOM_SCALE),
-        # FixedSizeCrop alone would draw one number for both directions, so it only pads: crops along the diagonal
+        # FixedSizeCrop alone would sample one number for both axes, so it only pads: crops along the diagonal
         # are not all crops. The mean color would be zero for the network; it has one value for all channels.
         T.RandomCrop("absolute", size),
         T.FixedSizeCrop(

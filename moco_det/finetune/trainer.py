@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 def training_records(cfg: CfgNode) -> list[dict]:
-    """The labeled images to train on, as detectron2 takes them: the share DATASETS.LABEL_FRACTION of them.
+    """The labeled images to train on, as detectron2 takes them: the fraction DATASETS.LABEL_FRACTION of them.
 
     Raises:
         ValueError: the labels cannot be read.
@@ -76,7 +76,7 @@ class Trainer(DefaultTrainer):
         mapper = SkipUnreadable(build_mapper(cfg, is_train=True), cfg, len(dataset))
         if stock:
             if start_iter:
-                logger.warning(f"{cfg.DATALOADER.SAMPLER_TRAIN} cannot be advanced: the data start anew")
+                logger.warning(f"{cfg.DATALOADER.SAMPLER_TRAIN} cannot be advanced: the data start again")
             return build_detection_train_loader(cfg, dataset=dataset, mapper=mapper)
         grouped = cfg.DATALOADER.ASPECT_RATIO_GROUPING
         sampler = ResumableSampler(
@@ -101,7 +101,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg, model, evaluators=None):
-        """As detectron2's, but evaluating changes none of the draws of the training."""
+        """Evaluate as detectron2 does, without changing the random numbers of the training."""
         with same_generators():
             return super().test(cfg, model, evaluators)
 
@@ -137,7 +137,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
 
     def _precise_bn(self) -> hooks.PreciseBN:
-        """detectron2's; but after a resume, its images are those that it would have gone on with."""
+        """The loader of detectron2, which after a resume continues with the images that would have followed."""
         cfg = self.cfg.clone()
         cfg.defrost()
         cfg.DATALOADER.NUM_WORKERS = 0
@@ -150,7 +150,7 @@ class Trainer(DefaultTrainer):
         return hooks.PreciseBN(period, self.model, batches(), count)
 
     def resume_or_load(self, resume=True):
-        """As detectron2's; what MODEL.WEIGHTS gave is checked, and a resumed run goes on with its next batch."""
+        """Do as detectron2, but check what MODEL.WEIGHTS gave, and continue a resumed run with its next batch."""
         if not self.cfg.MODEL.WEIGHTS or (resume and self.checkpointer.has_checkpoint()):
             super().resume_or_load(resume)
             if self.start_iter:

@@ -147,7 +147,7 @@ def check_loaded_backbone(cfg: CfgNode, model: nn.Module, weights: LoadedWeights
 
 
 def _refuse_training_fused_norms(cfg: CfgNode, weights: LoadedWeights) -> None:
-    """convert gives a Caffe2 file without statistics those of an identity; batch norm cannot go on from them."""
+    """convert gives a Caffe2 file without statistics those of an identity; batch norm cannot start from them."""
     variances = [value for name, value in weights.tensors.items() if name.endswith(".norm.running_var")]
     fused = variances and all(torch.equal(value, torch.full_like(value, IDENTITY_VAR)) for value in variances)
     if fused and cfg.MODEL.RESNETS.NORM != "FrozenBN":

@@ -269,7 +269,7 @@ ABLATIONS = {
 
 
 def untrained_name(scale: str) -> str:
-    """The name of the runs that judge random weights, against which a point has learned something or not."""
+    """The name of the runs that evaluate random weights, against which a point has learned something or not."""
     return f"untrained_{Path(CLASSIFIERS[scale]).stem}"
 
 

@@ -39,13 +39,13 @@ def get_config_file(name: str) -> str:
     project's own script knows their keys and data sets.
 
     Raises:
-        ValueError: no file and no recipe has this name; the nearest recipe is named.
+        ValueError: no file and no recipe has this name; the closest match is named.
     """
     return _find(name, list_configs(), "recipe")
 
 
 def get_init_file(name: str) -> str:
-    """As :func:`get_config_file`, for the overlays: ``"moco"``, ``"random"``, … or the path of a YAML file."""
+    """The path of an overlay, ``"moco"``, ``"random"``, … or a YAML file; see :func:`get_config_file`."""
     return _find(name, list_inits(), "init", folder="init")
 
 
@@ -67,7 +67,7 @@ def _find(name: str, known: list[str], kind: str, folder: str = "") -> str:
     near = difflib.get_close_matches(plain, known, n=1, cutoff=0)
     raise ValueError(
         f"{name!r} is neither a YAML file (looked in {os.getcwd()!r}) nor a registered {kind}; "
-        f"the nearest {kind} is {near[0]!r}, all: {', '.join(known)}"
+        f"closest match: {near[0]!r}; all: {', '.join(known)}"
     )
 
 
@@ -81,7 +81,7 @@ def get_config(name: str, init: str | None = "moco", weights: str = "") -> CfgNo
             ``"moco"`` names no file on purpose, so that loading it fails).
 
     Raises:
-        ValueError: an unknown name; the nearest known one is named.
+        ValueError: an unknown name; the closest match is named.
     """
     cfg = get_cfg()
     overlay = get_init_file(init) if init else ""

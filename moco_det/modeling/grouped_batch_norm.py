@@ -68,14 +68,14 @@ class _GroupedBatchNorm:
         shape = [-1 if d == 1 else 1 for d in range(x.dim())]
         count = self.group_size * x[0, 0].numel()
         mean = all_reduce(values.sum(over), group=ranks) / count  # C
-        centerd = values - mean.view(shape)
-        variance = all_reduce(centerd.square().sum(over), group=ranks) / count  # C
+        centered = values - mean.view(shape)
+        variance = all_reduce(centered.square().sum(over), group=ranks) / count  # C
         self._note(mean.detach(), variance.detach() * (count / max(count - 1, 1)))
         scale = torch.rsqrt(variance + self.eps)  # C
         if self.weight is None:
-            return (centerd * scale.view(shape)).to(x.dtype)
+            return (centered * scale.view(shape)).to(x.dtype)
         scale = self.weight * scale
-        return (centerd * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+        return (centered * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
 
     @torch.no_grad()
     def _note(self, mean: Tensor, variance: Tensor) -> None:
@@ -89,11 +89,11 @@ class _GroupedBatchNorm:
 
 
 class GroupedBatchNorm2d(_GroupedBatchNorm, nn.BatchNorm2d):
-    """Of feature maps."""
+    """Batch norm of groups of images, over feature maps."""
 
 
 class GroupedBatchNorm1d(_GroupedBatchNorm, nn.BatchNorm1d):
-    """Of vectors, one an image."""
+    """Batch norm of groups of images, over one vector per image."""
 
 
 _recomputing = contextvars.ContextVar("recomputing", default=False)
@@ -162,7 +162,7 @@ def subgroup_of_ranks(size: int):
 
 @functools.lru_cache
 def _subgroups(size: int, world):
-    # Keyed by the world, which is another one after the processes were joined anew.
+    # Keyed by the world, which is another one after the processes were joined again.
     if size == world.size():
         return world
     return torch.distributed.new_subgroups(size)[0]
@@ -188,7 +188,7 @@ def draw_permutation(count: int, shuffled: bool, seed: int, purpose: str, iterat
     Args:
         count: n.
         shuffled: False: they stay where they are.
-        seed, purpose, iteration: what the permutation is drawn from; two purposes never share one.
+        seed, purpose, iteration: what the permutation is a function of; two purposes never share one.
     """
     total = count * comm.get_world_size()
     if not shuffled:

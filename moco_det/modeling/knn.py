@@ -1,4 +1,4 @@
-"""Weighted k-nearest-neighbor classification of features: a fast judge of an encoder, without training.
+"""Weighted k-nearest-neighbor classification of features: a fast evaluation of an encoder, without training.
 
 The monitor of Wu et al. 2018 (InstDisc), section 3.4, which MoCo v1 uses in Figure A.1.
 """

@@ -30,5 +30,5 @@ def describe_precision(cfg: CfgNode) -> str:
 
 
 def precision_name(dtype: torch.dtype) -> str:
-    """As SOLVER.PRECISION has it."""
+    """The name of a type in SOLVER.PRECISION."""
     return str(dtype).removeprefix("torch.")

@@ -15,7 +15,7 @@ from moco_det.engine.hooks import is_due
 
 logger = logging.getLogger(__name__)
 
-# Below these, embeddings or features are the same for all images, whatever the loss says: with a spread of 0.1 two
+# Below these, embeddings or features are the same for all images, whatever the loss says: at a std of 0.1 two
 # images have a cosine of 0.99.
 LEAST_SPREAD, LEAST_RANK = 0.1, 2.0
 
@@ -68,7 +68,7 @@ def mutual_information_bound(loss: Tensor, candidates: int) -> Tensor:
     """A lower bound on what two views tell of each other, in nats: log(candidates) - loss, never above the log.
 
     It holds for InfoNCE, the mean log loss of picking the positive out of the candidates, where the negatives are
-    drawn independently of the query (van den Oord et al. 2018, arXiv 1807.03748, appendix A.1). Near its ceiling
+    sampled independently of the query (van den Oord et al. 2018, arXiv 1807.03748, appendix A.1). Near its ceiling
     it says little: the information may be far more, and only more candidates could show it.
 
     Args:
@@ -85,7 +85,7 @@ def contrast_statistics(
 
     Args:
         q: (n, C) queries; keys: (N, C) of the global batch.
-        positive: (n,) similarity of each query with its own key; negatives: (n, K) with the dictionary.
+        positive: (n,) similarity of each query with its positive key; negatives: (n, K) with the dictionary.
         info_nce: the loss of these similarities, if it is InfoNCE and so bounds the mutual information.
 
     Returns:
@@ -120,8 +120,8 @@ def effective_rank(x: Tensor, rows: int = 4096) -> float:
     """
     chosen = torch.linspace(0, len(x) - 1, min(rows, len(x))).long()
     values = torch.linalg.svdvals(x[chosen].double())
-    shares = values / values.sum()
-    return float(torch.special.entr(shares).sum().exp())
+    fractions = values / values.sum()
+    return float(torch.special.entr(fractions).sum().exp())
 
 
 def describe_collapse(values: dict[str, float]) -> str | None:
@@ -132,7 +132,7 @@ def describe_collapse(values: dict[str, float]) -> str | None:
     """
     found, value = [], values.get("embedding_spread", 1.0)
     if value < LEAST_SPREAD:
-        found.append(f"the spread of the embeddings is {value:.3f} (1: even, 0: all the same)")
+        found.append(f"the embedding std is {value:.3f} (1: even, 0: all the same)")
     if values.get("effective_rank", LEAST_RANK) < LEAST_RANK:
         found.append(f"the features have an effective rank of {values['effective_rank']:.2f}")
     if not found:

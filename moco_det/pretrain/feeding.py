@@ -12,7 +12,7 @@ from moco_det.utils.machine import num_cores
 
 logger = logging.getLogger(__name__)
 
-WAITS = 0.1  # share of the time
+WAITS = 0.1  # fraction of the time
 QUIET_PERIODS = 50  # of the log, between two warnings
 
 
@@ -39,11 +39,11 @@ def describe_waiting(cfg: CfgNode, data_wait: float, cores: int, processes: int)
     """A verdict in words.
 
     Args:
-        data_wait: share of a step's time in which it waits for images; cores, processes: of
+        data_wait: fraction of a step's time in which it waits for images; cores, processes: of
             :func:`fixes_of_waiting`.
     """
     return (
-        f"DATA WAIT: steps wait for images {data_wait:.0%} of their time ({cfg.DATALOADER.NUM_WORKERS} workers "
+        f"input-bound: steps wait for images {data_wait:.0%} of their time ({cfg.DATALOADER.NUM_WORKERS} workers "
         f"for each of {processes} process{'es'[: 2 * (processes > 1)]} on {cores} cores). In this order: "
         + "; ".join(fixes_of_waiting(cfg, cores, processes))
     )

@@ -1,7 +1,7 @@
-"""Batches of view pairs without end, in an order and with draws that are a function of the seed.
+"""Batches of view pairs without end, in an order and with views that are a function of the seed.
 
-The order is that of :mod:`moco_det.data.order`; the draws of a slot are keyed (seed, "view", epoch, index, view).
-So the number of workers and ranks, and where a run was stopped, change no draw. Nothing here reads a global
+The order is that of :mod:`moco_det.data.order`; a slot's views are keyed (seed, "view", epoch, index, view).
+So the number of workers and ranks, and where a run was stopped, change no view. Nothing here reads a global
 generator.
 """
 
@@ -16,7 +16,7 @@ from detectron2.utils import comm
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from moco_det.data.augment import finish_views
+from moco_det.data.augment import augment
 from moco_det.data.images import UnreadableImage
 from moco_det.data.order import PackedPaths, Slot, rank_batches, steps_per_epoch
 from moco_det.data.views import LARGE_VIEWS, ViewSettings, crop_view, draw_view
@@ -27,16 +27,16 @@ from moco_det.engine.run_logs import cut_unfinished_line
 from moco_det.utils.seeding import numpy_generator, torch_generator
 
 MAX_REPLACEMENTS = 20  # images tried in place of one that cannot be read
-GRACE_IMAGES = 100  # images met before their unreadable share is judged (fewer in a smaller data set)
+GRACE_IMAGES = 100  # images met before their unreadable fraction is checked (fewer in a smaller data set)
 
 Unreadable = tuple[str, str]  # path, reason
 
 
 class TwoViews(Dataset):
-    """Maps a slot to the query view, the key view and the small views of its image, or of what replaces it.
+    """Maps a slot to the query view, the key view and the local crops of its image, or of what replaces it.
 
     An image that cannot be read is replaced by one that is a function of (seed, epoch, index, attempt), the
-    same on every rank; its views are drawn with the key of the slot.
+    same on every rank; its views are sampled with the key of the slot.
     """
 
     def __init__(self, paths: Sequence[str], *, seed: int, views: ViewSettings, finished: bool = True):
@@ -84,11 +84,11 @@ class TwoViews(Dataset):
         """The view, or its crop, and the row of its colors."""
         rng = numpy_generator(self.seed, "view", *slot, view)
         height, width = pixels.shape[1:]
-        drawn = draw_view(rng, width, height, self.views, view)
-        crop, colors = crop_view(pixels, drawn), drawn.colors()
+        parameters = draw_view(rng, width, height, self.views, view)
+        crop, colors = crop_view(pixels, parameters), parameters.colors()
         if self.finished:
             row = torch.tensor([colors])
-            crop = finish_views(crop[None], row, drawn.order, has_colors=drawn.has_colors)[0]
+            crop = augment(crop[None], row, parameters.order, has_colors=parameters.has_colors)[0]
         return crop, colors
 
 
@@ -107,7 +107,7 @@ def build_loader(
 ) -> Iterator[dict]:
     """The batches of one rank, without end.
 
-    Letters: n = images_per_batch / world_size; C: channels; S and s: sides of the large and small views; V: small
+    Letters: n = images_per_batch / world_size; C: channels; S and s: sides of the global and local crops; V: local
     views.
 
     Args:
@@ -120,7 +120,7 @@ def build_loader(
     Returns:
         iterator over ``{"query": uint8 (n, C, S, S), "key": uint8 (n, C, S, S), "index": int64 (n,),
         "epoch": int, "unreadable": [(path, reason), ...]}``: which images these are (a replacement by its own
-        index), and the files that this rank met and replaced; with small views, also ``"small"``: uint8
+        index), and the files that this rank met and replaced; with local crops, also ``"small"``: uint8
         (n, V, C, s, s). Unfinished ones have ``"colors"``, too: float32 (n, 2 + V, COLUMNS).
 
     Raises:
@@ -148,15 +148,15 @@ def build_loader(
         collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=ignore_stop_signals,
-        generator=torch_generator(seed, "workers"),  # else DataLoader draws from the global one
+        generator=torch_generator(seed, "workers"),  # else DataLoader takes numbers from the global one
     )
-    return _refuse_hopeless(batches)
+    return _refuse_unreadable(batches)
 
 
 def collate(items: list[dict]) -> dict:
     for item in items:
         if "query" not in item:
-            return {"hopeless": item["unreadable"]}
+            return {"unreadable_batch": item["unreadable"]}
     return {
         # nx3xSxS, nx3xSxS, nxVx3xsxs, nx(2+V)xCOLUMNS
         **{
@@ -188,7 +188,7 @@ def finish_batch(batch: dict, views: ViewSettings, device: torch.device | str) -
 
     Args:
         batch: of :func:`build_loader`.
-        views: the settings that it was drawn with.
+        views: the settings that it was sampled with.
     """
     if "colors" not in batch:
         return batch
@@ -196,21 +196,21 @@ def finish_batch(batch: dict, views: ViewSettings, device: torch.device | str) -
     colors = finished.pop("colors")
     rgb = views.images.has_colors
     for view, name in enumerate(("query", "key")):
-        finished[name] = finish_views(batch[name], colors[:, view], views.order(view), device, rgb)
+        finished[name] = augment(batch[name], colors[:, view], views.order(view), device, rgb)
     if "small" in batch:
         small = batch["small"].flatten(0, 1)  # n*V
         rows = colors[:, LARGE_VIEWS:].flatten(0, 1)
-        finished["small"] = finish_views(small, rows, views.order(LARGE_VIEWS), device, rgb).view(
+        finished["small"] = augment(small, rows, views.order(LARGE_VIEWS), device, rgb).view(
             batch["small"].shape
         )
     return finished
 
 
-def _refuse_hopeless(batches: Iterable[dict]) -> Iterator[dict]:
+def _refuse_unreadable(batches: Iterable[dict]) -> Iterator[dict]:
     # Raised here, not in the worker, whose exceptions arrive wrapped in a traceback.
     for batch in batches:
-        if "hopeless" in batch:
-            (path, reason), tried = batch["hopeless"][0], len(batch["hopeless"])
+        if "unreadable_batch" in batch:
+            (path, reason), tried = batch["unreadable_batch"][0], len(batch["unreadable_batch"])
             raise ValueError(
                 f"{tried} images in a row cannot be read, the first is {path!r} ({reason}): check the images"
             )
@@ -227,9 +227,9 @@ class UnreadableLog:
         """
         Args:
             path: the list, ``OUTPUT_DIR/unreadable_images.txt``; written when the first file is found.
-            max_share: largest accepted share of the images met so far (DATASETS.MAX_UNREADABLE).
+            max_share: largest accepted fraction of the images met so far (DATASETS.MAX_UNREADABLE).
             num_images: images in the data set.
-            resume: go on with the list that is there; otherwise it is removed.
+            resume: continue the list that is there; otherwise it is removed.
         """
         self.path, self.max_share, self.num_images = path, max_share, num_images
         self.files: set[str] = set()
@@ -249,7 +249,7 @@ class UnreadableLog:
             slots: images that the run has taken so far, over all epochs and ranks.
 
         Raises:
-            ValueError: more than ``max_share`` of the images met are unreadable. Judged from ``GRACE_IMAGES``
+            ValueError: more than ``max_share`` of the images met are unreadable. Checked from ``GRACE_IMAGES``
                 images on, so that one bad file among the first does not stop a run.
         """
         new = {path: reason for path, reason in unreadable if path not in self.files}
@@ -261,7 +261,7 @@ class UnreadableLog:
         if met >= min(GRACE_IMAGES, self.num_images) and len(self.files) > self.max_share * met:
             raise ValueError(
                 f"{len(self.files)} of the {met} images met so far cannot be read, more than the accepted "
-                f"share DATASETS.MAX_UNREADABLE = {self.max_share}; listed in {self.path!r}: fix or "
+                f"fraction DATASETS.MAX_UNREADABLE = {self.max_share}; listed in {self.path!r}: fix or "
                 "remove them, or raise DATASETS.MAX_UNREADABLE"
             )
 
@@ -272,8 +272,8 @@ class UnreadableImages(HookBase):
     def __init__(self, cfg: CfgNode, num_images: int, resume: bool):
         self.period, self.pending = cfg.SOLVER.LOG_PERIOD, []
         if comm.is_main_process():
-            path, share = os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt"), cfg.DATASETS.MAX_UNREADABLE
-            self.log = UnreadableLog(path, max_share=share, num_images=num_images, resume=resume)
+            path, most = os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt"), cfg.DATASETS.MAX_UNREADABLE
+            self.log = UnreadableLog(path, max_share=most, num_images=num_images, resume=resume)
 
     def after_step(self):
         self.pending += self.trainer.batch["unreadable"]

@@ -44,17 +44,17 @@ class PretrainMethod(nn.Module):
     A subclass keeps its trained encoder as ``encoder_q``, a torchvision ResNet whose ``fc`` is the projection
     head, and if it has a second one of the same kind, that as ``encoder_k``. Checkpoints then convert, and
     MODEL.WEIGHTS starts both. All other modules and buffers may have any name. What must survive a restart is a
-    parameter or a persistent buffer; what is drawn comes from :mod:`moco_det.utils.seeding`.
+    parameter or a persistent buffer; random numbers come from :mod:`moco_det.utils.seeding`.
     """
 
     # Keys of methods that this one reads, or their beginnings up to a dot: its own node, and others'.
     uses: ClassVar[tuple[str, ...]] = ()
     # The paper's SOLVER.OPTIMIZER and its learning rate for a batch of 256 images, in proportion for others.
     linear_rule: ClassVar[tuple[str, float] | None] = None
-    # Whether it takes the small views of INPUT.VIEWS.SMALL_CROPS: ``batch["small"]``, uint8 (n, V, 3, s, s);
+    # Whether it takes the local crops of INPUT.VIEWS.SMALL_CROPS: ``batch["small"]``, uint8 (n, V, 3, s, s);
     # else that setting is refused.
     uses_small_crops: ClassVar[bool] = False
-    # Which encoder is the result, whose features kNN judges and convert takes: "query" or "key".
+    # Which encoder is the result, whose features kNN evaluates and convert takes: "query" or "key".
     result: ClassVar[str] = "query"
 
     encoder_q: ResNet
@@ -94,8 +94,8 @@ class PretrainMethod(nn.Module):
         Args:
             batch: ``query`` and ``key``, two views of the same images, uint8 (n, 3, S, S) in RGB (or with another
                 number of channels, INPUT.CHANNELS, here and below); ``index``, int64
-                (n,), which images of the data set they are; with small views ``small``, uint8 (n, V, 3, s, s);
-                ``epoch`` and ``iteration``, from 0 on; ``progress``, the share of the run's steps that are done,
+                (n,), which images of the data set they are; with local crops ``small``, uint8 (n, V, 3, s, s);
+                ``epoch`` and ``iteration``, from 0 on; ``progress``, the fraction of the steps that are done,
                 in [0, 1); ``micro_batch``, from 0 on (default: 0); ``step``, the :class:`StepState` of the step,
                 the same for all of its micro-batches (default: an empty one, for a step of one micro-batch).
 
@@ -122,7 +122,7 @@ class PretrainMethod(nn.Module):
         small = cfg.INPUT.VIEWS.SMALL_CROPS
         if small and not cls.uses_small_crops:
             raise ValueError(
-                f"INPUT.VIEWS.SMALL_CROPS is {small}, but {cfg.MODEL.META_ARCHITECTURE} uses no small views; "
+                f"INPUT.VIEWS.SMALL_CROPS is {small}, but {cfg.MODEL.META_ARCHITECTURE} uses no local crops; "
                 "set it to 0, or take a method that does"
             )
 
@@ -158,7 +158,7 @@ class PretrainMethod(nn.Module):
         """The optimizer has made its step: the place of a momentum encoder's update.
 
         Args:
-            progress: share of the run's steps that were done before this one, in [0, 1).
+            progress: fraction of the run's steps that were done before this one, in [0, 1).
         """
 
     # ---- What a subclass calls ------------------------------------------------------------------------
@@ -212,12 +212,12 @@ class PretrainMethod(nn.Module):
 
 
 def crops(batch: dict) -> list[Tensor]:
-    """The crops of a step, the two large ones first: uint8 tensors (n, 3, side, side)."""
+    """The crops of a step, the two global ones first: uint8 tensors (n, 3, side, side)."""
     return [batch["query"], batch["key"], *small_crops(batch)]
 
 
 def small_crops(batch: dict) -> list[Tensor]:
-    """The small crops of a step: V - 2 uint8 tensors (n, 3, s, s)."""
+    """The local crops of a step: V - 2 uint8 tensors (n, 3, s, s)."""
     return list(batch["small"].unbind(1)) if "small" in batch else []  # of n x (V - 2) x 3 x s x s
 
 

@@ -1,4 +1,4 @@
-"""Judging the encoder while it trains: kNN accuracy on a labeled folder, and nearest neighbors to look at."""
+"""Evaluates the encoder while it trains: kNN accuracy on a labeled folder, and nearest neighbors to look at."""
 
 import copy
 import json

@@ -32,7 +32,7 @@ class LossGuard:
         self._flags.append(finite)
 
     def all_finite(self) -> bool:
-        """Of the losses since the last call."""
+        """Whether all losses since the last call are finite."""
         if self._copied is not None:
             self._copied.synchronize()
         flags, self._flags = self._flags, []

@@ -11,7 +11,7 @@ from moco_det.modeling.grouped_batch_norm import recomputing
 
 
 class _Recomputed:
-    """Before a block in the order of resolution: its forward pass is run again where gradients need it."""
+    """Runs a block's forward pass again where gradients need it; stands before it in the order of resolution."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
@@ -20,17 +20,17 @@ class _Recomputed:
             super().forward,
             x,
             use_reentrant=False,
-            preserve_rng_state=False,  # a residual block draws nothing
+            preserve_rng_state=False,  # a residual block uses no random numbers
             context_fn=lambda: (contextlib.nullcontext(), recomputing()),
         )
 
 
 class RecomputedBasicBlock(_Recomputed, BasicBlock):
-    """Of ResNet-18 and 34."""
+    """The recomputed block of ResNet-18 and 34."""
 
 
 class RecomputedBottleneck(_Recomputed, Bottleneck):
-    """Of ResNet-50 and deeper."""
+    """The recomputed block of ResNet-50 and deeper."""
 
 
 RECOMPUTED_BLOCKS = (RecomputedBasicBlock, RecomputedBottleneck)

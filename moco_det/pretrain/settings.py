@@ -1,4 +1,4 @@
-"""From the command line to a checked config of pre-training."""
+"""Makes the checked config of pre-training from the command line."""
 
 import argparse
 

@@ -30,9 +30,9 @@ from moco_det.utils.seeding import numpy_generator
 from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING as IMAGENET
 
 TITLE = "Mean and std of images, written by tools/compute_stats.py"
-LEVELS = np.arange(256.0)
-# Of the 256 levels; data between fewer are warned about.
-FEW_LEVELS = 64
+VALUES = np.arange(256.0)
+# Of the 256 pixel values; data between fewer are warned about.
+FEW_VALUES = 64
 _STRETCH = (
     "16-bit files are scaled from 0..65535 to 0..255: if yours hold smaller values (12 bits: 0..4095), "
     "give --range 0 4095, or --range measured"
@@ -46,34 +46,34 @@ class ImageStatistics:
     """What was measured.
 
     Attributes:
-        shares: share of each level in each channel, averaged over the images; float64 (C, 256).
+        fractions: fraction of each pixel value in each channel, averaged over the images; float64 (C, 256).
         num_images: images that were read.
         unreadable: files that could not be, with the reasons.
     """
 
-    shares: np.ndarray
+    fractions: np.ndarray
     num_images: int
     unreadable: list[Unreadable]
 
     @property
     def mean(self) -> np.ndarray:
-        """Of each channel, in levels; float64 (C,)."""
-        return self.shares @ LEVELS
+        """The mean of each channel, in pixel values; float64 (C,)."""
+        return self.fractions @ VALUES
 
     @property
     def std(self) -> np.ndarray:
-        """Of each channel, in levels; float64 (C,)."""
-        return np.sqrt((self.shares * (LEVELS - self.mean[:, None]) ** 2).sum(axis=1))
+        """The standard deviation of each channel, in pixel values; float64 (C,)."""
+        return np.sqrt((self.fractions * (VALUES - self.mean[:, None]) ** 2).sum(axis=1))
 
     @property
-    def level_range(self) -> tuple[int, int]:
-        """Lowest and highest level after the darkest and the brightest 0.1 % of the pixels are left out."""
-        below = self.shares.mean(axis=0).cumsum()
+    def value_range(self) -> tuple[int, int]:
+        """Lowest and highest pixel value after the darkest and the brightest 0.1 % of the pixels are left out."""
+        below = self.fractions.mean(axis=0).cumsum()
         return int(np.searchsorted(below, 0.001, side="right")), int(np.searchsorted(below, 0.999))
 
 
-class _LevelShares(Dataset):
-    """Maps an index to the image's share of each level, float64 (C, 256), or to why it cannot be read."""
+class _ValueFractions(Dataset):
+    """Maps an index to the image's fraction of each pixel value, float64 (C, 256), or to why it cannot be read."""
 
     def __init__(self, paths: Sequence[str], images: ImageFormat):
         self.paths, self.images = PackedPaths(paths), images
@@ -124,8 +124,8 @@ def measure(paths: Sequence[str], num_workers: int = 0, images: ImageFormat = RG
     """
     max_share = get_cfg().DATASETS.MAX_UNREADABLE
     total, unreadable = np.zeros((images.channels, 256)), []
-    shares = _LevelShares(paths, images)
-    items = DataLoader(shares, batch_size=None, collate_fn=_as_it_is, num_workers=num_workers)
+    fractions = _ValueFractions(paths, images)
+    items = DataLoader(fractions, batch_size=None, collate_fn=_as_it_is, num_workers=num_workers)
     for item in tqdm(items, "reading images", leave=False, disable=not sys.stderr.isatty()):
         if isinstance(item, np.ndarray):
             total += item
@@ -134,7 +134,7 @@ def measure(paths: Sequence[str], num_workers: int = 0, images: ImageFormat = RG
         if len(unreadable) > max_share * len(paths):
             named = "; ".join(f"{path!r} ({reason})" for path, reason in unreadable[:5])
             raise ValueError(
-                f"{len(unreadable)} of {len(paths)} images cannot be read, more than the accepted share "
+                f"{len(unreadable)} of {len(paths)} images cannot be read, more than the accepted fraction "
                 f"{max_share}: {named}; fix or remove them"
             )
     num_images = len(paths) - len(unreadable)
@@ -209,10 +209,10 @@ def summary(statistics: ImageStatistics, found: int, images: ImageFormat = RGB) 
     ):
         beside = f"   (ImageNet: {_numbers(usual)})" if images.is_plain else ""
         rows.append(f"{name:11} {_numbers(ours)}{beside}")
-    low, high = statistics.level_range
-    if high - low + 1 < FEW_LEVELS:
+    low, high = statistics.value_range
+    if high - low + 1 < FEW_VALUES:
         rows.append(
-            f"{'warning':11} nearly all pixels lie in the levels {low} to {high}, {high - low + 1} of 256, so "
+            f"{'warning':11} nearly all pixel values lie between {low} and {high}, {high - low + 1} of 256, so "
             f"fine differences are lost. {_STRETCH}"
         )
     return "\n".join(rows)

@@ -82,7 +82,7 @@ class PretrainTrainer(EpochTrainer):
 
     @staticmethod
     def describe_outputs(latest: dict[str, float]) -> list[str]:
-        """In words that a newcomer can read; methods put in what they have."""
+        """Describe the outputs in words that a newcomer can read; methods put in what they have."""
         parts = [f"loss {latest['total_loss']:.4f}"]
         if "accuracy" in latest:
             parts.append(f"(K+1)-way accuracy {latest['accuracy']:.1%}")
@@ -90,17 +90,15 @@ class PretrainTrainer(EpochTrainer):
             own, others = latest["similarity_positive"], latest["similarity_negative"]
             where = next((name for name in ("queue", "bank") if f"{name}_real" in latest), "negatives")
             parts.append(
-                f"similarity {own:.2f} own, {latest['similarity_batch']:.2f} batch, {others:.2f} {where}"
+                f"similarity {own:.2f} positive, {latest['similarity_batch']:.2f} batch, {others:.2f} {where}"
             )
         elif "embedding_spread" in latest:
-            parts.append(
-                f"spread of the embeddings {latest['embedding_spread']:.2f} (1: even, 0: all the same)"
-            )
+            parts.append(f"embedding std {latest['embedding_spread']:.2f} (1: even, 0: all the same)")
         for name in ("queue", "bank"):
-            real = latest.get(f"{name}_real")
-            if real is not None:
-                filling = " (the loss rises until it is full)" if real < 0.99 else ""
-                parts.append(f"{name} {real:.0%} real{filling}")
+            fill = latest.get(f"{name}_real")
+            if fill is not None:
+                filling = " (the loss rises until it is full)" if fill < 0.99 else ""
+                parts.append(f"{name} fill {fill:.0%}{filling}")
         return parts
 
     def final_metrics(self, lines: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -132,7 +130,7 @@ class PretrainTrainer(EpochTrainer):
 
     @property
     def progress(self) -> float:
-        """Share of the schedule's steps that are done, in [0, 1)."""
+        """Fraction of the schedule's steps that are done, in [0, 1)."""
         return self.iter / self.scheduled
 
     def _inputs(self, micro_batch: int, step: StepState) -> dict:

@@ -12,11 +12,11 @@ PAPER_ROWS = (
 )
 PAIRS = (
     "Mean difference of the runs that share a seed, with its 95 % t-interval. The seed fixes what both "
-    "runs draw at random (new layers, order of the images), so pairing takes a part of the noise out. Not"
+    "runs choose at random (new layers, order of the images), so pairing takes a part of the noise out. Not"
     " corrected for the number of comparisons."
 )
 PRETRAINING_TABLE = (
-    "kNN: share of labeled test images whose nearest labeled training images vote for the "
+    "kNN: fraction of labeled test images whose nearest labeled training images vote for the "
     "right class, by the features of the encoder before → after pre-training. The labels serve this "
     "number alone; training never sees them."
 )
@@ -26,7 +26,7 @@ CURVES = (
     "is still there at the end of the longest schedule is a better detector."
 )
 PRETRAINING_CURVES = (
-    "The loss is that of finding the own key among K+1. It rises at first, while real keys, which are "
+    "The loss is that of finding the positive key among K+1. It rises at first, while keys of images, which are "
     "harder to tell apart than the random ones of the start, fill the queue; then it should fall and the "
     "(K+1)-way accuracy rise. kNN accuracy says whether the features come to tell classes apart; dotted: "
     "the untrained encoder."
@@ -41,7 +41,7 @@ NEIGHBORS = (
     "poor encoder finds images that agree in color or background alone."
 )
 DETECTIONS = (
-    "The same test images, one column an init (the run of its lowest seed). Dashed white: true boxes; "
+    "The same test images, one column per init (the run of its lowest seed). Dashed white: true boxes; "
     "orange: detections with class and score, from a score of 0.3. Look for true boxes that no orange one"
     " matches, and the reverse."
 )

@@ -49,8 +49,8 @@ RUN_COLORS = (INIT_COLORS["moco"], *OTHER_COLORS)
 PRETRAINING_PANELS = (
     ("total_loss", "loss", 1),
     ("accuracy", "(K+1)-way accuracy, %", 100),
-    ("queue_real", "share of real keys in the queue, %", 100),
-    ("bank_real", "share of real entries in the memory bank, %", 100),
+    ("queue_real", "queue fill, %", 100),
+    ("bank_real", "memory bank fill, %", 100),
     ("knn_accuracy", "kNN accuracy on labeled images, %", 1),
     ("effective_rank", "effective rank of the features", 1),
 )
@@ -69,14 +69,14 @@ def to_png(figure: Figure) -> bytes:
 
 
 def colors_of(labels: Sequence[str]) -> dict[str, str]:
-    """One color a label; the known inits always have the same one."""
+    """One color per label; the known inits always have the same one."""
     others = [label for label in dict.fromkeys(labels) if label not in INIT_COLORS]
     rest = {label: OTHER_COLORS[i % len(OTHER_COLORS)] for i, label in enumerate(others)}
     return {label: INIT_COLORS.get(label) or rest[label] for label in labels}
 
 
 def pretraining_curves(rows: Sequence[Row]) -> bytes | None:
-    """Loss, accuracy, share of real keys and kNN accuracy over iterations; None if no run has any of them.
+    """Loss, accuracy, queue fill and kNN accuracy over iterations; None if no run has any of them.
 
     The runs of a row have one color, or, where it is the only row, one each.
     """
@@ -134,7 +134,7 @@ def mean_and_band(curves: Sequence[Curve]) -> list[tuple[int, float, float, floa
 
 
 def metric_curves(rows: Sequence[Row]) -> bytes | None:
-    """The main metric over iterations for the rows of one task: one panel a schedule, one color an init.
+    """The main metric over iterations for the rows of one task: one panel per schedule, one color per init.
 
     The mean over the seeds is a line, the range from the lowest to the highest seed a band, and each run a
     thin line. None if no run was evaluated on the way.

@@ -69,7 +69,7 @@ def _image_format(config: Path) -> tuple[ImageFormat, list[int]]:
 
 
 def neighbors(run: Run) -> bytes | None:
-    """One row a query: the test image, then its nearest training images, framed by same or other class."""
+    """One row per query: the test image, then its nearest training images, framed by same or other class."""
     queries = read_list(run.folder / "neighbors.json")[:QUERIES]
     if not queries:
         return None
@@ -102,7 +102,7 @@ def _tile(axis, image: Image.Image | None, title: str, frame: str | None) -> Non
 
 
 def detections(rows: Sequence[Row]) -> bytes | None:
-    """The same test images for each init side by side (its run of the lowest seed), one image a line."""
+    """The same test images for each init side by side (its run of the lowest seed), one image per line."""
     runs = {row.label: min(row.runs, key=lambda run: run.seed) for row in rows}
     samples = {label: read_list(run.folder / "sample_detections.json") for label, run in runs.items()}
     samples = {

@@ -235,7 +235,11 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--results", default="results", help="folder of the kept records")
     parser.add_argument(
-        "--update-tables", nargs="+", default=[], metavar="FILE", help="write the tables between markers anew"
+        "--update-tables",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="write the tables between markers again",
     )
     return parser
 

@@ -68,7 +68,7 @@ class Row:
         return summarize(value for iteration, value in starts if iteration == 0)
 
     def by_seed(self, metric: str) -> dict[int, float]:
-        # A negative seed means "drawn anew" in detectron2: such runs pair with none.
+        # A negative seed means a random one in detectron2: such runs pair with none.
         return {run.seed: run.metrics[metric] for run in self.runs if run.seed >= 0 and metric in run.metrics}
 
 

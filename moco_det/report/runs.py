@@ -164,22 +164,24 @@ def _short_machine(machine: dict) -> str:
 def read_curves(path: Path) -> tuple[dict[str, Curve], list[str]]:
     """Every number of a metrics.json (JSON lines) as a curve, and notes on what could not be read.
 
-    A line that was cut (the writer was killed) is skipped; where a resumed run wrote an iteration again, the
+    An incomplete line (the writer was killed) is skipped; where a resumed run wrote an iteration again, the
     later value stands.
     """
     if not path.is_file():
         return {}, [f"{path.name} is missing: no curves"]
     values: dict[str, dict[int, float]] = defaultdict(dict)
-    cut = 0
+    incomplete = 0
     for line in path.read_text(errors="replace").splitlines():
         try:
             scalars = json.loads(line)
             iteration = int(scalars["iteration"])
         except (ValueError, TypeError, KeyError):
-            cut += bool(line.strip())
+            incomplete += bool(line.strip())
             continue
         for name, value in scalars.items():
             if name != "iteration" and isinstance(value, int | float) and math.isfinite(value):
                 values[name][iteration] = value
-    notes = [f"{path.name}: {cut} unreadable line{'s' * (cut > 1)} skipped"] if cut else []
+    notes = (
+        [f"{path.name}: {incomplete} unreadable line{'s' * (incomplete > 1)} skipped"] if incomplete else []
+    )
     return {name: sorted(points.items()) for name, points in values.items()}, notes

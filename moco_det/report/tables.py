@@ -223,7 +223,7 @@ CSV_HEADER = (
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """One line a row and metric, in full precision; then the paper's rows of the same tasks."""
+    """One line per row and metric, in full precision; then the paper's rows of the same tasks."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(CSV_HEADER)

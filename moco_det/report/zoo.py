@@ -49,7 +49,7 @@ MARKER = re.compile(r"^<!-- (/?)([\w-]+):([\w-]+) -->$", re.MULTILINE)
 def result_id(run: Run) -> str:
     """12 hex digits that stay the same when the same experiment is run again."""
     identity = [run.stage, run.task, run.init, run.weights, run.seed, run.config_hash]
-    if run.seed < 0:  # drawn anew each time: no run repeats another
+    if run.seed < 0:  # a random one each time: no run repeats another
         identity.append(run.record["finished"])
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
 
@@ -257,7 +257,7 @@ def _details(rows: Sequence[Row]) -> str:
 
 
 def render(text: str, results: str | os.PathLike, name: str = "text") -> str:
-    """``text`` with the content between each pair of markers generated anew.
+    """``text`` with the content between each pair of markers generated again.
 
     Raises:
         ValueError: there are no markers, one is of an unknown kind, or a pair is not closed.
@@ -289,7 +289,7 @@ def render(text: str, results: str | os.PathLike, name: str = "text") -> str:
 
 
 def update_tables(path: str | os.PathLike, results: str | os.PathLike) -> bool:
-    """Generate the tables of a document anew; True if that changed it."""
+    """Generate the tables of a document again; True if that changed it."""
     path = Path(path)
     text = path.read_text(encoding="utf-8")
     new = render(text, results, str(path))

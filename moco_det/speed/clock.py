@@ -35,7 +35,7 @@ class Pair:
 
     @property
     def speedup(self) -> Sample:
-        """Of each round, how many times faster ours is: what disturbed a round disturbed both."""
+        """How many times faster ours is in each round: what disturbed a round disturbed both."""
         return Sample(tuple(r / o for r, o in zip(self.reference.values, self.ours.values, strict=True)))
 
 
@@ -55,7 +55,7 @@ def alternate(reference: Work, ours: Work, *, rounds: int, seconds: float, devic
 
 
 def seconds_a_unit(work: Work, seconds: float, device: str) -> float:
-    """Of work done again and again for at least ``seconds``."""
+    """Seconds per unit of work that is repeated for at least ``seconds``."""
     _wait(device)
     start, units = time.perf_counter(), 0
     while units == 0 or time.perf_counter() - start < seconds:

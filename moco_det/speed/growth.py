@@ -35,7 +35,7 @@ def measure_growth(options: Options) -> Iterator[Cost]:
         what = f"logits and loss, N {options.queries}"
         yield _cost("K", keys, what, options, loss_work, (True, options.queries, keys, options.device))
     fastest = options.precisions[-1]
-    for batch in sorted({max(int(share * options.batch), 2) for share in options.batches}):
+    for batch in sorted({max(int(part * options.batch), 2) for part in options.batches}):
         sized = dataclasses.replace(options, batch=batch)
         what = f"MoCo v2 step, {options.arch}, {options.size} px, {fastest}"
         yield _cost("batch", batch, what, options, our_step, (sized, fastest, True), batch)

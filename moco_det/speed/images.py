@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import resized_crop, to_pil_image
 
-from moco_det.data.augment import finish_views
+from moco_det.data.augment import augment
 from moco_det.data.images import UnreadableImage, decode_pixels, decode_rgb
 from moco_det.data.views import ViewSettings, crop_view, draw_view
 from moco_det.pretrain.loader import TwoViews, build_loader, collate, finish_batch
@@ -41,8 +41,8 @@ def write_photographs(folder: Path, count: int = MADE_UP) -> list[str]:
         noise = np.random.default_rng(number).standard_normal((3, height, width))
         noise[1:] = noise[:1] + 0.3 * noise[1:]  # channels go together
         shaped = np.fft.irfft2(np.fft.rfft2(noise) / frequency, s=(height, width))
-        levels = 128 + 50 * shaped / shaped.std(axis=(1, 2), keepdims=True)
-        image = Image.fromarray(levels.clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+        values = 128 + 50 * shaped / shaped.std(axis=(1, 2), keepdims=True)
+        image = Image.fromarray(values.clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
         paths.append(str(folder / f"{number:03d}.jpg"))
         image.save(paths[-1], quality=92)
     return paths
@@ -106,17 +106,17 @@ def _on_one_core(paths: Sequence[str], side: float, options: Options) -> Iterato
 
 
 def _profile(paths: Sequence[str], side: float, options: Options) -> Iterator[Measurement]:
-    """Where the time of one core goes: the same images and draws, step by step."""
+    """Measure the time of one core step by step, on the same images and random numbers."""
     paths, settings = paths[:PROFILED], view_settings(options.size)
     pixels = [decode_pixels(path) for path in paths]
     pictures = [to_pil_image(image) for image in pixels]
-    drawn = [
+    parameters = [
         draw_view(np.random.default_rng(number), image.shape[2], image.shape[1], settings)
         for number, image in enumerate(pixels)
     ]
-    crops = [crop_view(image, view) for image, view in zip(pixels, drawn, strict=True)]
+    crops = [crop_view(image, view) for image, view in zip(pixels, parameters, strict=True)]
     cropped = [to_pil_image(crop) for crop in crops]
-    rows = [torch.tensor([view.colors()]) for view in drawn]
+    rows = [torch.tensor([view.colors()]) for view in parameters]
     transform, count = published_colors(on_tensors=False), range(len(paths))
 
     def over(work: Callable[[int], object]) -> Callable[[], int]:
@@ -126,13 +126,13 @@ def _profile(paths: Sequence[str], side: float, options: Options) -> Iterator[Me
         ("decoding alone", lambda i: open_rgb(paths[i]), lambda i: decode_pixels(paths[i])),
         (
             "one crop alone",
-            lambda i: resized_crop(pictures[i], *drawn[i].crop, [options.size] * 2),
-            lambda i: crop_view(pixels[i], drawn[i]),
+            lambda i: resized_crop(pictures[i], *parameters[i].crop, [options.size] * 2),
+            lambda i: crop_view(pixels[i], parameters[i]),
         ),
         (
             "colors of one view alone",
             lambda i: transform(cropped[i]),
-            lambda i: finish_views(crops[i][None], rows[i], drawn[i].order),
+            lambda i: augment(crops[i][None], rows[i], parameters[i].order),
         ),
     ):
         pair = alternate(
@@ -170,7 +170,7 @@ def _on_more_cores(paths: Sequence[str], side: float, options: Options) -> Itera
 
 
 def _seconds_an_image(paths: Sequence[str], options: Options, workers: int) -> float:
-    """Of a loader that is running."""
+    """Seconds per image of a loader that is running."""
     batches = build_loader(
         paths,
         seed=0,

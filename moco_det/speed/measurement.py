@@ -42,7 +42,7 @@ class Measurement:
 
 
 def rates(part: str, what: str, reference: str, pair: Pair, **more) -> Measurement:
-    """Of units a second; the ratio says how many times as many ours does."""
+    """Measure units a second; the ratio says how many times as many ours does."""
     theirs, ours = (Sample(tuple(1 / s for s in sample.values)) for sample in (pair.reference, pair.ours))
     return _of_samples(part, what, reference, "images/s", theirs, ours, pair.speedup, **more)
 
@@ -50,7 +50,7 @@ def rates(part: str, what: str, reference: str, pair: Pair, **more) -> Measureme
 def times(
     part: str, what: str, reference: str, pair: Pair, *, unit: str = "ms", inverse: bool = False, **more
 ) -> Measurement:
-    """Of milliseconds; the ratio says how many times faster ours is, with ``inverse`` how many times slower."""
+    """Measure milliseconds; the ratio says how many times faster ours is, or slower with ``inverse``."""
     theirs, ours = (Sample(tuple(1e3 * s for s in sample.values)) for sample in (pair.reference, pair.ours))
     ratio = pair.speedup
     if inverse:
@@ -59,7 +59,7 @@ def times(
 
 
 def amounts(part: str, what: str, reference: str, theirs: int, ours: int, **more) -> Measurement:
-    """Of bytes, which are the same each time; the ratio is ours to theirs."""
+    """Compare bytes, which are the same each time; the ratio is ours to theirs."""
     values = (theirs / 2**20, ours / 2**20, ours / max(theirs, 1))
     return _of_samples(part, what, reference, "MiB", *(Sample((value,)) for value in values), **more)
 

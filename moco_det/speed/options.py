@@ -21,7 +21,7 @@ class Options:
         coco_images: images of the COCO evaluation.
         detectors: recipes of fine-tuning.
         queues: values of K to which the loss grows.
-        batches: images of a step to which it grows, in shares of ``batch``.
+        batches: images of a step to which it grows, in fractions of ``batch``.
         sizes: sides of a view to which it grows, in pixels.
     """
 

@@ -1,1 +1,1 @@
-"""For tests of the package and of projects: tiny configs, images and processes; a suite for methods."""
+"""Helpers for tests of the package and of projects: tiny configs, images and processes; a suite for methods."""

@@ -83,7 +83,7 @@ def by_groups(module: Callable[[Tensor], Tensor], x: Tensor, size: int = 4) -> T
 
 
 def gradients(*modules: nn.Module) -> Tensor:
-    """Of all their parameters, in one row."""
+    """The gradients of all parameters, in one row."""
     return torch.cat([p.grad.flatten() for module in modules for p in module.parameters()])
 
 
@@ -111,7 +111,7 @@ def random_batch(iteration: int, count: int = 8, size: int = 9) -> dict:
 
 
 def random_multi_crop_batch(iteration: int, epoch: int = 1) -> dict:
-    """Two large crops and two small ones of 8 images."""
+    """Two global and two local crops of 8 images."""
     small = random_batch(100 + iteration, size=7)
     crops = torch.stack([small["query"], small["key"]], dim=1)  # 8x2x3x7x7
     return {**random_batch(iteration), "small": crops, "epoch": epoch}
@@ -196,7 +196,7 @@ def assert_step_equals(formula: Callable, model: PretrainMethod, batch: dict) ->
 
 
 def assert_target_follows(model: PretrainMethod, momentum: float) -> None:
-    """After a step the key encoder's weights follow the query encoder's, with a momentum that rises to 1."""
+    """Assert that the key encoder's weights follow the query encoder's, with a momentum that rises to 1."""
     for progress, expected in ((0.0, momentum), (0.5, (1 + momentum) / 2), (1.0, 1.0)):
         old, new = (copy.deepcopy(e).state_dict() for e in (model.encoder_k, model.encoder_q))
         model.after_step(progress)
@@ -229,7 +229,7 @@ def train(
 
 
 def assert_resumes(config: Callable[[Path], CfgNode], images: str | Path, folder: Path) -> PretrainTrainer:
-    """A run cut in the middle of an epoch and continued equals an uninterrupted one, bit for bit.
+    """A run interrupted in the middle of an epoch and resumed equals an uninterrupted one, bit for bit.
 
     Args:
         config: of a run in a folder, with schedules that change within it.

@@ -13,7 +13,7 @@ SPLITS = ("train", "test")
 BACKGROUND_SUFFIXES = (".jpg", ".jpeg", ".png")
 # Degrees to either side: photographs of things have an upright.
 MAX_ROTATION = 25
-# Least share of a cut-out's bounding box that must be opaque: thinner things vanish when scaled down.
+# Least fraction of a cut-out's bounding box that must be opaque: thinner things vanish when scaled down.
 MIN_OPAQUE = 0.02
 
 
@@ -168,11 +168,11 @@ def _read_cutout(path: Path, root: Path, category: str, image_size: int) -> Spri
         raise ValueError(f"cut-out {path} has no alpha channel (mode {image.mode}); expected an RGBA picture")
     image = image.convert("RGBA")
     image = image.crop(image.getchannel("A").getbbox())
-    share = (np.asarray(image.getchannel("A")) >= OPAQUE).mean()
-    if share < MIN_OPAQUE:
+    fraction = (np.asarray(image.getchannel("A")) >= OPAQUE).mean()
+    if fraction < MIN_OPAQUE:
         raise ValueError(
-            f"cut-out {path} shows too little: {share:.1%} of its bounding box has an alpha of {OPAQUE} or more; "
-            f"expected at least {MIN_OPAQUE:.0%}"
+            f"cut-out {path} shows too little: {fraction:.1%} of its bounding box has an alpha of "
+            f"{OPAQUE} or more; expected at least {MIN_OPAQUE:.0%}"
         )
     image.thumbnail((2 * image_size, 2 * image_size))
     return Sprite(category, np.array(image), path.relative_to(root).as_posix())

@@ -1,4 +1,4 @@
-"""From arguments to a toy world on disk: all of it or nothing. Command line: ``tools/make_toyworld.py``."""
+"""Makes a toy world on disk from arguments: all of it or nothing. Command line: ``tools/make_toyworld.py``."""
 
 import argparse
 import inspect
@@ -46,8 +46,8 @@ def make_toyworld(
         num_unlabeled: images in ``unlabeled/``, each of one large object.
         num_per_class_train: images in each ``classes/train/<class>/``.
         num_per_class_test: images in each ``classes/test/<class>/``.
-        num_train: detection scenes for training, at least one a class.
-        num_test: detection scenes for testing, at least one a class: a class that is absent from the test
+        num_train: detection scenes for training, at least one per class.
+        num_test: detection scenes for testing, at least one per class: a class that is absent from the test
             split would score 0 and enter the mean.
         image_size: side of every image, in pixels.
         cutouts: folder with ``{train,test}/<class>/*.png``; needs ``backgrounds``. None: procedural art.
@@ -119,7 +119,7 @@ def _find(root: Path, identity: dict) -> dict | None:
 
 
 def _build(root: Path, identity: dict, world: World, processes: int) -> dict:
-    """Render beside ``root`` and move there when complete, so that a cut run leaves nothing that looks so."""
+    """Render beside ``root`` and move there when complete: an atomic write of a folder."""
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as beside:
         folder = Path(beside, root.name)

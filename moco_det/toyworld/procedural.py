@@ -82,7 +82,7 @@ def _paints(species: np.random.Generator, rng: np.random.Generator) -> dict[str,
 
 
 def _view(rng: np.random.Generator) -> np.ndarray:
-    """From where an individual is seen, as a matrix (2x2): mirrored, turned, shortened along one direction."""
+    """The view of an individual, as a matrix (2x2): mirrored, turned, shortened along one direction."""
     mirror = np.diag([rng.choice((-1.0, 1.0)), 1.0])
     axis, angle = rng.uniform(0, np.pi), rng.normal() * 0.25
     direction = np.array([np.cos(axis), np.sin(axis)])

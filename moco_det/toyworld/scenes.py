@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter
 
 from moco_det.toyworld.art import Art, Background, Sprite
 
-# No object shows less than this share of its pixels: the others or the border would hide what it is.
+# No object shows less than this fraction of its pixels: the others or the border would hide what it is.
 MIN_VISIBLE = 0.4
 # The object in front shows more, so that no layout marks it as difficult and every metric counts it.
 MIN_VISIBLE_FRONT = 0.6
@@ -21,8 +21,8 @@ class Recipe(NamedTuple):
 
     Attributes:
         count: smallest and largest number of objects.
-        side: smallest and largest length of an object's longer side, as a share of the image's side.
-        overhang: largest share of a sprite's width or height that may lie beyond the border.
+        side: smallest and largest length of an object's longer side, as a fraction of the image's side.
+        overhang: largest fraction of a sprite's width or height that may lie beyond the border.
     """
 
     count: tuple[int, int]

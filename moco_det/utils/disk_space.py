@@ -26,7 +26,7 @@ def check_space(name: str, folder: str, needed: int, what: str, fix: str) -> int
 
 
 def state_bytes(model: nn.Module, *, momentum: bool) -> int:
-    """Of a checkpoint: all that the model keeps, and the optimizer's momentum of what is trained."""
+    """Bytes of a checkpoint: all that the model keeps, and the optimizer's momentum of what is trained."""
     saved = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return saved + (trained if momentum else 0)

@@ -1,4 +1,4 @@
-"""Where data sets lie, sizes in words, and atomic writes of files."""
+"""The folder of data sets, sizes in words, and atomic writes of files."""
 
 import contextlib
 import os
@@ -52,7 +52,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """So that a new name is there after a power cut too. Some network file systems cannot, and need not."""
+    """Make a new name survive a power failure. Some network file systems cannot, and need not."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,6 +1,6 @@
-"""Randomness as a function: every draw comes from a generator keyed by what it is for.
+"""Randomness as a function: every random number comes from a generator keyed by what it is for.
 
-Nothing here keeps state, so workers, ranks, restarts and their number change no draw
+Nothing here keeps state, so workers, ranks, restarts and their number change none
 (docs/REPRODUCIBILITY.md).
 """
 
@@ -15,8 +15,8 @@ def keyed_seed(seed: int, purpose: str, *numbers: int) -> int:
 
     Args:
         seed: the run's seed (``cfg.SEED``).
-        purpose: what is drawn, e.g. ``"view"`` or ``"shuffle"``; two purposes never share a stream.
-        numbers: what the draw belongs to, e.g. epoch, image index, view.
+        purpose: what is sampled, e.g. ``"view"`` or ``"shuffle"``; two purposes never share a stream.
+        numbers: what the numbers belong to, e.g. epoch, image index, view.
     """
     key = repr((int(seed), purpose, *map(int, numbers))).encode()
     return int.from_bytes(hashlib.sha256(key).digest()[:8], "little") >> 1

@@ -42,7 +42,7 @@ class Preprocessing:
 
     @property
     def channels(self) -> int:
-        """Of the images."""
+        """The number of channels of the images."""
         return len(self.pixel_mean)
 
     def to_dict(self) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def read_backbone(path: str | os.PathLike) -> BackboneFile:
 
 
 def parse_backbone(content: Any, path: str | os.PathLike) -> BackboneFile:
-    """As :func:`read_backbone`, of what the file ``path`` holds."""
+    """Parse what the file ``path`` holds, as :func:`read_backbone` does."""
     if not isinstance(content, Mapping):
         raise ValueError(
             f"{path}: holds a {type(content).__name__}; expected backbone.pkl's dict with 'model'"

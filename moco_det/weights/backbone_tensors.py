@@ -85,7 +85,7 @@ def in_channels(values: Mapping[str, Any]) -> int:
 
 
 def with_channels(values: Mapping[str, Any], channels: int, rule: str = "repeat") -> dict[str, Any]:
-    """The backbone for images of other channels: its first convolution is made anew, all else stays.
+    """The backbone for images of other channels: its first convolution is replaced, all else stays.
 
     Args:
         rule: ``"repeat"``: channel c has the filter of channel c modulo those before. ``"mean"``: each has

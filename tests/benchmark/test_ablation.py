@@ -25,7 +25,7 @@ from moco_det.report.document import markdown_table
 from moco_det.report.statistics import summarize
 from moco_det.report.zoo import load_results, render
 
-JUDGE = "toy/pretrain_moco_v2_R_18"  # any recipe; the fake tool reads none
+CLASSIFIER = "toy/pretrain_moco_v2_R_18"  # any recipe; the fake tool reads none
 
 
 @pytest.fixture
@@ -38,9 +38,9 @@ def folders(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def judges(monkeypatch):
+def classifiers(monkeypatch):
     for scale in SCALES:
-        monkeypatch.setitem(ablation_plan.CLASSIFIERS, scale, JUDGE)
+        monkeypatch.setitem(ablation_plan.CLASSIFIERS, scale, CLASSIFIER)
 
 
 # ---- the points ---------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def test_images_recipe_and_options_make_other_runs(folders):
 
 
 def test_code_and_judge_make_other_runs(folders, monkeypatch):
-    """A judge of another size is another number of the same encoder."""
+    """A kNN or probe of another size is another number of the same encoder."""
 
     def fingerprints():
         return [one.fingerprint for one in plan_ablations(["momentum"], "imagenette", 1, *folders)[:2]]
@@ -126,8 +126,8 @@ def test_code_and_judge_make_other_runs(folders, monkeypatch):
     monkeypatch.setattr(ablation_plan, "running_commit", lambda: "another")
     other_code = fingerprints()
     monkeypatch.setitem(ablation_plan.CLASSIFIERS, "imagenette", "ImageNet-Classification/linear_R_50_100ep")
-    for old, code, judge in zip(before, other_code, fingerprints(), strict=True):
-        assert old != code != judge and old["recipe"] == code["recipe"] != judge["recipe"]
+    for old, code, classifier in zip(before, other_code, fingerprints(), strict=True):
+        assert old != code != classifier and old["recipe"] == code["recipe"] != classifier["recipe"]
 
 
 # ---- the command, with tools that only write what the real ones would -----------------------------------------
@@ -149,7 +149,7 @@ lines = [{"iteration": 0, "knn_accuracy": 16.0}, {"iteration": 99, "knn_accuracy
 for name in ("model_0000049.pth", "model_final.pth", "last_checkpoint"):
     (out / name).write_text("weights of 0.0" if "0.0" in words else "weights")
 """
-JUDGMENT = """
+EVALUATION = """
 import json, pathlib, sys
 words = sys.argv
 accuracy = 15.0
@@ -172,7 +172,7 @@ def tools(tmp_path, monkeypatch, make_run):
     """tools/ in which m = 0.9 fails, and m = 0 learns nothing."""
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools/pretrain_moco.py").write_text(PRETRAIN)
-    (tmp_path / "tools/train_classifier.py").write_text(JUDGMENT)
+    (tmp_path / "tools/train_classifier.py").write_text(EVALUATION)
     record = make_run("any", seconds=60.0) / "run.json"
     record.rename(tmp_path / "tools/record.json")
     monkeypatch.setattr(ablation_plan, "REPOSITORY", tmp_path)
@@ -215,7 +215,7 @@ def test_the_command_goes_on_after_a_failure_and_says_what_is_missing(
     monkeypatch.setattr(ablation_plan, "running_commit", lambda: "another")
     with pytest.raises(SystemExit):
         ablation.main(words)
-    assert "was begun as another run (code" in capfd.readouterr().err
+    assert "was started as another run (code" in capfd.readouterr().err
 
 
 def test_kept_runs_make_the_same_table(tools, words, folders, tmp_path):
@@ -262,7 +262,7 @@ def test_a_dry_run_starts_nothing(words, tmp_path, capsys):
         (["--seeds", "0"], "expected a whole number from 1 on, found '0'"),
         (["--", "SOLVER.EPOCHS"], "options after -- must be KEY VALUE pairs; found 1 words"),
         (["--num-gpus", "99"], "--num-gpus is 99 for each run, but this machine has"),
-        (["--", "SOLVER.EPOCH", "2"], "nearest known key is 'SOLVER.EPOCHS'"),
+        (["--", "SOLVER.EPOCH", "2"], "match: 'SOLVER.EPOCHS'"),
     ],
 )
 def test_what_cannot_be_asked(words, more, message, capsys):

@@ -147,9 +147,9 @@ def test_a_run_is_not_continued_as_another(tmp_path, monkeypatch):
     settle_plan([run], tmp_path)
     monkeypatch.setattr("moco_det.benchmark.plan.running_commit", lambda: "another")
     (other,) = plan(tasks=("coco-fpn",), output=tmp_path)
-    settle_plan([other], tmp_path)  # nothing was begun
+    settle_plan([other], tmp_path)  # nothing was started
     (tmp_path / run.folder).mkdir(parents=True)
-    with pytest.raises(ValueError, match="was begun as another run .code 'another' then, '.*' now"):
+    with pytest.raises(ValueError, match="another run .code 'another' then, '.*' now"):
         settle_plan([run], tmp_path)
 
 
@@ -271,7 +271,7 @@ def test_a_dry_run_writes_nothing(tmp_path, capsys):
     ("words", "message"),
     [
         (["--seeds", "0"], "expected a whole number from 1 on, found '0'"),
-        (["--label-fraction", "0"], "--label-fraction takes shares above 0, up to 1; found"),
+        (["--label-fraction", "0"], " above 0, up to 1; found [0.0]"),
         (["--", "SOLVER.MAX_ITER"], "options after -- must be KEY VALUE pairs; found 1"),
         (["--num-gpus", "99"], "--num-gpus is 99 for each run, but this machine has"),
     ],

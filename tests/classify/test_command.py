@@ -1,4 +1,4 @@
-"""What a user can get wrong, the labeled set, and the views that are drawn."""
+"""What a user can get wrong, the labeled set, and the views that are sampled."""
 
 import re
 import shutil
@@ -156,7 +156,7 @@ def test_an_image_that_cannot_be_read_ends_the_run_in_one_sentence(random_set, t
 
 def test_draws_are_a_function_of_seed_epoch_and_image(random_set):
     train, _ = open_labeled_set(str(random_set), 16, "--images")
-    train.paths = (train.paths[0],) * len(train)  # so that views differ by their draws alone
+    train.paths = (train.paths[0],) * len(train)  # so that views differ by their random numbers alone
     settings = {"recipe": "crop_flip", "crop_scale": (0.08, 1.0)}
     views = RandomViews(train, seed=1, **settings)
     slots = [(epoch, index) for epoch in (0, 1) for index in (3, 7, 11)]

@@ -61,7 +61,7 @@ def test_any_file_that_convert_reads_gives_its_features(random_set, tmp_path, ki
 
 
 def test_blue_green_red_images_and_a_stride_in_the_1x1(random_set, tmp_path):
-    """As MSRA's ResNet-50: against detectron2's own network."""
+    """Features of a network as MSRA's ResNet-50 are those of detectron2's own network."""
     states = random_states("resnet50")
     path = save_backbone(tmp_path / "msra.pkl", states, MSRA, "resnet50")
     words = ("CLASSIFY.ARCH", "resnet50", "INPUT.VIEWS.SIZE", "64")
@@ -141,7 +141,7 @@ def test_a_run_computes_each_feature_once(random_set, weights, tmp_path, counted
     assert len(counted) == 36
 
 
-# ---- What judges them --------------------------------------------------------------------------------------
+# ---- What evaluates them --------------------------------------------------------------------------------------
 
 
 def test_knn_is_that_of_a_loop(random_set, weights, tmp_path):
@@ -181,7 +181,7 @@ def test_with_fewer_than_five_classes_top_5_is_all():
 
 
 def test_labeled_shards_give_what_their_folders_give(random_set, weights, tmp_path):
-    """The same features, judged the same; and the cache goes with the shards."""
+    """The same features, evaluated the same; and the cache goes with the shards."""
     for part in ("train", "test"):
         files = sorted((random_set / part).rglob("*.jpg"))
         for number in range(2):

@@ -10,7 +10,7 @@ from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
 
 from moco_det.classify import trainer as trainer_module
-from moco_det.classify.judge import JudgeFeatures
+from moco_det.classify.judge import EvaluateFeatures
 from moco_det.config import get_cfg, merge_config
 from moco_det.model_zoo import get_config_file
 
@@ -159,10 +159,10 @@ def test_the_result_is_the_recipes_own_rate_and_not_the_best(random_set, tmp_pat
         probe.weight.data.zero_()
         for label, answer in enumerate(to_class):
             probe.weight.data[answer, label] = 1
-    judge = JudgeFeatures(trainer.cfg, trainer.classifier, features, labels, 1)
-    judge.trainer = trainer
+    evaluation = EvaluateFeatures(trainer.cfg, trainer.classifier, features, labels, 1)
+    evaluation.trainer = trainer
     with EventStorage() as trainer.storage:
-        judge._judge()
+        evaluation._evaluate()
     found = {name: value for name, (value, _) in trainer.storage.latest().items()}
     assert (found["linear/top1"], found["linear/top1_best"]) == (50, 100)
     assert [found[f"linear/top1_lr_{rate}"] for rate in ("0.1", "1", "0.01")] == [50, 0, 100]
@@ -239,7 +239,7 @@ def test_a_finished_run_that_lost_its_record_gets_it_back(finished, colored, wei
 
 
 def test_other_weights_do_not_continue_a_run(finished, colored, weights, tmp_path, capsys):
-    """Of the same name, so that only their content tells."""
+    """The other weights have the same name, so that only their content tells."""
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     kept = weights.read_bytes()

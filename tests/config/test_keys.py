@@ -80,7 +80,7 @@ def test_every_key_of_a_project_has_a_row(path):
 
 
 def test_the_page_is_of_this_table():
-    """If it is not: python -m moco_det.config.page"""
+    """The page is generated from the table: python -m moco_det.config.page writes it."""
     assert (REPOSITORY / PAGE).read_text() == config_page()
     assert config_page(KEYS[1:]) != config_page()
 

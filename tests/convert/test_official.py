@@ -30,7 +30,7 @@ def cached(tmp_path):
 
 
 def test_published_checksums():
-    """Of facebookresearch/moco's README."""
+    """The checksums are those of facebookresearch/moco's README."""
     assert {name: entry.md5 for name, entry in OFFICIAL.items()} == {
         "moco_v1_200ep": "b251726a",
         "moco_v2_200ep": "59fd9945",
@@ -94,7 +94,7 @@ def test_no_network_is_said(tmp_path, published, capsys):
     ],
 )
 def test_broken_answers_leave_no_file(tmp_path, published, monkeypatch, answer, message):
-    """From a server on this machine that hangs up after its answer."""
+    """A server on this machine hangs up after its answer."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve():

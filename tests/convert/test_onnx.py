@@ -68,7 +68,7 @@ def test_a_graph_without_names_gives_the_tensors(tmp_path, resnet18, resnet50, a
 
 
 def test_multiplied_norms_give_the_features(tmp_path, resnet18):
-    """As torch exports in evaluation mode: no name and no norm is left."""
+    """torch exports so in evaluation mode: no name and no norm is left."""
     export(tmp_path / "a.onnx", resnet18, fused=True)
     states = read_onnx(tmp_path / "a.onnx")["state_dict"]
     images = torch.randn(2, 3, 96, 64, dtype=torch.float64)

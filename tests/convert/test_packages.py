@@ -114,7 +114,7 @@ def test_timm(tmp_path, name):
     ],
 )
 def test_what_timm_has_and_detectron2_has_not(tmp_path, name, feature):
-    """By content where it shows, else by the recorded name."""
+    """A model is recognized by content where it shows, else by the recorded name."""
     timm = pytest.importorskip("timm")
     with torch.device("cpu" if name.startswith("resnetv2") else "meta"):  # it rewrites its own initial values
         states = timm.create_model(name).state_dict()
@@ -177,7 +177,7 @@ def test_huggingface_basic_blocks(tmp_path):
 
 
 def test_lightly(tmp_path):
-    """As its examples save: the children of a torchvision network, under split batch norm, with its own heads."""
+    """Its examples save the children of a torchvision network, under split batch norm, with its own heads."""
     heads = pytest.importorskip("lightly.models.modules.heads")
     split_norm = pytest.importorskip("lightly.models.batchnorm")
     resnet = torchvision.models.resnet18(norm_layer=lambda channels: split_norm.SplitBatchNorm(channels, 4))

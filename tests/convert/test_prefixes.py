@@ -68,7 +68,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_plain_resnets_are_found(tmp_path, name, resnet18, other_resnet18):
-    """And each tensor of the file is kept or dropped, once."""
+    """Each tensor of the file is kept or dropped, once."""
     content = FILES[name](resnet18, other_resnet18)
     torch.save(content, tmp_path / "a.ckpt")
     done = convert(tmp_path / "a.ckpt", tmp_path / "b.pkl")

@@ -94,7 +94,7 @@ def test_a_file_without_place_for_the_preprocessing_says_so(tmp_path, resnet18, 
 
 
 def test_caffe2_is_proven_against_a_network_with_its_stride(tmp_path, resnet50):
-    """And the small reference here is written down once more, from Detectron's own description."""
+    """The small reference here is written down once more, from Detectron's own description."""
     import pickle
 
     (tmp_path / "R-50.pkl").write_bytes(pickle.dumps(caffe2_names(resnet50)))

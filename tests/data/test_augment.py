@@ -6,8 +6,18 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision.transforms import functional as F
 
-from moco_det.data import augment
-from moco_det.data.augment import BLUR, COLUMNS, FLIP, GRAYSCALE, HUE, SLOTS, SOLARIZE, finish_views
+from moco_det.data.augment import (
+    BLUR,
+    COLUMNS,
+    FLIP,
+    GRAYSCALE,
+    HUE,
+    SLOTS,
+    SOLARIZE,
+    augment,
+    box_of_blur,
+    hue,
+)
 
 V2 = ("jitter", "grayscale", "blur")
 BYOL = (*V2, "solarize")
@@ -50,8 +60,8 @@ def random_rows(count: int, seed: int = 0) -> np.ndarray:
 
 
 def differences(table: np.ndarray, expected: list[Image.Image]) -> torch.Tensor:
-    """Levels by which the views differ from what Pillow made."""
-    finished = finish_views(VIEWS, torch.from_numpy(table), BYOL)
+    """Pixel values by which the views differ from what Pillow made."""
+    finished = augment(VIEWS, torch.from_numpy(table), BYOL)
     assert finished.dtype == torch.uint8 and finished.shape == VIEWS.shape
     return (finished.int() - torch.stack([F.pil_to_tensor(image) for image in expected]).int()).abs().float()
 
@@ -78,7 +88,7 @@ def test_grayscale_solarisation_and_flip_are_torchvisions_exactly():
 
 @pytest.mark.parametrize("shift", [-0.5, -0.4, -0.1, -0.03, 0.0, 0.002, 0.05, 0.2, 0.3, 0.5])
 def test_hue_is_torchvisions_but_for_one_pixel_in_hundreds(shift):
-    """Where float32 falls on the other side of one of Pillow's 255 steps of the circle: 6 pixel values at most."""
+    """They differ where float32 falls on the other side of one of Pillow's 255 steps: by 6 values at most."""
     table = rows()
     table[:, HUE], table[:, SLOTS.start] = int(shift * 255), HUE
     difference = differences(table, [F.adjust_hue(image, shift) for image in IMAGES])
@@ -87,7 +97,7 @@ def test_hue_is_torchvisions_but_for_one_pixel_in_hundreds(shift):
 
 
 def plain_hue(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """As augment.hue, line by line."""
+    """augment.hue, line by line."""
     red, green, blue = x.split(1, dim=1)  # nx1xSxS, as all planes below
     value = x.amax(1, keepdim=True)
     chroma = value - x.amin(1, keepdim=True)
@@ -101,7 +111,7 @@ def plain_hue(x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     highest = value + 0.5
 
     def share(center: float) -> torch.Tensor:
-        """Of the range: 0 within a sixth of this hue, 1 from two sixths on."""
+        """The fraction of the range: 0 within a sixth of this hue, 1 from two sixths on."""
         return ((sixths - center).abs() - 1).clamp(0, 1)
 
     # Red is lowest around its opposite, cyan; the others are highest around their own hue.
@@ -116,7 +126,7 @@ def test_hue_is_its_plain_form_bit_for_bit(shift):
     levels = torch.cat([torch.arange(0, 256, 5), torch.tensor([1, 127, 254])])
     cube = torch.stack(torch.meshgrid(levels, levels, levels, indexing="ij")).flatten(2)[None].float()
     shifts = torch.full((1, 1, 1, 1), float(shift))
-    assert torch.equal(augment.hue(cube.clone(), shifts), plain_hue(cube, shifts))
+    assert torch.equal(hue(cube.clone(), shifts), plain_hue(cube, shifts))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +148,7 @@ def test_blur_is_pillows_but_for_its_roundings(sigma, mean):
 
 def test_the_variance_of_the_blur_is_sigmas_square():
     for sigma in (0.2, 0.9, 1.5, 2.0, 3.3):
-        half = augment.box_of_blur(sigma)
+        half = box_of_blur(sigma)
         assert half[0] + 2 * half[1:].sum() == pytest.approx(1)
         assert 3 * 2 * (half * np.arange(len(half)) ** 2).sum() == pytest.approx(sigma**2)
 
@@ -162,7 +172,7 @@ def test_order_of_the_operations_is_the_recipes():
         (("grayscale", "jitter"), lambda i: F.rgb_to_grayscale(i, 3), lambda i: F.adjust_brightness(i, 1.5)),
         (("jitter", "grayscale"), lambda i: F.adjust_brightness(i, 1.5), lambda i: F.rgb_to_grayscale(i, 3)),
     ):
-        finished = finish_views(VIEWS, torch.from_numpy(table), order)
+        finished = augment(VIEWS, torch.from_numpy(table), order)
         assert torch.equal(finished, torch.stack([F.pil_to_tensor(second(first(i))) for i in IMAGES]))
 
 
@@ -173,8 +183,8 @@ def test_a_batch_is_its_views_one_by_one(layout):
     views = torch.randint(0, 256, (24, 3, 32, 32), dtype=torch.uint8, generator=generator)
     table = torch.from_numpy(random_rows(24))
     assert len({tuple(row[SLOTS].tolist()) for row in table}) > 5
-    together = finish_views(views.to(memory_format=layout), table, BYOL)
-    alone = torch.cat([finish_views(views[i : i + 1], table[i : i + 1], BYOL) for i in range(24)])
+    together = augment(views.to(memory_format=layout), table, BYOL)
+    alone = torch.cat([augment(views[i : i + 1], table[i : i + 1], BYOL) for i in range(24)])
     # Rounding may depend on where a number stands in a vector of the processor.
     assert (together.int() - alone.int()).abs().max() <= 1
     assert (together != alone).float().mean() < 1e-3
@@ -185,6 +195,6 @@ def test_what_is_given_stays_as_it_is():
     flips = rows()
     flips[::2, FLIP] = 1
     for given in (table, table.new_tensor(flips)):
-        finish_views(VIEWS, given, BYOL)
+        augment(VIEWS, given, BYOL)
         assert torch.equal(VIEWS, before)
-    assert torch.equal(finish_views(VIEWS, torch.from_numpy(rows()), BYOL), VIEWS)
+    assert torch.equal(augment(VIEWS, torch.from_numpy(rows()), BYOL), VIEWS)

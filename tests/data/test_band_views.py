@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision.transforms import functional as F
 
-from moco_det.data.augment import BLUR, COLUMNS, DROPPED, FLIP, GRAYSCALE, HUE, SLOTS, SOLARIZE, finish_views
+from moco_det.data.augment import BLUR, COLUMNS, DROPPED, FLIP, GRAYSCALE, HUE, SLOTS, SOLARIZE, augment
 from moco_det.data.bands import ImageFormat
 from moco_det.data.views import ViewSettings, apply_view, center_view, crop_view, draw_view, whole_view
 
@@ -47,8 +47,8 @@ def gray_by_torchvision(channel, row):
 
 def test_the_first_three_are_rgb_and_the_others_gray():
     table = random_rows(blur=False)
-    found = finish_views(VIEWS, torch.from_numpy(table), BYOL)
-    assert torch.equal(found[:, :3], finish_views(VIEWS[:, :3], torch.from_numpy(table), BYOL))
+    found = augment(VIEWS, torch.from_numpy(table), BYOL)
+    assert torch.equal(found[:, :3], augment(VIEWS[:, :3], torch.from_numpy(table), BYOL))
     for view, row, finished in zip(VIEWS, table, found, strict=True):
         for channel in (3, 4, 5):
             assert torch.equal(finished[channel], gray_by_torchvision(view[channel], row))
@@ -59,7 +59,7 @@ def test_the_first_three_are_rgb_and_the_others_gray():
 def test_without_colors_each_channel_is_gray(channels):
     table = random_rows(blur=False)
     views = VIEWS[:, :channels].contiguous()
-    found = finish_views(views, torch.from_numpy(table), BYOL, has_colors=False)
+    found = augment(views, torch.from_numpy(table), BYOL, has_colors=False)
     for view, row, finished in zip(views, table, found, strict=True):
         for channel in range(channels):
             assert torch.equal(finished[channel], gray_by_torchvision(view[channel], row))
@@ -67,18 +67,16 @@ def test_without_colors_each_channel_is_gray(channels):
 
 def test_blur_is_that_of_each_channel():
     table = random_rows()
-    found = finish_views(VIEWS, torch.from_numpy(table), ("blur",))
+    found = augment(VIEWS, torch.from_numpy(table), ("blur",))
     for channel in range(6):
-        alone = finish_views(
-            VIEWS[:, channel : channel + 1], torch.from_numpy(table), ("blur",), has_colors=False
-        )
+        alone = augment(VIEWS[:, channel : channel + 1], torch.from_numpy(table), ("blur",), has_colors=False)
         assert (found[:, channel : channel + 1].int() - alone.int()).abs().max() <= 1
 
 
 def test_what_is_given_stays_as_it_is():
     before = VIEWS.clone()
     for has_colors in (True, False):
-        finish_views(VIEWS, torch.from_numpy(random_rows()), BYOL, has_colors=has_colors)
+        augment(VIEWS, torch.from_numpy(random_rows()), BYOL, has_colors=has_colors)
         assert torch.equal(VIEWS, before)
 
 
@@ -86,7 +84,7 @@ def test_a_dropped_channel_is_its_mean():
     table = np.zeros((len(VIEWS), COLUMNS), np.float32)
     table[:, SLOTS] = -1
     table[0, DROPPED], table[3, DROPPED] = 0b100101, 0b010
-    found = finish_views(VIEWS, torch.from_numpy(table), BYOL)
+    found = augment(VIEWS, torch.from_numpy(table), BYOL)
     for view, channels in ((0, (0, 2, 5)), (3, (1,))):
         for channel in range(6):
             if channel in channels:

@@ -28,7 +28,7 @@ def values(channels, dtype=np.uint16, top=4000, side=(11, 17)):
 
 
 def slow(array, channels, limits):
-    """H x W x C as levels C x H x W, number by number."""
+    """H x W x C as pixel values C x H x W, number by number."""
     result = np.zeros((channels, *array.shape[:2]), np.uint8)
     for c in range(channels):
         low, high = limits[2 * c : 2 * c + 2] if len(limits) > 2 else limits
@@ -208,7 +208,7 @@ def test_dicom(tmp_path):
 
 @pytest.mark.parametrize("extra", [[0], None])
 def test_a_fourth_band_does_not_vanish(tmp_path, extra):
-    """As GDAL writes RGB with near infrared, with and without photometric RGB."""
+    """GDAL writes RGB with near infrared so, with and without photometric RGB."""
     array = values(4, np.uint8, 255)
     options = {"photometric": "rgb", "extrasamples": ["unspecified"]} if extra else {}
     tiff(tmp_path / "a.tif", array, planarconfig="contig", **options)
@@ -246,7 +246,7 @@ def test_nearly_black_images_are_refused_with_a_range(tmp_path, kind):
     else:
         tiff(path, array, planarconfig="contig", photometric="rgb" if kind == "rgb.tif" else "minisblack")
     images = ImageFormat(4) if kind == "four.tif" else ImageFormat()
-    with pytest.raises(ValueError, match=r"nearly black: .* so 1\d of 256 levels .*RANGE \"\(0, 4095\)\""):
+    with pytest.raises(ValueError, match=r"nearly black: .* so 1\d of 256 .*RANGE \"\(0, 4095\)\""):
         check_images([path] * 40, images)
     check_images([path] * 40, ImageFormat(images.channels, (0.0, 65535.0)))
     check_images([path] * 40, ImageFormat(images.channels, (0.0, 4095.0)))

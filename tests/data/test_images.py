@@ -114,9 +114,9 @@ def test_registered_data_sets_give_each_file_once_in_order(tmp_path, register):
     assert registered_images(("unlabeled_x", "unlabeled_y")) == [two, one, three]
 
 
-def test_unknown_data_set_names_the_nearest(register):
+def test_unknown_data_set_names_the_closest_match(register):
     register("unlabeled_photos", list)
-    with pytest.raises(ValueError, match=r"'unlabeled_photo' is registered; the nearest .*unlabeled_photos"):
+    with pytest.raises(ValueError, match=r"'unlabeled_photo' .*unlabeled_photos"):
         registered_images(["unlabeled_photo"])
 
 

@@ -59,7 +59,7 @@ def map_picture() -> Image.Image:
 
 
 def statistics_of_crops(crops: np.ndarray) -> dict[str, np.ndarray]:
-    """Where crops of the map, uint8 (n, 3, S, S), lie, from lines fitted to its columns and rows."""
+    """The places of crops of the map, uint8 (n, 3, S, S), from lines fitted to its columns and rows."""
     from_center = (np.arange(SIZE) + 0.5) / SIZE - 0.5
     columns, rows = crops[:, 0].mean(1), crops[:, 1].mean(2)  # nxS
     slope = from_center / (from_center**2).sum()
@@ -115,7 +115,7 @@ def our_statistics(recipe: str) -> dict[str, np.ndarray]:
         for pixels in (to_pixels(map_picture()), to_pixels(colored_picture()))
     )
     rows = torch.tensor([parameters.colors() for parameters in drawn])
-    finished = augment.finish_views(colored, rows, settings.order(0))
+    finished = augment.augment(colored, rows, settings.order(0))
     return statistics_of_crops(crops.numpy()) | statistics_of_views(finished.numpy())
 
 

@@ -169,19 +169,19 @@ def test_a_killed_copy_has_no_half_shard(tmp_path):
     options = "--shorter-side 300 --shard-mib 1 --num-workers 1 --output"
     command += [str(tmp_path / "source"), *options.split()]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    begun = tmp_path / "cut.unfinished"
+    unfinished = tmp_path / "cut.unfinished"
     process = subprocess.Popen([*command, str(tmp_path / "cut")], env=environment, stdout=subprocess.DEVNULL)
-    while not list(begun.glob(".images-*.tmp")) and process.poll() is None:
+    while not list(unfinished.glob(".images-*.tmp")) and process.poll() is None:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "cut").exists()
-    for shard in begun.glob("*.tar"):
+    for shard in unfinished.glob("*.tar"):
         assert all(decode_rgb(path) for path in find_images(str(shard)))
     main([*command[4:], str(tmp_path / "cut")])
     main([*command[4:], str(tmp_path / "whole")])
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
-    assert not begun.exists() and len(names(tmp_path / "cut")) == 60
+    assert not unfinished.exists() and len(names(tmp_path / "cut")) == 60
 
 
 def test_the_beginning_of_another_copy_is_not_continued(source, tmp_path, small_shards, capsys):

@@ -96,17 +96,17 @@ def test_all_ways_to_name_shards_give_the_same_list(twice, tmp_path, monkeypatch
 
 
 def test_a_place_is_a_path_that_keeps_where_its_bytes_lie(tmp_path):
-    """As text wherever a path is expected; through pickles, copies and the list that workers share."""
+    """It is text wherever a path is expected, and survives pickles, copies and the list of the workers."""
     shard = pack(tmp_path / "a.tar", {"x/1.jpg": jpeg(1), "x/2.jpg": jpeg(2)})
     (Path(shard).with_name("b.tar")).write_bytes(Path(shard).read_bytes()[:700])
     places = [*find_images(shard), *shards._members(str(tmp_path / "b.tar"), (".jpg",))]
     assert sorted(places)[:2] == [f"{shard}/x/1.jpg", f"{shard}/x/2.jpg"] and places[1].name == "x/2.jpg"
     assert os.path.basename(places[1]) == "2.jpg" and places[1].encode().endswith(b"a.tar/x/2.jpg")
-    assert places[2].trouble and places[1].offset > places[0].offset > 0
+    assert places[2].error and places[1].offset > places[0].offset > 0
     for again in (pickle.loads(pickle.dumps(places)), copy.deepcopy(places), list(PackedPaths(places))):
         assert all(
-            (new.shard, new.name, new.offset, new.size, new.trouble)
-            == (old.shard, old.name, old.offset, old.size, old.trouble)
+            (new.shard, new.name, new.offset, new.size, new.error)
+            == (old.shard, old.name, old.offset, old.size, old.error)
             for new, old in zip(again, places, strict=True)
         )
         assert [value_of(place) for place in again[:2]] == [1, 2]
@@ -226,7 +226,7 @@ def test_a_shard_cut_anywhere(tmp_path, caplog):
         else:
             with pytest.raises(ValueError, match="no image in 1 shards.*cut.tar/"):
                 find_images(str(cut))
-    assert "cut.tar/2.jpg: cut off: the shard ends" in caplog.text
+    assert "cut.tar/2.jpg: truncated: the shard ends" in caplog.text
 
 
 def test_a_damaged_header_loses_what_follows_and_says_so(tmp_path):

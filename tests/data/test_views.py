@@ -48,7 +48,7 @@ def views(
 
 
 def official_transform(recipe: str, parameters, monkeypatch) -> T.Compose:
-    """The official codes' lists of transforms with every random choice replaced by the drawn one."""
+    """The official codes' lists of transforms with every random choice replaced by the sampled one."""
     crop = T.RandomResizedCrop(parameters.size, scale=SCALE)
     monkeypatch.setattr(crop, "get_params", lambda *_: parameters.crop)
     factors = dict(parameters.jitter or ())
@@ -80,14 +80,14 @@ def test_apply_is_torchvisions_with_the_same_parameters(recipe, image, monkeypat
         expected = official_transform(recipe, parameters, monkeypatch)(image)
         view = apply_view(to_pixels(image), parameters)
         assert view.dtype == torch.uint8 and view.shape == (3, 48, 48)
-        # The crop is off by 1 level here and there, which the operations after it can make more.
+        # The crop is off by 1 pixel value here and there, which the operations after it can make more.
         difference = (view.int() - expected.int()).abs().float()
         assert difference.mean() < 1 and (difference > 2).float().mean() < 0.03 and difference.max() <= 30
 
 
 @pytest.mark.parametrize("image", [picture(500, 400), picture(150, 225)], ids=["shrinks", "grows"])
 def test_crops_are_pillows_but_for_fewer_than_one_value_in_a_million(image):
-    """Within 1 pixel value; 9 million values are compared. In 220 million of other images, 5 differed by 2."""
+    """They differ by at most 1; 9 million values are compared. In 220 million of other images, 5 differed by 2."""
     counts = np.zeros(256, int)
     for parameters in views("crop_flip", 60, width=image.width, height=image.height, size=224):
         expected = F.pil_to_tensor(F.resized_crop(image, *parameters.crop, [224, 224]))
@@ -146,7 +146,7 @@ def assert_same_distribution(a, b):
 
 
 def assert_share(hits: int, count: int, probability: float):
-    """Within five standard deviations of the expected count."""
+    """Assert that a count is within five standard deviations of the expected one."""
     assert abs(hits - count * probability) < 5 * math.sqrt(count * probability * (1 - probability))
 
 
@@ -166,7 +166,7 @@ def test_crops_are_distributed_as_torchvisions(width, height, scale):
     for describe in (
         lambda c, u: c[:, 2] * c[:, 3],  # area
         lambda c, u: np.log(c[:, 3] / c[:, 2]),  # shape
-        lambda c, u: (c[:, 0] + u) / (height - c[:, 2] + 1),  # top, as a share of what is possible
+        lambda c, u: (c[:, 0] + u) / (height - c[:, 2] + 1),  # top, as a fraction of what is possible
         lambda c, u: (c[:, 1] + u) / (width - c[:, 3] + 1),  # left
         lambda c, u: c[:, 0] * c[:, 3],  # and one that ties position to shape
     ):
@@ -209,7 +209,7 @@ def test_jitter_is_distributed_as_torchvisions(recipe, strengths):
     theirs = [transform.get_params(*ranges)[1:] for _ in range(DRAWS)]
     for operation in range(4):
         assert_same_distribution([o[operation] for o in ours], [t[operation] for t in theirs])
-    for a, b in itertools.combinations(range(4), 2):  # drawn independently
+    for a, b in itertools.combinations(range(4), 2):  # sampled independently
         assert abs(np.corrcoef([o[a] for o in ours], [o[b] for o in ours])[0, 1]) < 5 / math.sqrt(DRAWS)
 
 
@@ -259,7 +259,7 @@ def test_a_view_is_a_function_of_its_generator():
     assert views("v2", 20, seed=3) != views("v2", 20, seed=4)
 
 
-# Draws of the first release, which runs of that time continue with: (epoch 0, image 1, the key's view) of seed 7.
+# Views of the first release, which runs of that time continue with: (epoch 0, image 1, the key's view) of seed 7.
 FACTORS = (1.2582486084807285, 0.7303571480662153, 1.3130971306978376)
 KNOWN = {
     "v1": (((2, FACTORS[2]), (3, 0.1346195921621287), (0, FACTORS[0]), (1, FACTORS[1])), None),

@@ -91,7 +91,7 @@ def test_the_newest_whole_file_is_taken_and_the_others_are_named(tmp_path):
 
 
 def test_the_final_checkpoint_has_its_place_by_its_iteration(tmp_path):
-    """After a run was made longer there are newer ones."""
+    """There are newer ones after a run was made longer."""
     for iteration in (2, 5, 8):
         save(tmp_path, f"model_{iteration:07d}", iteration)
     save(tmp_path, "model_final", 5)

@@ -1,4 +1,4 @@
-"""The bar follows the storage; a resumed run's starts where it was cut."""
+"""The bar follows the storage; a resumed run's starts where it was interrupted."""
 
 import sys
 

@@ -36,7 +36,7 @@ def train(rank: int, folder: str, loss: str) -> None:
 @pytest.mark.parametrize("start", ["spawn", "torchrun"])
 @pytest.mark.parametrize("loss", ["SIGKILL", "SIGTERM", "exception", "SIGSTOP"])
 def test_torch_alone_ends_what_died_and_blames_another_for_what_is_stopped(tmp_path, start, loss):
-    """Where this fails for SIGSTOP, torch has learned it and the heartbeat can go."""
+    """If this fails for SIGSTOP, torch has learned it and the heartbeat can go."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(COUNT)]
     command = [sys.executable, *(torchrun if start == "torchrun" else ()), __file__, str(tmp_path), loss]
     said = subprocess.run(command, capture_output=True, text=True, timeout=300).stderr

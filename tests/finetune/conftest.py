@@ -23,7 +23,7 @@ SMALL = (
 
 @pytest.fixture(scope="session", autouse=True)
 def toyworld(tmp_path_factory):
-    """Where detectron2 finds the toy data sets during these tests."""
+    """The folder in which detectron2 finds the toy data sets during these tests."""
     root = tmp_path_factory.mktemp("datasets")
     counts = {"num_unlabeled": 1, "num_per_class_train": 1, "num_per_class_test": 1}
     make_toyworld(root / "toyworld", image_size=64, num_train=13, num_test=12, **counts)

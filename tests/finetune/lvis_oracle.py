@@ -11,7 +11,7 @@ AREAS = {"": (0, 1e10), "s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)
 
 
 def box_iou(a, b):
-    """Of two boxes x, y, width, height."""
+    """The intersection over union of two boxes x, y, width, height."""
     width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     both = max(width, 0) * max(height, 0)
@@ -55,7 +55,7 @@ def _mean(table, threshold=slice(None)):
 
 
 def _average_precisions(truth, detections, category, low, high):
-    """Of one category, at each threshold; None without an instance of that size."""
+    """Average precisions of one category, at each threshold; None without an instance of that size."""
     table, instances = [], 0
     for threshold in THRESHOLDS:
         rows, instances = [], 0

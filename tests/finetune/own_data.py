@@ -1,4 +1,4 @@
-"""Data sets in the shape of what labelling tools write, small, with faults to plant."""
+"""Data sets in the shape of what labeling tools write, small, with faults to plant."""
 
 import json
 import xml.etree.ElementTree as ET

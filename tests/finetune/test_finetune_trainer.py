@@ -206,7 +206,7 @@ def test_weights_are_read_once_and_hashed_once(train, backbone, words):
         (("--init", "moco", "MODEL.WEIGHTS", "gone.pkl"), "'gone.pkl' does not exist"),
         (("--init", "random", "MODEL.WEIGHTS", "some.pkl"), "starts from scratch, but MODEL.WEIGHTS"),
         ((), "give --init random"),
-        (("--init", "random", "SOLVER.BASE_LRR", "1"), "nearest known key is 'SOLVER.BASE_LR'"),
+        (("--init", "random", "SOLVER.BASE_LRR", "1"), "SOLVER.BASE_LRR.* 'SOLVER.BASE_LR'"),
         (("--init", "random", "DATASETS.TEST", "('coco_2017_val',)"), "coco_2017_val.* is missing"),
         (("--init", "random", "MODEL.ROI_HEADS.NUM_CLASSES", "20"), "NUM_CLASSES is 20"),
         (("--init", "random", "--num-gpus", "99"), "--num-gpus is 99, but"),

@@ -99,7 +99,7 @@ def test_training_takes_the_overlay_alone_and_pairs_win(pair, train, monkeypatch
 
 
 def test_a_backbone_file_is_its_own_overlay(backbone, backbone_tensors, tmp_path, train, monkeypatch):
-    """As .pkl and as .pth; with the preprocessing that the file records, below the KEY VALUE pairs."""
+    """It may be .pkl or .pth; the preprocessing that it records is merged below the KEY VALUE pairs."""
     started = []
     monkeypatch.setattr(
         command, "run_in_processes", lambda work, args, cfg, *others: started.append((cfg, others[-1]))
@@ -150,7 +150,7 @@ def test_an_own_overlay_may_be_called_as_a_supervised_one(pair):
 
 
 def test_an_unknown_init_names_the_nearest():
-    with pytest.raises(ValueError, match="nearest init is 'supervised_msra'"):
+    with pytest.raises(ValueError, match="match: 'supervised_msra'"):
         read_init("supervised_mrsa")
 
 

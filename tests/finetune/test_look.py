@@ -183,7 +183,7 @@ def test_names_of_classes_that_look_the_same_are_named(coco):
 
 
 def test_names_of_classes_that_are_numbers_are_refused(coco):
-    """Also where detectron2's own registration reads them, which no check of ours has seen."""
+    """They are refused also where detectron2's own registration reads them, which no check of ours has seen."""
     MetadataCatalog.pop("a"), DatasetCatalog.pop("a")
     own_data.edit(coco[0], lambda content: content["categories"][1].update(name=7))
     register_coco_instances("a", {}, coco[0], os.path.dirname(coco[0]) + "/images")

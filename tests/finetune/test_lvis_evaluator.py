@@ -85,7 +85,7 @@ def test_box_and_mask_ap_equal_a_loop_over_everything(monkeypatch, seed, at_once
 
 
 def test_the_random_cases_exercise_each_rule():
-    """Without one of the rules, the numbers are others: the comparison above would see its loss."""
+    """The numbers are others without one of the rules: the comparison above would see its loss."""
     truth, detections = random_case(0)
     for key in ("neg_category_ids", "not_exhaustive_category_ids"):
         without = copy.deepcopy(truth)
@@ -170,7 +170,7 @@ def test_a_mask_is_as_large_as_its_pixels_and_not_as_its_box():
 
 
 def test_an_image_of_which_nothing_counts(tmp_path):
-    """With masks, faster-coco-eval 1.8.0 fails on it when left alone."""
+    """faster-coco-eval 1.8.0 with masks fails on it when left alone."""
     truth = small_case()
     mask = run_lengths.encode(np.ones((SIDE, SIDE), dtype=np.uint8, order="F"))
     found = evaluate_lvis(truth, [STRAY | {"segmentation": mask}], "segm")
@@ -247,7 +247,7 @@ def test_the_result_file_has_the_ids_of_lvis(tmp_path):
 
 
 def measure_own_half(root, output):
-    """On one of two processes."""
+    """Measure the half of one of two processes."""
     register_toy_datasets(root)
     rank = torch.distributed.get_rank()
     evaluator = LvisEvaluator(TOY, output)

@@ -11,7 +11,7 @@ from moco_det.model_zoo import get_config
 
 
 def predictions(record, shift):
-    """The labels of one image as a detector would give them, moved to the right by a share of each box's width."""
+    """The labels of one image as a detector gives them, moved right by a fraction of each box's width."""
     annotations = record["annotations"]
     found = Instances((record["height"], record["width"]))
     boxes = torch.tensor([BoxMode.convert(a["bbox"], a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations])

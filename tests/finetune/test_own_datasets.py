@@ -154,7 +154,7 @@ def test_a_file_of_registrations(train, coco, tmp_path):
 
 
 def test_registrations_of_detectron2_need_no_attribute_of_ours(train, tmp_path):
-    """As its documentation shows: no evaluator_type for VOC."""
+    """Its documentation shows no evaluator_type for VOC."""
     own_data.voc(tmp_path / "voc", "val", count=2)
     root = own_data.voc(tmp_path / "voc", "train")
     for name, split in (("a", "train"), ("b", "val")):

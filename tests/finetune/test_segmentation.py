@@ -41,7 +41,7 @@ def default_again():
 
 @pytest.fixture(scope="module")
 def written():
-    """The label arrays of the toy VOC test split, made anew from the scenes."""
+    """The label arrays of the toy VOC test split, made again from the scenes."""
     world = World(0, 64, Counts(1, 1, 1, 13, 12), dict.fromkeys(("train", "test"), ProceduralArt()))
     return [label_image(world.detection("test", index), TOY_CLASSES).astype(int) for index in range(12)]
 
@@ -143,7 +143,7 @@ def test_cityscapes_instances_perfect_and_shifted_predictions(tmp_path):
 
 
 def test_cityscapes_instances_are_measured_from_anywhere(toyworld, tmp_path, monkeypatch, default_again):
-    """With a relative path of the truth, and without leaving the official script's file behind."""
+    """A relative path of the truth works, and the official script's file is not left behind."""
     monkeypatch.chdir(toyworld)
     register_toy("toyworld", TOY_CLASSES)
     before = sorted(path.name for path in toyworld.iterdir())

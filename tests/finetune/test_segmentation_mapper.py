@@ -65,7 +65,7 @@ def test_small_images_are_padded_with_void_and_about_the_mean_color(record, labe
 
 @pytest.mark.parametrize("flip", ["none", "horizontal"])
 def test_image_and_labels_move_together(record, flip):
-    """Whatever was drawn, a pixel's color tells its label."""
+    """Whatever was sampled, a pixel's color tells its label."""
     mapper = SegmentationMapper(make_cfg((0.5, 2.0), flip=flip), is_train=True)
     np.random.seed(0)
     sizes, right = set(), 0

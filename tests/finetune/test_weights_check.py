@@ -254,7 +254,7 @@ def test_a_caffe2_detector_is_no_backbone(tmp_path, thin_c4_cfg):
 
 
 def test_a_run_starts_from_supervised_msra(tmp_path, tiny_cfg, train):
-    """From a thin file in place of the published one."""
+    """A thin file takes the place of the published one."""
     words = ["MODEL.RESNETS.DEPTH", "50", "MODEL.RESNETS.WIDTH_PER_GROUP", "4"]
     words += ["MODEL.RESNETS.RES2_OUT_CHANNELS", "16", "MODEL.RESNETS.STEM_OUT_CHANNELS", "4"]
     cfg = tiny_cfg("supervised_msra")

@@ -41,9 +41,9 @@ def test_weights_that_were_not_given_do_not_become_a_random_start():
 
 
 def test_unknown_names_give_the_nearest():
-    with pytest.raises(ValueError, match="nearest recipe is 'PascalVOC-Detection/faster_rcnn_R_50_C4_24k'"):
+    with pytest.raises(ValueError, match="match: 'PascalVOC-Detection/faster_rcnn_R_50_C4_24k'"):
         model_zoo.get_config("PascalVOC-Detection/faster_rcnn_R50_C4_24k")
-    with pytest.raises(ValueError, match="nearest init is 'moco'"):
+    with pytest.raises(ValueError, match="match: 'moco'"):
         model_zoo.get_config("toy/faster_rcnn_R_18_FPN", init="mocov2")
 
 

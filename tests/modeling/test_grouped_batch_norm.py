@@ -97,7 +97,7 @@ def test_unshuffle_undoes_shuffle():
 
 
 def test_micro_batches_make_one_step_of_the_running_statistics():
-    """And a forward pass that is repeated for the gradients counts once."""
+    """A forward pass that is repeated for the gradients counts once."""
     whole, parts, x = layer(4), layer(4), images() * 3 + 2
     whole(x)
     for part in x.split(4):
@@ -116,7 +116,7 @@ GROUP_SIZES = (3, 6, 12)
 
 
 def _on_ranks():
-    """By group size: keys of the shuffled batch, gradient of the batch, running statistics."""
+    """Keys of the shuffled batch, gradient of the batch and running statistics, by group size."""
     results = {"shuffled": shuffle(local_block(images()), PERMUTATION), "float16": _float16_sums()}
     results["vectors"] = [_vectors(affine) for affine in (True, False)]
     for group_size in GROUP_SIZES:
@@ -131,7 +131,7 @@ def _on_ranks():
 
 
 def _vectors(affine):
-    """Of this rank's block: vectors normalized in one group over all ranks, gradient and statistics."""
+    """Vectors of this rank's block, normalized in one group over all ranks, gradient and statistics."""
     bn = GroupedBatchNorm1d(3, 12, affine=affine).double()
     x = images().mean((2, 3)).requires_grad_()  # 12x3
     y = bn(local_block(x))
@@ -161,7 +161,7 @@ def test_the_shuffle_deals_over_the_global_batch(ranks):
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_vectors_on_ranks_equal_one(ranks, number):
-    """With a scale and a shift, and without; each rank has the gradients of the sum over all ranks' sums."""
+    """They do with and without scale and shift; each rank has the gradients of the sum over all ranks' sums."""
     y, gradient, *statistics = _vectors(affine=number == 0)
     found = [rank["vectors"][number] for rank in ranks]
     torch.testing.assert_close(torch.cat([rank[0] for rank in found]), y)

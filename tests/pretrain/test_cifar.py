@@ -21,7 +21,7 @@ SYMMETRIC = "Pretrain/cifar10_moco_R_18_symmetric_200ep"
 
 
 def test_the_recipe_is_that_of_the_demo():
-    """Its notebook (official code): the network, MoCo, the training and the monitor."""
+    """The recipe has the notebook's network, MoCo, training and monitor (official code)."""
     cfg = get_cfg()
     merge_config(cfg, model_zoo.get_config_file("Pretrain/cifar10_moco_R_18_200ep"), [])
     encoder, moco, solver, knn = cfg.MODEL.ENCODER, cfg.MODEL.MOCO, cfg.SOLVER, cfg.TEST.KNN
@@ -39,7 +39,7 @@ def test_the_recipe_is_that_of_the_demo():
 
 
 def test_the_mean_of_both_orders_makes_the_steps_of_the_demos_sum():
-    """With the learning rate and the weight decay of the symmetric recipe."""
+    """They do so with the learning rate and the weight decay of the symmetric recipe."""
     cfg = get_cfg()
     merge_config(cfg, model_zoo.get_config_file(SYMMETRIC), [])
     weights = []

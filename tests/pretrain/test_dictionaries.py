@@ -25,7 +25,7 @@ def test_first_in_first_out_and_wrap_around(batch):
         for slot, value in enumerate(slots):
             expected = random_start[:, slot] if value is None else torch.full((3,), value)
             torch.testing.assert_close(queue.keys[:, slot], expected)
-        assert queue.share_real.item() == pytest.approx(sum(v is not None for v in slots) / 12)
+        assert queue.fill.item() == pytest.approx(sum(v is not None for v in slots) / 12)
     newest = sorted(queue.keys[0].tolist())[-min(12, 9 * batch) :]
     assert newest == [float(v) for v in range(9 * batch - min(12, 9 * batch), 9 * batch)]
 
@@ -42,7 +42,7 @@ def test_negatives_are_a_copy():
 def test_starts_with_unit_vectors_drawn_from_the_seed():
     queue = Queue(dim=8, size=100, seed=3)
     torch.testing.assert_close(queue.keys.norm(dim=0), torch.ones(100))
-    assert queue.share_real == 0
+    assert queue.fill == 0
     torch.manual_seed(5)  # the global generator has no part in it
     assert torch.equal(queue.keys, Queue(dim=8, size=100, seed=3).keys)
     assert not torch.equal(queue.keys, Queue(dim=8, size=100, seed=4).keys)

@@ -41,7 +41,7 @@ def test_what_to_change_is_what_can_be_changed(cfg, said, not_said):
 
 
 def test_resume_takes_what_is_advised(tmp_path):
-    """And a run that follows the advice stays the same run: its config hash does not change."""
+    """A run that follows the advice stays the same run: its config hash does not change."""
     before = config(workers=1, where="workers")
     before.OUTPUT_DIR = str(tmp_path)
     (tmp_path / "config.yaml").write_text(before.dump())

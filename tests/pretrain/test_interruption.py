@@ -84,7 +84,7 @@ def train(images, folder, disturb, details, settings) -> None:
 
 
 def tiny_encoder(arch, norm, num_classes, stem, in_channels) -> torch.nn.Module:
-    """In place of a ResNet: checkpoints of kilobytes, steps of milliseconds, the same kinds of state."""
+    """Replace the ResNet: checkpoints of kilobytes, steps of milliseconds, the same kinds of state."""
     layers = {
         "conv": torch.nn.Conv2d(3, 16, 5, stride=4, bias=False),
         "norm": norm(16),
@@ -116,7 +116,7 @@ def signal_in_step(trainer, step: int, number: int) -> None:
 
 
 def die_in_save(trainer, which: int, when: str) -> None:
-    """In save number ``which`` of this process: half-written, written and not named, or named and not noted."""
+    """Die in save number ``which`` of this process: half-written, not named, or named and not noted."""
     save, replace, saves = torch.save, os.replace, []
 
     def torch_save(data, path):
@@ -163,7 +163,7 @@ def assert_equal_runs(folder, alone) -> None:
 
 
 def test_a_run_survives_kills_and_stops(server, images, alone, tmp_path):
-    """Before the first checkpoint, inside saves and between steps; the short form of the stress test below."""
+    """Kills come before the first checkpoint, inside saves and between steps; short form of the stress test."""
     killed = -signal.SIGKILL
     assert run(server, images, tmp_path, die_before_step, 1) == killed
     assert run(server, images, tmp_path, die_in_save, 1, "half-written") == killed
@@ -240,7 +240,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(server, images
 
 
 def test_a_stop_comes_within_a_step_although_workers_are_signalled_too(server, images, tmp_path):
-    """As a scheduler does it: the whole process group gets the signal."""
+    """The whole process group gets the signal, as from a scheduler."""
     started = server.Event()
     process = server.Process(target=train_in_group, args=(images, tmp_path, started))
     process.start()
@@ -270,7 +270,7 @@ def tell(trainer, started) -> None:
 
 @pytest.mark.parametrize("waits", ["trains", "passes on"])
 def test_processes_forked_meanwhile_end_by_the_signal(waits):
-    """As those of a pool, which ends them by SIGTERM and waits for them."""
+    """A pool ends its processes by SIGTERM and waits for them."""
     hook = StopOnSignal(save=lambda: None)
     with passes_signals_on() if waits == "passes on" else contextlib.nullcontext():
         if waits == "trains":

@@ -1,4 +1,4 @@
-"""The order and the draws are functions of the seed; what cannot be read is replaced, counted and listed."""
+"""The order and the views are functions of the seed; what cannot be read is replaced, counted and listed."""
 
 import dataclasses
 import itertools
@@ -64,7 +64,7 @@ def views_of(path: str, epoch: int, index: int, views: ViewSettings = VIEWS) -> 
     return [apply_view(pixels, parameters) for parameters in drawn]
 
 
-# ---- order and draws ---------------------------------------------------------------------------------
+# ---- order and views ---------------------------------------------------------------------------------
 
 
 def test_batches_follow_the_stated_keys(paths):
@@ -99,7 +99,7 @@ def test_small_views_come_on_top_and_change_no_large_one(paths):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_colors_of_the_whole_batch_are_those_of_the_workers(paths, num_workers):
-    """AUGMENT_ON device: the same draws, so the same views but for a rounding."""
+    """AUGMENT_ON device: the same random numbers, so the same views but for a rounding."""
     views = dataclasses.replace(VIEWS, recipe="byol", small_crops=3, small_size=8)
     crops = batches(paths, 4, views=views, finished=False, num_workers=num_workers, prefetch=1)
     expected = batches(paths, 4, views=views)
@@ -157,7 +157,7 @@ def test_seed_and_epoch_change_the_draws(paths):
     other = batches(paths, 1, seed=4)[0]
     assert not torch.equal(first["query"], other["query"])
     assert not torch.equal(first["query"], second["query"])
-    # The same image in two epochs is cropped and colored anew.
+    # The same image in two epochs is cropped and colored differently.
     views = TwoViews(paths, **SETTINGS)
     assert not torch.equal(views[0, 5]["query"], views[1, 5]["query"])
 
@@ -256,7 +256,7 @@ def test_bad_settings_are_refused_before_the_first_batch(paths):
 
 @pytest.fixture
 def some_broken(paths, tmp_path) -> list[str]:
-    """The eleven images, of which 2 is empty, 5 is a JPEG cut short and 7 has vanished."""
+    """The eleven images, of which 2 is empty, 5 is a truncated JPEG and 7 has vanished."""
     changed = list(paths)
     changed[2], changed[5], changed[7] = (str(tmp_path / name) for name in ("empty", "cut", "vanished"))
     open(changed[2], "wb").close()

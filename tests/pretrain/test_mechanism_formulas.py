@@ -134,7 +134,7 @@ BUGS = {
         '"negatives", iteration',
         '"negatives", 0',
     ),
-    "Z estimated anew": ("bank with nce", 2, MemoryBank, "step", "and not self.has_normalizer", ""),
+    "Z estimated again": ("bank with nce", 2, MemoryBank, "step", "and not self.has_normalizer", ""),
     # h = P / (P + 1/n)
     "noise of one draw": ("bank with nce", 1, dictionaries, "nce", "negatives.shape[1] / num", "1 / num"),
 }

@@ -38,7 +38,7 @@ def run(images, output, setting, stop=6, resume=False):
 
 @pytest.mark.parametrize("setting", ["shared encoder", "two encoders", "bank with nce"])
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, setting):
-    """Bit for bit, cut in the middle of an epoch: the encoders, the optimizer, the bank and Z."""
+    """Bit for bit, interrupted in the middle of an epoch: the encoders, the optimizer, the bank and Z."""
     write_random_images(tmp_path / "images", 24)
     run(tmp_path / "images", tmp_path / "cut", setting, stop=4)
     ours = run(tmp_path / "images", tmp_path / "cut", setting, resume=True)
@@ -103,7 +103,7 @@ def test_the_ends_of_the_momentum_table(momentum):
     ],
 )
 def test_a_plan_tells_the_mechanism(setting, label, text):
-    """And gives no advice on a queue that is not there."""
+    """The plan gives no advice on a queue that is not there."""
     cfg = tiny_pretrain_config()
     set_keys(cfg, SETTINGS[setting])
     facts = Facts(cfg, IMAGES)
@@ -120,7 +120,7 @@ def test_a_log_line_names_the_bank():
     def line(values):
         return LogWriter(PretrainTrainer.describe_outputs, 2, 1).line(values, 1)
 
-    assert "0.50 bank  bank 25% real (the loss rises" in line({**latest, "bank_real": 0.25})
+    assert "bank fill 25% (" in line({**latest, "bank_real": 0.25})
     assert "0.50 batch, 0.50 negatives  lr" in line(latest)
 
 

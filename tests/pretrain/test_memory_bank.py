@@ -12,7 +12,7 @@ from moco_det.weights.sources import locate_backbone
 
 @pytest.mark.parametrize("setting", ["bank", "bank with nce"])
 def test_micro_batches_are_the_same_algorithm(setting):
-    """One draw, one Z, one update a step."""
+    """A step samples once, and updates Z and the bank once."""
     whole, parts = make_model(setting), make_model(setting, ACCUMULATE=2)
     for iteration in range(2):
         losses = [step(model, make_batch(iteration)) for model in (whole, parts)]

@@ -20,7 +20,7 @@ SYMMETRIC_QUEUE = {"DICTIONARY": "queue", "SYMMETRIC": True, "QUEUE_SIZE": 24, "
 
 
 def symmetric_queue_by_loops(f_q, f_k, queue, batch):
-    """Of the CIFAR-10 demo of MoCo's authors, the mean instead of the sum; queue: 24 keys, the oldest first."""
+    """The loss of the CIFAR-10 demo of MoCo's authors, but the mean; queue: 24 keys, the oldest first."""
     with torch.no_grad():
         for k, q in zip(f_k.parameters(), f_q.parameters(), strict=True):
             k.copy_(M * k + (1 - M) * q)

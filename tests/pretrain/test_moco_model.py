@@ -251,7 +251,7 @@ def whole_step(model, iteration):
     ],
 )
 def test_what_saves_memory_or_time_is_the_same_algorithm(arch, steps, key, value):
-    """In float64: losses, gradients, both encoders with their running statistics, queue."""
+    """Losses, gradients, both encoders with their running statistics and queue are equal in float64."""
     models = []
     for changed in (False, True):
         cfg = tiny_pretrain_config(**({key: value} if changed else {}))

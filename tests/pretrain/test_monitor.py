@@ -1,4 +1,4 @@
-"""The kNN monitor: which features judge which, in which mode, and an untrained network on fair terms."""
+"""The kNN monitor: which features evaluate which, in which mode, and an untrained network on fair terms."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def batches(cfg, size):
 
 
 def test_features_are_those_of_evaluation_whatever_the_batch(cfg):
-    """By running statistics: in training mode they would depend on the batch, and change the statistics."""
+    """They use running statistics: in training mode they would depend on the batch and change the statistics."""
     model = make_model(cfg)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     whole, labels = extract_features(model, batches(cfg, 18))
@@ -71,7 +71,7 @@ def test_test_images_are_judged_by_training_images(cfg):
     train, train_labels = extract_features(model, monitor._batches(monitor.train))
     expected = knn_accuracy(test, test_labels, train, train_labels, 3, cfg.TEST.KNN.TEMPERATURE)
     assert Trainer.storage.values == {"knn_accuracy": expected, "effective_rank": effective_rank(train)}
-    assert expected < 90  # random colors: only images that judge themselves would do better
+    assert expected < 90  # random colors: only images that are their own neighbors would do better
     for row in json.loads(Path(cfg.OUTPUT_DIR, "neighbors.json").read_text()):
         assert "/test/" in row["query"] and all("/train/" in n["path"] for n in row["neighbors"])
 

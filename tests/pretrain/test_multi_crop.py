@@ -30,7 +30,7 @@ def plain_batch(iteration):
 
 @pytest.mark.parametrize("setting", ["queue", SETTING])
 def test_the_loss_is_the_mean_over_large_and_small_queries(setting):
-    """Each with the keys of the large crop, or in both orders with the keys of either one."""
+    """Each with the keys of the global crop, or in both orders with the keys of either one."""
     model, batch = make_model(setting), random_multi_crop_batch(0)
     model.shuffle_bn = False
     for parameter in model.encoder_q.parameters():  # else both encoders are the same

@@ -101,7 +101,7 @@ def test_a_run_stops_at_the_step_and_leaves_what_reproduces_it(images, tmp_path)
 
 @pytest.mark.parametrize("dictionary, first", [("queue", "encoder_k"), ("end_to_end", "encoder_[qk]")])
 def test_accumulated_losses_are_looked_at_one_by_one(images, tmp_path, dictionary, first):
-    """Also where the step is repeated with a gradient cache."""
+    """They are also where the step is repeated with a gradient cache."""
     cfg = tiny_pretrain_config(tmp_path, ACCUMULATE=2)
     cfg.DATASETS.IMAGES, cfg.MODEL.MOCO.DICTIONARY = str(images), dictionary
     trainer = PretrainTrainer(cfg)

@@ -64,7 +64,7 @@ def files_below(folder) -> dict:
 def test_numbers_of_the_papers_recipe():
     facts = facts_of(ranks=8)
     assert (facts.steps_per_epoch, facts.dropped, facts.steps) == (5004, 143, 1_000_800)
-    assert (facts.local, facts.micro_batch, facts.group, facts.drawn) == (32, 32, 32, 256_204_800)
+    assert (facts.local, facts.micro_batch, facts.group, facts.samples) == (32, 32, 32, 256_204_800)
     assert facts.linear_lr == facts.cfg.SOLVER.BASE_LR == 0.03
     assert facts.queue_batches == 256 and facts.time_constant == pytest.approx(1000)
     # 256 steps of an epoch still hold keys of the epoch before: 65536, 65280 … 256 of 1,281,167 images.
@@ -85,7 +85,7 @@ def test_numbers_of_fewer_images():
 
 
 def test_share_of_queries_that_meet_an_older_key_of_their_own_image():
-    """Against the loader's real order and a real first-in-first-out queue."""
+    """The number is that of the loader's order and a first-in-first-out queue."""
     images, batch, queue_size, epochs = 50, 8, 20, 400
     facts = facts_of("SOLVER.IMS_PER_BATCH", batch, "MODEL.MOCO.QUEUE_SIZE", queue_size, images=images)
     batches = rank_batches(images, seed=3, images_per_batch=batch, rank=0, world_size=1, start_iteration=0)
@@ -179,14 +179,14 @@ CASES = {
         r"^MODEL.MOCO.MOMENTUM 0.999 SOLVER.EPOCHS 1[01]; or .*MODEL.MOCO.QUEUE_SIZE 192$",
         facts_of(*QUICK, "MODEL.MOCO.MOMENTUM", 0.999, images=32_000),
     ),
-    "too few drawn": (
-        rules.few_images_drawn,
+    "too few samples": (
+        rules.few_samples,
         facts_of("SOLVER.EPOCHS", 24, images=4096),  # 16 steps an epoch, 98,304 images
         r"^SOLVER.EPOCHS 25 or more$",
         facts_of("SOLVER.EPOCHS", 24, "MODEL.WEIGHTS", "backbone.pkl", images=4096),
     ),
     "a small set": (
-        rules.few_images_drawn,
+        rules.few_samples,
         facts_of("SOLVER.EPOCHS", 200, images=4096),
         r"^SOLVER.EPOCHS 2442$",
         facts_of("SOLVER.EPOCHS", 1300, images=4096),
@@ -274,7 +274,7 @@ def test_advice_on_waiting_goes_on_to_what_costs_more():
 
 def test_advice_on_epochs_says_what_they_cost():
     facts = facts_of("SOLVER.EPOCHS", 24, images=4096, trial=MEASURED)  # 25 epochs of 16 steps of 0.25 s
-    assert rules.few_images_drawn(facts).why.endswith("These epochs take 100 seconds at this speed.")
+    assert rules.few_samples(facts).why.endswith("These epochs take 100 seconds at this speed.")
 
 
 def test_what_the_advice_says_to_set_settles_it():

@@ -1,6 +1,6 @@
 """One recipe on 1, 2 and 4 processes is one algorithm; and each comparison catches a planted bug.
 
-DESIGN: draws, permutations, groups and data order bit-equal; losses within 1e-9 over 20 steps in float64, and
+DESIGN: views, permutations, groups and data order bit-equal; losses within 1e-9 over 20 steps in float64, and
 within 1e-5 relative at the first step in float32 (two float32 runs that differ in rounding part soon).
 """
 
@@ -74,7 +74,7 @@ def run_and_record(trainer, steps):
 
 
 def assert_same_draws_and_algorithm(one, ranks, tolerance=1e-9):
-    """The draws bit for bit, the queue equal on all ranks, losses and state to rounding.
+    """The random numbers bit for bit, the queue equal on all ranks, losses and state to rounding.
 
     Returns:
         the largest difference of a step's loss.
@@ -92,7 +92,7 @@ def assert_same_draws_and_algorithm(one, ranks, tolerance=1e-9):
 
 
 def keys_as_they_arrive():
-    """By sender, instead of each at its place of the permutation."""
+    """Keys in the order of their senders, instead of each at its place of the permutation."""
     right = moco.shuffle
 
     def wrong(images, permutation):
@@ -131,7 +131,7 @@ BUGS = {
 
 
 def _all_runs(images, output, with_bugs):
-    """In one start of the processes, since that takes longer than the runs."""
+    """All runs in one start of the processes, which takes longer than the runs."""
     runs = {setting: record(images, f"{output}/{setting}", setting) for setting in SETTINGS}
     runs["float32"] = record(images, f"{output}/float32", "groups of 8", steps=1, dtype=torch.float32)
     for name, (setting, bug) in BUGS.items() if with_bugs else ():
@@ -148,7 +148,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(images, tmp_path_factory):
-    """By number of ranks: the records of each rank."""
+    """The records of each rank, by number of ranks."""
     folder = tmp_path_factory.mktemp("runs")
     return {
         "folder": folder,
@@ -185,7 +185,7 @@ def test_the_start_of_the_queue_is_equal_on_all_ranks(runs):
 
 
 def test_another_number_of_ranks_continues_with_the_same_draws(runs, images, tmp_path):
-    """Two ranks stop after 5 steps, one goes on for 3: the losses of a run that was never cut."""
+    """Two ranks stop after 5 steps, one continues for 3: the losses of a run that was never interrupted."""
     cut = tmp_path / "cut"
     shutil.copytree(runs["folder"] / "2/groups of 4", cut)
     rest = record(images, cut, "groups of 4", steps=3, resume=True)
@@ -230,7 +230,7 @@ def _alone_and_stopped(images, folder):
 
 
 def test_two_ranks_that_are_stopped_go_on_bit_for_bit(images, tmp_path):
-    """Also running statistics, which differ between ranks until a checkpoint averages them: a stop must not."""
+    """Running statistics differ between ranks until a checkpoint averages them: a stop must not."""
     for whole, continued, left in run_processes(_alone_and_stopped, 2, images, tmp_path):
         assert "model_0000001.pth" in left and "model_final.pth" not in left
         assert [name for name in whole if not torch.equal(whole[name], continued[name])] == []

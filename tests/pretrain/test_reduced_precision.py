@@ -1,7 +1,7 @@
 """Reduced precision learns what float32 learns, within a stated band, on the toy world.
 
-Losses of single steps part by rounding, so the mean over the last third of a run is compared; BAND is a share of
-it. Runs on a GPU where there is one.
+Losses of single steps part by rounding, so the means over the last third of a run are compared; BAND is relative.
+Runs on a GPU where there is one.
 """
 
 import math

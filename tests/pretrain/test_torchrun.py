@@ -53,7 +53,7 @@ def assert_equal_weights(one: Path, other: Path) -> None:
 
 
 def test_torchrun_restarts_a_run_that_lost_a_process(folder):
-    """Without --resume on the command line, to the weights of the run that lost none."""
+    """It ends with the weights of the run that lost none, without --resume on the command line."""
     subprocess.run(torchrun("alone"), check=True)
     run = subprocess.Popen(torchrun("cut", "--max-restarts", "1"))
     wait_for(folder / "cut/model_0000005.pth", run)

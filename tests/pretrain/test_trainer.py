@@ -113,13 +113,13 @@ def test_colors_done_on_the_device_resume_bit_for_bit_and_train_the_same(images,
     assert (tmp_path / "a/sample_views.png").exists()
     losses = [[line["total_loss"] for line in run] for run in (resumed, whole, workers)]
     assert losses[0] == losses[1]
-    # Levels may be rounded differently.
+    # Pixel values may be rounded differently.
     assert losses[1][0] == pytest.approx(losses[2][0], rel=1e-3)
 
 
 @pytest.mark.parametrize("settings", [{}, {"PRECISION": "float16"}, {"ACCUMULATE": 2}])
 def test_stop_and_resume_equals_uninterrupted(images, tmp_path, settings):
-    """Bit for bit, cut in the middle of an epoch, with momentum, a queue half real and a loss scaler."""
+    """Bit for bit, interrupted in the middle of an epoch, with momentum, a queue half full and a loss scaler."""
     first = start(tiny_pretrain_config(tmp_path, CHECKPOINT_EPOCHS=1, **settings), images)
     first.max_iter = 4
     first.run()
@@ -140,7 +140,7 @@ def test_stop_and_resume_equals_uninterrupted(images, tmp_path, settings):
 
 
 def test_a_resumed_sampler_that_restarts_is_caught(images, tmp_path, monkeypatch):
-    """The comparison above has teeth: a loader that begins anew gives other losses."""
+    """The comparison above has teeth: a loader that starts again gives other losses."""
     first = start(tiny_pretrain_config(tmp_path, CHECKPOINT_EPOCHS=1), images)
     first.max_iter = 4
     first.run()
@@ -214,7 +214,7 @@ def test_more_epochs_make_a_finished_run_longer(finished, images, tmp_path, caps
 
 
 def test_a_continuation_names_what_its_rounding_depends_on(images, tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # else a run goes on with the threads that it had
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # else a run continues with the threads that it had
     first = start(tiny_pretrain_config(tmp_path, CHECKPOINT_EPOCHS=1), images)
     first.max_iter = 3
     first.run()
@@ -298,7 +298,7 @@ def test_the_log_says_why_the_loss_rises_first():
     latest |= {"epoch": 0.5, "total_loss": 6.0, "accuracy": 0.2, "seconds_per_step": 2.0}
     writer = LogWriter(PretrainTrainer.describe_outputs, 35, 10)
     filling = writer.line({**latest, "queue_real": 0.4}, 5)
-    assert "queue 40% real (the loss rises until it is full)" in filling and "left 0:01:00" in filling
+    assert "queue fill 40% (" in filling and "left 0:01:00" in filling
     assert "rises" not in writer.line({**latest, "queue_real": 1.0}, 5)
 
 

@@ -1,4 +1,4 @@
-"""Reading run folders: finished, unfinished, broken, cut."""
+"""Reading run folders: finished, unfinished, broken, interrupted."""
 
 import pytest
 

@@ -68,7 +68,7 @@ def test_the_step():
     theirs.queue.copy_(ours.dictionary.keys)
     batch = views_of(options, options.batch)
     views = [float_images(batch[name].double()) for name in ("query", "key")]
-    # Our mean and deviation are those of 8-bit levels.
+    # Our mean and deviation are those of 8-bit pixel values.
     scale = {"rtol": 0, "atol": 1e-6}
     for iteration in range(2):
         own = ours({**batch, "iteration": iteration})["loss_contrastive"]
@@ -114,7 +114,7 @@ def _numbers(view: torch.Tensor) -> list[float]:
 
 
 def _bytes_on_rank(permutation, count, size):
-    """What a rank hands to the others in a real shuffle."""
+    """What a rank hands to the others in a shuffle."""
     rank, sent = torch.distributed.get_rank(), []
     exchange = torch.distributed.all_to_all_single
 

@@ -56,7 +56,7 @@ def test_more_images_leave_the_earlier_ones_alone(tmp_path, world, small):
 
 
 def test_unlabeled_scenes_show_one_large_object(monkeypatch, tmp_path, small):
-    """For if the background filled the picture, two views would agree in it and say nothing of objects."""
+    """If the background filled the picture, two views would agree in it and say nothing of objects."""
     counts, compose = [], world_module.compose
 
     def counted(rng, art, size, recipe, first=None):

@@ -49,7 +49,7 @@ def test_visible_masks_boxes_and_shares_agree_with_painting_over():
 
 
 class FlatArt:
-    """One color a class, black behind them: a pixel tells what is there."""
+    """One color per class, black behind them: a pixel tells what is there."""
 
     classes = ("red", "green", "blue")
 

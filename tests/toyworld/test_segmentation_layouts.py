@@ -20,7 +20,7 @@ VOID = 255
 
 @pytest.fixture(scope="module")
 def scenes():
-    """The scenes of the small world's splits, rendered anew."""
+    """The scenes of the small world's splits, rendered again."""
     art = {"train": ProceduralArt(), "test": ProceduralArt()}
     world = World(0, 48, Counts(1, 1, 1, 14, 12), art)
     return {

@@ -105,7 +105,7 @@ def test_other_channels_get_the_averages():
 
 
 def test_file_is_the_contract(path):
-    """As plain pickle reads it: nothing but arrays and plain values, under the keys that detectron2 needs."""
+    """Plain pickle reads nothing but arrays and plain values, under the keys that detectron2 needs."""
     write_backbone(path, TENSORS, TORCHVISION_PREPROCESSING, PROVENANCE)
     content = pickle.loads(path.read_bytes())
     model = content.pop("model")

@@ -123,7 +123,7 @@ def _instance(annotation: dict, contiguous: dict[int, int], json_file: str) -> d
     polygons = annotation["segmentation"]
     if not polygons or any(len(polygon) < 6 or len(polygon) % 2 for polygon in polygons):
         raise ValueError(
-            f"{json_file}: annotation {annotation['id']} has a polygon of less than 3 points; fetch the file anew"
+            f"{json_file}: annotation {annotation['id']} has a polygon of less than 3 points; fetch the file again"
         )
     return {
         "bbox": annotation["bbox"],

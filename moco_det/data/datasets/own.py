@@ -38,7 +38,7 @@ _HELP = {
     "voc": "a set in VOC's layout: FOLDER holds Annotations, JPEGImages, ImageSets/Main/SPLIT.txt, and may hold "
     "classes.txt, one name a line (else the names in Annotations count, sorted)",
     "semantic": "label images (a number for each pixel, 255: none) of the same names as the images; CLASSES: "
-    "names in the order of their numbers, 'background,cat' or a text file with one a line",
+    "names in the order of their numbers, 'background,cat' or a text file with one per line",
 }
 # What this process registered here, so that it may do so again, and which files and modules it ran.
 _registered: dict[str, tuple] = {}
@@ -200,7 +200,7 @@ def _voc_classes(folder: str) -> list[str]:
 
 
 def read_names(word: str) -> list[str]:
-    """Names of classes: ``"a,b,c"``, or a text file with one a line.
+    """Names of classes: ``"a,b,c"``, or a text file with one per line.
 
     Raises:
         ValueError: there is none, or one appears twice.

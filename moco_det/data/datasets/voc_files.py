@@ -19,7 +19,7 @@ def list_file(folder: str, split: str) -> str:
 
 
 def read_split(folder: str, split: str) -> list[str]:
-    """The names in a split's list. A line may go on after the name, as in VOC's own lists for each class.
+    """The names in a split's list. A line may hold more after the name, as in VOC's own lists for each class.
 
     Raises:
         ValueError: there is no name.

@@ -39,6 +39,6 @@ def check_queue_size(cfg, num_images: int) -> None:
     if cfg.MODEL.MOCO.DICTIONARY != "end_to_end" and cfg.MODEL.MOCO.QUEUE_SIZE > num_images:
         raise ValueError(
             f"MODEL.MOCO.QUEUE_SIZE is {cfg.MODEL.MOCO.QUEUE_SIZE}, but there are only {num_images} images: every "
-            "query would find older keys of its own image among its negatives; set it to a quarter of the images "
+            "query would find a stale positive among its negatives; set it to a quarter of the images "
             f"({max(num_images // 4, cfg.SOLVER.IMS_PER_BATCH)}) or less, or add images"
         )

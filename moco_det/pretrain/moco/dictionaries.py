@@ -4,7 +4,7 @@
 mechanism       keys                        negatives of a query             gradients
 ==============  ==========================  ===============================  ==========================
 Queue           moving-average encoder      K keys of the last batches       queries
-MemoryBank      the bank's own entries      K entries drawn from the bank    queries
+MemoryBank      the bank's own entries      K entries sampled from the bank   queries
 EndToEnd        trained encoder             the other keys of the batch      queries and keys
 ==============  ==========================  ===============================  ==========================
 
@@ -61,7 +61,7 @@ def build_dictionary(cfg) -> "Queue | MemoryBank | EndToEnd":
 class Queue(nn.Module):
     """A first-in-first-out queue of unit-length keys, saved with the model (MoCo v1, section 3.2).
 
-    It starts with random unit vectors, as the official code does; they are drawn from the run's seed, so the
+    It starts with random unit vectors, as the official code does; they are a function of the run's seed, so the
     queue is equal on all ranks from the first step.
     """
 
@@ -78,8 +78,8 @@ class Queue(nn.Module):
         return self.keys.shape[1]
 
     @property
-    def share_real(self) -> Tensor:
-        """The share of the queue that holds keys of images and not its random start, 0 to 1 (a scalar)."""
+    def fill(self) -> Tensor:
+        """The fraction of the queue that holds keys of images and not its random start, 0 to 1 (a scalar)."""
         return self.num_real / self.size
 
     def key_encoder(self, encoder: nn.Module) -> nn.Module:
@@ -105,8 +105,8 @@ class Queue(nn.Module):
         self.num_real.copy_((self.num_real + count).clamp(max=self.size))
 
     def report(self, keys_per_step: int) -> dict[str, Tensor]:
-        """For the log: the share of real keys, and how many steps ago the oldest of them was made (0: none)."""
-        return {"queue_real": self.share_real, "queue_age": (self.num_real / keys_per_step).ceil()}
+        """Queue fill, and how many steps ago the oldest key of an image was made (0: none), for the log."""
+        return {"queue_real": self.fill, "queue_age": (self.num_real / keys_per_step).ceil()}
 
 
 class EndToEnd(nn.Module):
@@ -155,7 +155,7 @@ class EndToEnd(nn.Module):
             the loss and statistics of the whole batch, in each micro-batch; the gradient is that of this one,
             multiplied by the number of micro-batches, since a step's loss is the mean of theirs.
         """
-        assert "small" not in batch, "check_moco_config refuses small crops here"
+        assert "small" not in batch, "check_moco_config refuses local crops here"
         step = batch.get("step", StepState())
         if model.is_first(batch):
             step.caches = [
@@ -175,7 +175,7 @@ class EndToEnd(nn.Module):
         return model.mean_of_pairs(outputs)
 
     def cache(self, model, batch: dict, query_view: str, key_view: str, purpose: str) -> tuple:
-        """For one order of the views, what a step's micro-batches need.
+        """Compute what a step's micro-batches need, for one order of the views.
 
         Returns:
             encoder and images, uint8 (n, 3, S, S), of the queries and of the keys that this rank makes; the
@@ -205,8 +205,8 @@ class MemoryBank(nn.Module):
     """An embedding of every image of the data set, from when it was last a query (InstDisc, Wu et al. 2018).
 
     The positive of a query is the entry of its own image, so no encoder makes keys, and no key is shuffled. The
-    negatives of a step are drawn uniformly and with replacement from all entries, the same for the whole batch
-    (InstDisc's code draws K for each query). A step reads K + N entries and changes N, however many there are. An
+    negatives of a step are sampled uniformly and with replacement from all entries, the same for the whole batch
+    (InstDisc's code: K for each query). A step reads K + N entries and changes N, however many there are. An
     entry is float16: 1.28 million of 128 numbers are 0.31 GiB.
     """
 
@@ -227,7 +227,7 @@ class MemoryBank(nn.Module):
             momentum: t of the update, entry <- normalize(t entry + (1 - t) q).
             use_nce: the loss of InstDisc instead of InfoNCE.
             proximal: weight of the squared distance between a query and its entry, added to the loss.
-            seed: the run's seed, from which the start and the negatives are drawn.
+            seed: the run's seed, from which the start and the negatives are sampled.
         """
         super().__init__()
         self.num_negatives, self.momentum, self.seed = negatives, momentum, seed
@@ -285,8 +285,8 @@ class MemoryBank(nn.Module):
     def draw(self, iteration: int) -> Tensor:
         """The images whose entries are the negatives of a step: int64 (K,)."""
         generator = torch_generator(self.seed, "negatives", iteration)
-        drawn = torch.randint(len(self.entries), (self.num_negatives,), generator=generator)
-        return drawn.to(self.entries.device)
+        sampled = torch.randint(len(self.entries), (self.num_negatives,), generator=generator)
+        return sampled.to(self.entries.device)
 
     def rows(self, index: Tensor) -> Tensor:
         """Entries in the precision of the loss."""
@@ -325,7 +325,7 @@ class MemoryBank(nn.Module):
 
 
 def random_entries(count: int, dim: int, seed: int, block: int = 2**16) -> Tensor:
-    """Random unit vectors drawn from the seed: float16 (count, C), never held in a larger type as a whole."""
+    """Random unit vectors, a function of the seed: float16 (count, C), never held in a larger type as a whole."""
     entries = torch.empty(count, dim, dtype=torch.float16)
     generator = torch_generator(seed, "bank")
     for rows in entries.split(block):

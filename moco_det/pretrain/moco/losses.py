@@ -1,6 +1,6 @@
 """Losses that several methods share, as pure functions.
 
-n: images on this rank, N: queries, K: negatives, V: crops of an image (the large ones first), J: outputs.
+n: images on this rank, N: queries, K: negatives, V: crops of an image (the global ones first), J: outputs.
 """
 
 import math
@@ -15,7 +15,7 @@ def info_nce(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
     """InfoNCE: the log loss of a (K+1)-way softmax that picks the positive (MoCo v1, equation 1).
 
     Args:
-        positive: (N,) similarity of each query with its own key.
+        positive: (N,) similarity of each query with its positive key.
         negatives: (N, K) similarities of each query with the dictionary.
         temperature: tau > 0.
 
@@ -30,14 +30,14 @@ def info_nce(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
 def nce(
     positive: Tensor, negatives: Tensor, temperature: float, normalizer: Tensor, num_images: int
 ) -> Tensor:
-    """Noise-contrastive estimation: is a bank's entry the query's own, or drawn? (InstDisc, equations 4 to 7).
+    """Noise-contrastive estimation: is a bank's entry the query's own, or sampled? (InstDisc, equations 4 to 7).
 
-    P(i|v) = exp(v.f_i / tau) / Z is the probability that query v is image i, 1/n that of drawing its entry, and
+    P(i|v) = exp(v.f_i / tau) / Z is the probability that query v is image i, 1/n that of sampling its entry, and
     h = P / (P + K/n) that an entry of the 1 + K is the query's own.
 
     Args:
         positive: (N,) similarity of each query with the entry of its image.
-        negatives: (N, K) similarities of each query with K entries drawn uniformly.
+        negatives: (N, K) similarities of each query with K entries sampled uniformly.
         temperature: tau > 0.
         normalizer: Z, a scalar.
         num_images: n, entries in the bank.
@@ -48,16 +48,16 @@ def nce(
     # h is the sigmoid of log P - log(K/n).
     shift = normalizer.log() + math.log(negatives.shape[1] / num_images)
     own = F.logsigmoid(positive / temperature - shift)  # N
-    drawn = F.logsigmoid(shift - negatives / temperature)  # NxK, log(1 - h)
-    return -(own + drawn.sum(dim=1)).mean()
+    sampled = F.logsigmoid(shift - negatives / temperature)  # NxK, log(1 - h)
+    return -(own + sampled.sum(dim=1)).mean()
 
 
 def swapped_cross_entropy(targets: Sequence[Tensor], log_predictions: Sequence[Tensor]) -> Tensor:
-    """The mean over images and pairs (target of a large crop, prediction from another crop) of the cross-entropy.
+    """The mean over images and pairs (target of a global crop, prediction from another crop) of the cross-entropy.
 
     Args:
-        targets: a tensor (n, J) for each large crop, rows of which sum to 1.
-        log_predictions: V tensors (n, J), log probabilities; the large crops first, in the order of the targets.
+        targets: a tensor (n, J) for each global crop, rows of which sum to 1.
+        log_predictions: V tensors (n, J), log probabilities; the global crops first, in the order of the targets.
 
     Returns:
         a scalar.

@@ -53,7 +53,7 @@ def build_encoder(
         dim: length of the embedding.
         mlp: two layers with the encoder's width hidden (v2) instead of one (v1).
         bn_group_size: images that batch norm normalizes together, a part of the global batch.
-        activation_checkpointing: keep the input of each residual block only, and compute the rest anew in the
+        activation_checkpointing: keep the input of each residual block only, and compute the rest again in the
             backward pass.
         stem: its first layers, see :data:`moco_det.modeling.encoder.STEMS`.
         in_channels: of the images.
@@ -104,7 +104,7 @@ class MoCo(PretrainMethod):
             temperature: tau of the loss.
             shuffle_bn: shuffle the keys' images over the global batch before the key encoder's batch norm.
             symmetric: the loss is the mean over both orders of the two views.
-            seed: the run's seed, from which the shuffles are drawn.
+            seed: the run's seed, from which the shuffles are sampled.
             common: of :class:`PretrainMethod`.
         """
         super().__init__(**common)
@@ -215,7 +215,7 @@ class MoCo(PretrainMethod):
         return shuffle(images, permutation), permutation
 
     def embed_queries(self, batch: dict) -> list[Tensor]:
-        """Queries of this micro-batch, (n, C): one for each order of the views, then one for each small crop."""
+        """Queries of this micro-batch, (n, C): one for each order of the views, then one for each local crop."""
         crops = [batch[view] for view in self.query_views] + small_crops(batch)
         return [self.embed(self.encoder_q, self.micro_batch(images, batch)) for images in crops]
 
@@ -224,12 +224,12 @@ class MoCo(PretrainMethod):
         return F.normalize(self.compute(encoder, self.normalized(images)), dim=1)
 
     def positive_pairs(self, queries: list[Tensor], keys: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Which queries have which keys: a large crop those of the other one, a small crop all."""
+        """Which queries have which keys: a global crop those of the other one, a local crop all."""
         small = queries[len(keys) :]
         return [*zip(queries, keys, strict=False), *((q, k) for k in keys for q in small)]
 
     def mean_of_pairs(self, outputs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Mean losses over all pairs of a query and its keys; mean statistics over those of large crops."""
+        """Mean losses over all pairs of a query and its keys; mean statistics over those of global crops."""
         large = outputs[: len(self.query_views)]
         chosen = {name: outputs if name.startswith("loss") else large for name in outputs[0]}
         return {name: sum(pair[name] for pair in pairs) / len(pairs) for name, pairs in chosen.items()}

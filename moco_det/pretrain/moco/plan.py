@@ -10,7 +10,7 @@ def queue_rows(facts: Facts) -> list[Row]:
         (
             "queue",
             f"{facts.queue:,} keys: {facts.queue_batches:.4g} batches, {facts.queue / facts.images:.2%} of the "
-            f"images; {facts.own_key_share:.2%} of queries meet an older key of their own image",
+            f"images; {facts.own_key_share:.2%} of queries meet a stale positive",
         ),
         (
             "momentum",

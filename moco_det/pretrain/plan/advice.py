@@ -16,9 +16,9 @@ SMALL, VERY_SMALL = 100_000, 10_000  # images
 ENOUGH_STEPS = 5  # time constants of the key encoder: then less than 1% of its start is left
 PAPER_MOMENTUM = 0.999
 OLD_KEYS = 4  # batches in the queue from which on the age of a key can be told
-LEARNS_LITTLE, KNOWN_TO_WORK = 100_000, 10_000_000  # images drawn, see few_images_drawn
+LEARNS_LITTLE, KNOWN_TO_WORK = 100_000, 10_000_000  # samples seen, see few_samples
 BLUR_AT_224 = 2.0
-FULL = 0.9  # share of the memory
+FULL = 0.9  # fraction of the memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ def learning_rate_never_lowered(facts: Facts) -> Advice | None:
     late = [epoch for epoch in solver.STEP_EPOCHS if epoch >= solver.EPOCHS]
     if solver.LR_SCHEDULER_NAME != "EpochMultiStepLR" or not late:
         return None
-    steps = tuple(max(round(share * solver.EPOCHS), 1) for share in (0.6, 0.8))
+    steps = tuple(max(round(part * solver.EPOCHS), 1) for part in (0.6, 0.8))
     return Advice(
         f"the learning rate is to be lowered after epochs {', '.join(map(str, late))}, but the run ends after "
         f"{solver.EPOCHS}",
@@ -91,7 +91,7 @@ def queue_too_large(facts: Facts) -> Advice | None:
     size = max(1 << (max(quarter, 1).bit_length() - 1), facts.batch)
     return Advice(
         f"the queue holds {facts.queue / facts.images:.0%} as many keys as there are images: "
-        f"{facts.own_key_share:.0%} of the queries have an older key of their own image as a negative",
+        f"{facts.own_key_share:.0%} of the queries have a stale positive (a false negative)",
         f"MODEL.MOCO.QUEUE_SIZE {size}",
         "a quarter of the images or less keeps that below some 3%; a rule of thumb (the CIFAR-10 demo of MoCo's "
         "authors keeps 4,096 of 50,000). A smaller queue costs little: 59.0% with 4,096 keys, 60.6% with 65,536 "
@@ -136,10 +136,10 @@ def age_gives_keys_away(facts: Facts) -> Advice | None:
     )
 
 
-def few_images_drawn(facts: Facts) -> Advice | None:
+def few_samples(facts: Facts) -> Advice | None:
     # From weights that know images already, less is enough; how much less is not known.
-    too_few = facts.drawn < LEARNS_LITTLE
-    few = facts.images < SMALL and facts.drawn < KNOWN_TO_WORK / 2
+    too_few = facts.samples < LEARNS_LITTLE
+    few = facts.images < SMALL and facts.samples < KNOWN_TO_WORK / 2
     if facts.cfg.MODEL.WEIGHTS or not (too_few or few):
         return None
     epochs = facts.epochs_for((LEARNS_LITTLE if too_few else KNOWN_TO_WORK) / facts.batch)
@@ -148,11 +148,11 @@ def few_images_drawn(facts: Facts) -> Advice | None:
         seconds = facts.trial.seconds * facts.steps_per_epoch * epochs
         takes = f" These epochs take {duration(seconds)} at this speed."
     return Advice(
-        f"{facts.drawn:,} images are drawn in all ({facts.cfg.SOLVER.EPOCHS} epochs): "
+        f"{facts.samples:,} samples are seen in all ({facts.cfg.SOLVER.EPOCHS} epochs): "
         + ("too few to learn much from random weights" if too_few else "enough for a beginning"),
         f"SOLVER.EPOCHS {epochs}" + (" or more" if too_few else ""),
         "measured in this project (ResNet-18, 64 px, one run, results/photos): kNN rose from 15.9 to 20.7% within "
-        "96,000 images drawn, and no further up to 384,000. The CIFAR-10 demo of MoCo's authors draws 10 million "
+        "96,000 samples, and no further up to 384,000. The CIFAR-10 demo of MoCo's authors sees 10 million "
         f"(82.6%), the paper 256 million.{takes}",
     )
 
@@ -164,7 +164,7 @@ def start_from_weights(facts: Facts) -> Advice | None:
     return Advice(
         f"{facts.images:,} images are a small set, and the encoder starts from random weights",
         "MODEL.WEIGHTS FILE (supervised or self-supervised weights of the same ResNet)",
-        f"pre-training that goes on from good weights usually beats a random start on small sets.{much} A rule of "
+        f"pre-training that starts from good weights usually beats a random start on small sets.{much} A rule of "
         "thumb: compare both on your detector, and with the weights alone.",
     )
 
@@ -178,7 +178,7 @@ def views_larger_than_images(facts: Facts) -> Advice | None:
         return None
     blur = f" INPUT.VIEWS.BLUR_SIGMA '(0.1, {BLUR_AT_224 * fitting / 224:.2g})'"
     return Advice(
-        f"views of {size} px are cut from images whose shorter side is {facts.side} px: every crop is enlarged",
+        f"views are {size} px, but the shorter side of the images is {facts.side} px: every crop is enlarged",
         f"INPUT.VIEWS.SIZE {fitting}" + (blur if ViewSettings.from_config(facts.cfg).blurs else ""),
         "an enlarged crop shows nothing new and costs time, which grows with the square of the size. A rule of "
         "thumb; stay with the larger size where the detector's objects fill larger crops.",
@@ -265,7 +265,7 @@ RULES: tuple[Callable[[Facts], Advice | None], ...] = (
     learning_rate_never_lowered,
     one_batch_norm_group,
     start_from_weights,
-    few_images_drawn,
+    few_samples,
     queue_too_large,
     key_encoder_hardly_moves,
     age_gives_keys_away,

@@ -25,7 +25,7 @@ class Trial:
         device: name of the GPU, or the CPU and its threads.
         steps: steps that were timed.
         seconds: of one step.
-        data_wait: share of the time in which the step waited for images.
+        data_wait: fraction of the time in which the step waited for images.
         peak_bytes: most memory in use: of the GPU, or on a CPU of the process.
         total_bytes: memory of the GPU; None on a CPU.
         cores: of this machine, for this process.
@@ -96,8 +96,8 @@ class Facts:
         return self.steps_per_epoch * self.cfg.SOLVER.EPOCHS
 
     @property
-    def drawn(self) -> int:
-        """Images drawn in all; each gives a query view and a key view."""
+    def samples(self) -> int:
+        """Samples seen in all; each gives a query view and a key view."""
         return self.steps * self.batch
 
     @property
@@ -125,7 +125,7 @@ class Facts:
 
     @property
     def own_entry_share(self) -> float:
-        """Share of queries that draw the entry of their own image from a memory bank as a negative."""
+        """Fraction of queries that sample the entry of their own image from a memory bank as a negative."""
         return 1 - (1 - 1 / self.images) ** self.queue
 
     @property
@@ -135,7 +135,7 @@ class Facts:
 
     @property
     def own_key_share(self) -> float:
-        """Share of queries, from the second epoch on, that have an older key of their own image as a negative.
+        """Fraction of queries, from the second epoch on, that have a stale positive in the queue.
 
         In step t of an epoch the queue holds K - tN keys of the epoch before, whose order is another one.
         """
@@ -153,12 +153,12 @@ class Facts:
 
     @property
     def start_left(self) -> float:
-        """Share of the key encoder's start in its weights at the end of the run."""
+        """Fraction of the key encoder's start in its weights at the end of the run."""
         return self.momentum**self.steps
 
     @property
     def seconds(self) -> float | None:
-        """Of the steps that are left, by the trial."""
+        """Seconds of the steps that are left, by the trial."""
         return None if self.trial is None else self.trial.seconds * max(self.steps - self.start, 0)
 
     def epochs_for(self, steps: float) -> int:
@@ -182,7 +182,7 @@ def typical_side(paths: Sequence[str], images: ImageFormat = RGB, sample: int = 
 
 
 def duration(seconds: float) -> str:
-    """In the unit that a person would take."""
+    """A time in words, in the unit that a person would take."""
     for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

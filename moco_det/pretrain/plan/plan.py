@@ -101,7 +101,7 @@ def rows(facts: Facts) -> list[Row]:
         (
             "the run",
             f"{count(solver.EPOCHS, 'epoch')}, {count(facts.steps, 'step')} (the paper: {PAPER_STEPS:,}), "
-            f"{2 * facts.drawn:,} views{resumed}",
+            f"{2 * facts.samples:,} views{resumed}",
         ),
         *method_rows(facts),
     ]

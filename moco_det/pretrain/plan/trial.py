@@ -1,4 +1,4 @@
-"""A few real steps of one process, timed: real model, real images, nothing written."""
+"""A few steps of one process, timed: the run's model and images, nothing written."""
 
 import contextlib
 import time

@@ -16,7 +16,7 @@ from moco_det.toyworld.polygons import outline
 from moco_det.toyworld.scenes import Scene
 
 CITY = {"train": "toytown", "val": "toyville"}
-# The bottom of each image shows the car with the camera, which has no class: this share of the height.
+# The bottom of each image shows the car with the camera, which has no class: this fraction of the height.
 EGO_VEHICLE_SHARE = 1 / 32
 
 
@@ -76,7 +76,7 @@ def write_cityscapes(root: Path, split: str, classes: Sequence[str], scenes: Ite
 
 
 def _shapes(scene: Scene, classes: Sequence[str]) -> list[Shape]:
-    """From back to front: the road everywhere, the objects, the car with the camera."""
+    """The shapes from back to front: the road everywhere, the objects, the car with the camera."""
     height, width, _ = scene.image.shape
     right, bottom = width - 1, height - 1
     top = round(height * (1 - EGO_VEHICLE_SHARE))

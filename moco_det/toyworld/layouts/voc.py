@@ -1,4 +1,4 @@
-"""The PASCAL VOC 2007 layout: an XML a JPEG, and a list of names a split."""
+"""The PASCAL VOC 2007 layout: one XML per JPEG, and a list of names per split."""
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable

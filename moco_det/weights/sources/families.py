@@ -130,7 +130,7 @@ class Family:
     record: Callable[[Mapping, Preprocessing | None], Record] = assumed
 
     def recognizes(self, lines: str) -> bool:
-        """Does every ``needs`` and no ``lacks`` begin a name? The names are one a line, which is quick."""
+        """Does every ``needs`` and no ``lacks`` begin a name? The names are one per line, which is quick."""
         return all(begins(pattern, lines) for pattern in self.needs) and not any(
             begins(pattern, lines) for pattern in self.lacks
         )

@@ -1,4 +1,4 @@
-"""From the names of each layout to torchvision's, and what detectron2's ResNet has no place for."""
+"""Maps the names of each layout to torchvision's, and says what detectron2's ResNet has no place for."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ FUSED_NOTE = (
 
 
 def _detectron2(name: str) -> str | None:
-    """Also from a whole detector: ``backbone.bottom_up.`` of FPN, ``backbone.`` and ``roi_heads.res5`` of C4."""
+    """torchvision's name for detectron2's; also in FPN (``backbone.bottom_up.``) and C4 (``roi_heads.res5``)."""
     inner = re.sub(r"^(backbone\.(bottom_up\.)?|roi_heads\.)(?=stem\.|res\d\.)", "", name)
     try:
         return to_torchvision(inner)

@@ -87,7 +87,7 @@ def read_checkpoint(path: str | os.PathLike, trust_pickle: bool = False) -> Any:
             refuse_by_name_or_text(path, start)
         first_line = str(error).partition("\n")[0]
         raise ValueError(
-            f"{path}: cannot be read; it is damaged, cut short, or needs missing code ({first_line})"
+            f"{path}: cannot be read; it is damaged, truncated, or needs missing code ({first_line})"
         ) from error
 
 

@@ -97,7 +97,7 @@ def recognize(
 
 
 def _lines(content: Mapping, tensors: Mapping[str, Any], outer: str) -> str:
-    """The names behind a prefix and the file's entries, one a line, for ``Family.recognizes``."""
+    """The names behind a prefix and the file's entries, one per line, for ``Family.recognizes``."""
     records = content.get("config.json", {})
     marks = [f"<{key}>" for key in (*content, *(records if isinstance(records, Mapping) else ()))]
     return "\n".join((*(name.removeprefix(outer) for name in tensors if name.startswith(outer)), *marks))
@@ -160,7 +160,7 @@ def _has_backbone(family: Family, lines: str, encoder: str | None) -> bool:
 
 
 def _place(family: Family, encoder: str | None) -> tuple:
-    """Where a family's backbone is, and how its names are made."""
+    """The prefixes of a family's backbone, and the layout of its names."""
     return family.prefixes.get(encoder or family.default), family.layout
 
 

@@ -58,7 +58,7 @@ class CMC(PretrainMethod):
         self,
         *,
         encoder: ResNet,
-        colour_encoder: ResNet,
+        color_encoder: ResNet,
         dim: int,
         queue_size: int,
         momentum: float,
@@ -71,7 +71,7 @@ class CMC(PretrainMethod):
     ):
         """
         Args:
-            encoder, colour_encoder: images of lightness and of color to embeddings of length ``dim``.
+            encoder, color_encoder: images of lightness and of color to embeddings of length ``dim``.
             queue_size: keys of either queue.
             momentum: m of the key encoders.
             temperature: tau of the losses.
@@ -83,7 +83,7 @@ class CMC(PretrainMethod):
         """
         super().__init__(**common)
         self.encoder_q = encoder.to(memory_format=self.memory_format)
-        self.color_q = colour_encoder.to(memory_format=self.memory_format)
+        self.color_q = color_encoder.to(memory_format=self.memory_format)
         self.encoder_k, self.color_k = make_key_encoder(self.encoder_q), make_key_encoder(self.color_q)
         self.queue = Queue(dim, queue_size, seed)
         self.colour_queue = copy.deepcopy(self.queue)
@@ -99,15 +99,15 @@ class CMC(PretrainMethod):
     def from_config(cls, cfg):
         moco = cfg.MODEL.MOCO
         cls.check_config(cfg, comm.get_world_size())
-        encoder, colour_encoder = (build_backbone(cfg) for _ in range(2))
-        for each, channels in ((encoder, 3 if cfg.MODEL.CMC.SPACE == "ydbdr" else 1), (colour_encoder, 2)):
+        encoder, color_encoder = (build_backbone(cfg) for _ in range(2))
+        for each, channels in ((encoder, 3 if cfg.MODEL.CMC.SPACE == "ydbdr" else 1), (color_encoder, 2)):
             each.fc = nn.Linear(each.fc.in_features, moco.DIM)
             if channels != 3:
                 each.conv1 = first_convolution(channels)
         return {
             **common_settings(cfg),
             "encoder": encoder,
-            "colour_encoder": colour_encoder,
+            "color_encoder": color_encoder,
             "dim": moco.DIM,
             "queue_size": moco.QUEUE_SIZE,
             "momentum": moco.MOMENTUM,
@@ -233,7 +233,7 @@ class CMC(PretrainMethod):
 
 
 def first_convolution(channels: int) -> nn.Conv2d:
-    """A ResNet's first layer for images of other channels, drawn as torchvision draws it."""
+    """A ResNet's first layer for images of other channels, initialized as torchvision does."""
     conv = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return conv

@@ -1,4 +1,4 @@
-"""From 8-bit RGB to a lightness and two color channels, on the device of the images.
+"""Converts 8-bit RGB to a lightness and two color channels, on the device of the images.
 
 Two spaces of the paper (Tian et al. 2019, arXiv 1906.05849, section 4.1): CIE Lab, and YDbDr, linear in RGB.
 Channels are scaled to about -1 to 1.

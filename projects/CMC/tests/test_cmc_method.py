@@ -26,7 +26,7 @@ def make_model(group=4, space="ydbdr", **changes):
         encoder.conv1 = nn.Conv2d(channels, SmallEncoder.WIDTH, 3, stride=2)
     settings = {"dim": 6, "queue_size": 24, "momentum": 0.9, "temperature": TAU, "shuffle_bn": True, **PIXELS}
     model = CMC(
-        encoder=encoders[0], colour_encoder=encoders[1], space=space, seed=1, **{**settings, **changes}
+        encoder=encoders[0], color_encoder=encoders[1], space=space, seed=1, **{**settings, **changes}
     )
     return model.double().train()
 
@@ -42,7 +42,7 @@ def loss_by_loops(queries, keys, queue):
 
 
 def check_step(space, two_crops):
-    """Without shuffled keys; the comparison of processes has them."""
+    """Compare a step without shuffled keys; the comparison of processes has them."""
     model = make_model(space=space, two_crops=two_crops, shuffle_bn=False)
     model.encoder_q.fc.weight.data *= 1.5  # else queries and keys of a crop are the same
     model.color_q.fc.weight.data[0] *= 3

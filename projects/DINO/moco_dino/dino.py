@@ -1,4 +1,4 @@
-"""DINO for ResNets as a meta-architecture: ``forward`` is Algorithm 1 of the paper, with small crops.
+"""DINO for ResNets as a meta-architecture: ``forward`` is Algorithm 1 of the paper, with local crops.
 
 Caron et al. 2021, arXiv 2104.14294. n: images on this rank (in this micro-batch), V: crops of an image, B: length
 before the last layer, J: outputs.
@@ -146,7 +146,7 @@ class DINO(PretrainMethod):
         return {"loss_distillation": loss, **report}
 
     def embed(self, encoder: ResNet, images: Tensor) -> Tensor:
-        """Before the last layer: normalized images (n, 3, S, S) -> unit-length (n, B)."""
+        """Embeddings before the last layer: normalized images (n, 3, S, S) -> unit-length (n, B)."""
         return F.normalize(self.compute(encoder, images), dim=1)
 
     def embeddings(self, images: Tensor) -> Tensor:

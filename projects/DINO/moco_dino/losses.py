@@ -20,13 +20,13 @@ def distillation(
     student_temperature: float,
     teacher_temperature: float,
 ) -> Tensor:
-    """The mean over pairs (large crop by the teacher, another crop by the student) of H(P_t, P_s).
+    """The mean over pairs (global crop by the teacher, another crop by the student) of H(P_t, P_s).
 
-    H is the cross-entropy: equations 1 to 3; the teacher's outputs are centerd and sharpened (section 3.1).
+    H is the cross-entropy: equations 1 to 3; the teacher's outputs are centered and sharpened (section 3.1).
 
     Args:
-        student: V tensors (n, J), the large crops first.
-        teacher: a tensor (n, J) for each large crop.
+        student: V tensors (n, J), the global crops first.
+        teacher: a tensor (n, J) for each global crop.
         center: (J,) that is subtracted from the teacher's outputs.
         student_temperature, teacher_temperature: > 0.
 
@@ -40,7 +40,7 @@ def distillation(
 
 @torch.no_grad()
 def moved_center(center: Tensor, teacher: Sequence[Tensor], momentum: float) -> Tensor:
-    """Equation 4: c <- m c + (1 - m) mean of the teacher's outputs for the global batch, all large crops.
+    """Equation 4: c <- m c + (1 - m) mean of the teacher's outputs for the global batch, all global crops.
 
     Args:
         center: (J,); teacher: tensors (n, J) of this rank.

@@ -145,8 +145,8 @@ class DenseCL(PretrainMethod):
     @classmethod
     def plan_rows(cls, facts) -> list[Row]:
         densecl = facts.cfg.MODEL.DENSECL
-        share = f"{densecl.LAMBDA:g} of the loss, from step {densecl.WARMUP_STEPS:,} on"
-        return [*queue_rows(facts), ("dense contrast", f"{share}; a second queue of the same size")]
+        weight = f"{densecl.LAMBDA:g} of the loss, from step {densecl.WARMUP_STEPS:,} on"
+        return [*queue_rows(facts), ("dense contrast", f"{weight}; a second queue of the same size")]
 
     def forward(self, batch: dict) -> dict[str, Tensor]:
         """One step without the optimizer, or one micro-batch of it; as MoCo's, for images and for positions.
@@ -185,10 +185,10 @@ class DenseCL(PretrainMethod):
         dense = dense_similarities(q.dense, k.dense, positions, self.dense_queue.negatives())
         position_loss = dense_loss(*dense, self.temperature)
 
-        share = self.dense_share if iteration >= self.warmup_steps else 0.0
+        weight = self.dense_share if iteration >= self.warmup_steps else 0.0
         return {
-            "loss_contrastive": (1 - share) * image_loss,
-            "loss_dense": share * position_loss,
+            "loss_contrastive": (1 - weight) * image_loss,
+            "loss_dense": weight * position_loss,
             "mutual_information_dense": mutual_information_bound(position_loss, 1 + self.queue.size),
             "similarity_positive_dense": dense[0].detach().mean(),
             **self.queue.report(len(keys)),

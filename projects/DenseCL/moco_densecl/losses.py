@@ -13,7 +13,7 @@ from moco_det.pretrain.moco.losses import info_nce
 
 @torch.no_grad()
 def correspondence(query_map: Tensor, key_map: Tensor) -> Tensor:
-    """For each position of the first view, the most similar one of the second (section 3.3, equation 4).
+    """The most similar position of the second view for each one of the first (section 3.3, equation 4).
 
     Args:
         query_map, key_map: (n, D, P) maps of the backbone, which are compared by their cosine.
@@ -32,7 +32,7 @@ def matched(keys: Tensor, positions: Tensor) -> Tensor:
 
 
 def dense_similarities(r: Tensor, t: Tensor, positions: Tensor, queue: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each dense query with its positive and its negatives, a row for each position of each image.
+    """Similarities of each dense query with its positive and its negatives, a row for each position of each image.
 
     Args:
         r, t: (n, C, P) unit-length dense queries and dense keys.

@@ -49,7 +49,7 @@ def test_the_loss_is_that_of_loops(tensors):
 
 
 def test_correspondence_finds_a_permutation():
-    """The second view is the first with its positions dealt anew and each vector scaled: cosines ignore that."""
+    """The second view is the first with its positions shuffled and each vector scaled: cosines ignore that."""
     query_map = torch.randn(2, 8, 9, generator=torch.Generator().manual_seed(1))
     order = torch.tensor([3, 1, 4, 0, 5, 8, 2, 6, 7])
     key_map = query_map[:, :, order] * torch.linspace(0.1, 9, 9)

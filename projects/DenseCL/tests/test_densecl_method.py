@@ -49,7 +49,7 @@ def heads_by_hand(encoder, dense, images, model):
 
 
 def check_step(iteration, share):
-    """Without shuffled keys, whose permutation no hand follows; the comparison of processes has it."""
+    """Compare a step without shuffled keys, whose permutation no hand follows; comparing processes has it."""
     model = make_model(shuffle_bn=False)
     model.encoder_q.fc[0].weight.data *= 1.1  # else both encoders are the same
     model.dense_q[0].weight.data *= 1.2
@@ -116,7 +116,7 @@ class TestDenseCL(MethodSuite):
     )
     bugs = (
         (densecl, "correspondence", "argmax(dim=2)", "argmax(dim=1)"),
-        (DenseCL, "compare", "(1 - share) * image_loss", "share * image_loss"),
+        (DenseCL, "compare", "(1 - weight) * image_loss", "weight * image_loss"),
         (DenseCL, "forward", "momentum_update(self.dense_k, self.dense_q, self.momentum)", "pass"),
         (DenseCL, "forward", "self.dense_queue.enqueue(step.keys.pooled)", "pass"),
         (DenseCL, "embed", "grid.detach()", "grid.detach().flip(2)"),

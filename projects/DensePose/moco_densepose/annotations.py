@@ -50,7 +50,7 @@ class DensePoseTargets:
         return iter(self.people)
 
     def __getitem__(self, item) -> "DensePoseTargets":
-        """Of a number, slice, list of numbers, or tensor of numbers or booleans."""
+        """Select by a number, slice, list of numbers, or tensor of numbers or booleans."""
         if isinstance(item, int):
             return DensePoseTargets([self.people[item]])
         if isinstance(item, slice):

@@ -27,7 +27,7 @@ class ConvStack(nn.Module):
         _initialize(self)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """From N x channels x P x P to N x width x P x P."""
+        """Map N x channels x P x P to N x width x P x P."""
         for layer in self.children():
             x = F.relu(layer(x))
         return x
@@ -53,7 +53,7 @@ class ChartPredictor(nn.Module):
         _initialize(self)
 
     def forward(self, x: torch.Tensor) -> ChartOutput:
-        """From N x channels x P x P to maps of side S = 2 P up_scale."""
+        """Map N x channels x P x P to maps of side S = 2 P up_scale."""
         layers = (self.ann_index_lowres, self.index_uv_lowres, self.u_lowres, self.v_lowres)
         return ChartOutput(*(self._enlarged(layer(x)) for layer in layers))
 

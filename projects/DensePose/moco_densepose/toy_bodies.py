@@ -35,7 +35,7 @@ SKIN = ((0.07, 0.35, 0.9), (0.06, 0.5, 0.6), (0.05, 0.6, 0.35))
 
 
 def random_pose(rng: np.random.Generator, size: int, slot: tuple[float, float]) -> Pose:
-    """A pose in a picture of side ``size``, its middle between the shares ``slot`` of the width."""
+    """A pose in a picture of side ``size``, its middle between the fractions ``slot`` of the width."""
     scale = size * rng.uniform(0.55, 0.9) / HEIGHT
     turns = {"torso": rng.uniform(-0.15, 0.15), "head": rng.uniform(-0.25, 0.25)}
     for side, sign in (("left", -1), ("right", 1)):

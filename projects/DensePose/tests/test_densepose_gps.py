@@ -66,7 +66,7 @@ def test_wrong_predictions_are_far_less(bodies):
 
 
 def test_similarity_by_loops(bodies):
-    """Of right, shifted, blurred and absent predictions."""
+    """The similarity is that of loops, for right, shifted, blurred and absent predictions."""
     tables, rng = toy_body(), np.random.default_rng(0)
     means = [0] + [gps_oracle.mean_distance(tables, g, GROUP_OF_CHART, COARSE_OF_CHART) for g in range(1, 9)]
     np.testing.assert_allclose(tables.mean_distances, means, rtol=1e-5)

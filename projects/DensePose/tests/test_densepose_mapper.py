@@ -154,7 +154,7 @@ def test_the_mapper_of_training_is_chosen_by_the_config(cfg):
 
 
 def test_records_become_instances(cfg, toy_root):
-    """With a person that has boxes only, and a crowd."""
+    """A person that has boxes only, and a crowd, are among the records."""
     record = copy.deepcopy(DatasetCatalog.get("moco_densepose_toy_train")[0])
     bare = {key: record["annotations"][0][key] for key in ("bbox", "bbox_mode", "category_id")} | {
         "iscrowd": 0

@@ -77,7 +77,7 @@ def test_distances_are_shortest_paths():
 
 
 def test_the_body_is_as_far_apart_as_it_looks():
-    """From one hand to the other is further than from a hand to its shoulder, and all of it is symmetric."""
+    """One hand is further from the other than a hand from its shoulder, and all of it is symmetric."""
     body = toy_tables.toy_body()
     middle = {c: body.closest_points(np.array([c]), np.array([0.5]), np.array([0.5])) for c in range(1, 25)}
 
@@ -105,7 +105,7 @@ def test_tables_are_read_as_they_were_written(tmp_path):
 
 
 def test_files_of_matlab_are_read_as_the_others(tmp_path):
-    """As DensePose publishes them: columns, and a cell array of symmetry tables."""
+    """The files are as DensePose publishes them: columns, and a cell array of symmetry tables."""
     body = toy_tables.toy_body()
     columns = {"U_subdiv": body.u, "V_subdiv": body.v, "Part_ID_subdiv": body.label}
     savemat(tmp_path / "SMPL_subdiv.mat", {name: value[:, None] for name, value in columns.items()})

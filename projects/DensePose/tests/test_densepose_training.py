@@ -1,4 +1,4 @@
-"""From toy bodies to a GPS AP through the trainer, and what is refused before it starts."""
+"""The way from toy bodies to a GPS AP through the trainer, and what is refused before it starts."""
 
 import json
 import logging

@@ -45,11 +45,11 @@ def _over_ranks(x: Tensor, how: str) -> Tensor:
 
 
 def swapped_prediction(scores: Sequence[Tensor], codes: Sequence[Tensor], temperature: float) -> Tensor:
-    """The mean over pairs (code of a large crop, prediction from another crop): equations 2 and 6.
+    """The mean over pairs (code of a global crop, prediction from another crop): equations 2 and 6.
 
     Args:
-        scores: V tensors (n, J), the large crops first.
-        codes: a tensor (n, J) for each large crop.
+        scores: V tensors (n, J), the global crops first.
+        codes: a tensor (n, J) for each global crop.
         temperature: tau > 0.
 
     Returns:

@@ -28,7 +28,7 @@ from moco_swav.losses import sinkhorn, swapped_prediction
 
 @META_ARCH_REGISTRY.register()
 class SwAV(PretrainMethod):
-    """Swapped assignments between views, with small crops and a queue where they are asked for."""
+    """Swapped assignments between views, with local crops and a queue where they are asked for."""
 
     uses = ("MODEL.SWAV",)
     uses_small_crops = True
@@ -57,7 +57,7 @@ class SwAV(PretrainMethod):
             temperature: of the prediction.
             epsilon, sinkhorn_iterations: of the codes.
             freeze_prototypes_epochs: epochs in which the prototypes keep their random start.
-            queue_size: embeddings of each large view that share the assignment; 0: none.
+            queue_size: embeddings of each global crop that share the assignment; 0: none.
             queue_start_epoch: the first epoch whose embeddings are kept.
             seed: of the run.
             common: of :class:`PretrainMethod`.
@@ -69,7 +69,7 @@ class SwAV(PretrainMethod):
         self.sinkhorn_iterations = sinkhorn_iterations
         self.freeze_prototypes_epochs = freeze_prototypes_epochs
         self.queue_start_epoch = queue_start_epoch
-        # One for each large view.
+        # One for each global crop.
         self.queues = nn.ModuleList(Queue(dim, queue_size, seed) for _ in range(2 if queue_size else 0))
 
     @classmethod
@@ -124,7 +124,7 @@ class SwAV(PretrainMethod):
 
         Args:
             batch: of :meth:`PretrainMethod.forward`; with ``small``, uint8 (n, V - 2, 3, s, s), these crops
-                predict the codes of the large ones too.
+                predict the codes of the global ones too.
 
         Returns:
             ``loss_swapped`` and detached statistics.
@@ -142,7 +142,7 @@ class SwAV(PretrainMethod):
 
     @torch.no_grad()
     def codes(self, view: int, scores: Tensor) -> Tensor:
-        """The codes of a large view's embeddings, assigned together with those of its queue: (n, J)."""
+        """The codes of a global crop's embeddings, assigned together with those of its queue: (n, J)."""
         rows = [scores]
         if self.queues and self.queues[view].num_real == self.queues[view].size:
             # The queue is the same on all ranks; each brings its own part of it.
@@ -152,7 +152,7 @@ class SwAV(PretrainMethod):
 
     @torch.no_grad()
     def keep(self, embeddings: list[Tensor]) -> None:
-        """Put the large views' embeddings of the global batch into the queues."""
+        """Put the global crops' embeddings of the global batch into the queues."""
         if self.epoch >= self.queue_start_epoch:
             for queue, z in zip(self.queues, embeddings[:2], strict=False):
                 queue.enqueue(gather(z.detach()))
@@ -174,7 +174,7 @@ def statistics(z: Tensor, codes: Tensor, scores: Tensor) -> dict[str, Tensor]:
         z: (n, C) embeddings; codes: (n, J) of the first view; scores: (n, J) of the second.
 
     Returns:
-        ``code_agreement``: share of images whose nearest prototype in one view is the likeliest of the other's
+        ``code_agreement``: fraction of images whose nearest prototype in one view is the likeliest of the other's
         code;
         ``prototypes_used``: of the J, those that are some image's likeliest.
     """

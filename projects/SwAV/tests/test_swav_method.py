@@ -33,9 +33,9 @@ def embed_by_hand(model, images):
 
 
 def check_step():
-    """With all crops and a full queue."""
+    """Compare a step with all crops and a full queue."""
     model = make_model(queue_size=QUEUE)
-    for iteration in (0, 1):  # 16 embeddings of each large view
+    for iteration in (0, 1):  # 16 embeddings of each global crop
         model(random_multi_crop_batch(iteration))
     kept = [[], []]
     for iteration in (0, 1):
@@ -86,7 +86,7 @@ def test_prototypes_are_frozen_in_the_first_epoch_and_lie_on_the_sphere(epoch, m
 
 
 def test_no_gradient_flows_through_the_codes():
-    """With one crop's prediction alone, the gradient must be that of fixed codes."""
+    """The gradient of one crop's prediction alone must be that of fixed codes."""
     model = make_model()
     batch = {name: value for name, value in random_multi_crop_batch(0).items() if name != "small"}
     model(batch)["loss_swapped"].backward()

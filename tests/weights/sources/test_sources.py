@@ -66,7 +66,7 @@ def test_no_foreign_code_runs(tmp_path, save):
 
 @pytest.mark.parametrize("save", [save_zip, save_legacy, save_pickle])
 def test_trusted_code_runs(tmp_path, save):
-    """Also shows that the attack of the test above works."""
+    """The attack of the test above works where code is trusted."""
     save({"extra": Attack(tmp_path / "ran")}, tmp_path / "bad.pth")
     read_checkpoint(tmp_path / "bad.pth", trust_pickle=True)
     assert (tmp_path / "ran").is_dir()
