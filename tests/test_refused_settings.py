@@ -50,7 +50,7 @@ def refused(command, words, folder, capsys) -> str:
 
 
 COMMON = [
-    ("SOLVER.EPOCH 3", "SOLVER.EPOCH'.* 'SOLVER.EPOCHS'"),
+    ("SOLVER.EPOCH 3", "match: 'SOLVER.EPOCHS'"),
     ("SOLVER.EPOCHS many", "SOLVER.EPOCHS is 'many'; expected a whole number, such as 1"),
     ("SOLVER.BASE_LR fast", "SOLVER.BASE_LR is 'fast'; expected a number, such as"),
     ("SOLVER.BASE_LR -1", "-1.0; expected"),
