@@ -100,7 +100,7 @@ class DilatedFCNHead(nn.Module):
 def upsample(x: torch.Tensor, stride: int) -> torch.Tensor:
     """Bilinear, each position to the pixel that it stands for; what lies beyond the last is as the last.
 
-    Position i of a ResNet's map is centerd on pixel ``stride * i``. So the paper's crops of 513 and 769 pixels
+    Position i of a ResNet's map is centered on pixel ``stride * i``. So the paper's crops of 513 and 769 pixels
     (a multiple of 16, plus 1) begin and end with a position, and this is ``align_corners=True`` for them.
 
     Args:

@@ -68,14 +68,14 @@ class _GroupedBatchNorm:
         shape = [-1 if d == 1 else 1 for d in range(x.dim())]
         count = self.group_size * x[0, 0].numel()
         mean = all_reduce(values.sum(over), group=ranks) / count  # C
-        centerd = values - mean.view(shape)
-        variance = all_reduce(centerd.square().sum(over), group=ranks) / count  # C
+        centered = values - mean.view(shape)
+        variance = all_reduce(centered.square().sum(over), group=ranks) / count  # C
         self._note(mean.detach(), variance.detach() * (count / max(count - 1, 1)))
         scale = torch.rsqrt(variance + self.eps)  # C
         if self.weight is None:
-            return (centerd * scale.view(shape)).to(x.dtype)
+            return (centered * scale.view(shape)).to(x.dtype)
         scale = self.weight * scale
-        return (centerd * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+        return (centered * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
 
     @torch.no_grad()
     def _note(self, mean: Tensor, variance: Tensor) -> None:

@@ -58,7 +58,7 @@ class CMC(PretrainMethod):
         self,
         *,
         encoder: ResNet,
-        colour_encoder: ResNet,
+        color_encoder: ResNet,
         dim: int,
         queue_size: int,
         momentum: float,
@@ -71,7 +71,7 @@ class CMC(PretrainMethod):
     ):
         """
         Args:
-            encoder, colour_encoder: images of lightness and of color to embeddings of length ``dim``.
+            encoder, color_encoder: images of lightness and of color to embeddings of length ``dim``.
             queue_size: keys of either queue.
             momentum: m of the key encoders.
             temperature: tau of the losses.
@@ -83,10 +83,10 @@ class CMC(PretrainMethod):
         """
         super().__init__(**common)
         self.encoder_q = encoder.to(memory_format=self.memory_format)
-        self.color_q = colour_encoder.to(memory_format=self.memory_format)
+        self.color_q = color_encoder.to(memory_format=self.memory_format)
         self.encoder_k, self.color_k = make_key_encoder(self.encoder_q), make_key_encoder(self.color_q)
         self.queue = Queue(dim, queue_size, seed)
-        self.colour_queue = copy.deepcopy(self.queue)
+        self.color_queue = copy.deepcopy(self.queue)
         self.momentum, self.temperature, self.shuffle_bn = momentum, temperature, shuffle_bn
         self.space, self.two_crops, self.seed = space, two_crops, seed
         # Luma less its mean is a scalar product with the normalized channels; of that vector, the direction.
@@ -99,15 +99,15 @@ class CMC(PretrainMethod):
     def from_config(cls, cfg):
         moco = cfg.MODEL.MOCO
         cls.check_config(cfg, comm.get_world_size())
-        encoder, colour_encoder = (build_backbone(cfg) for _ in range(2))
-        for each, channels in ((encoder, 3 if cfg.MODEL.CMC.SPACE == "ydbdr" else 1), (colour_encoder, 2)):
+        encoder, color_encoder = (build_backbone(cfg) for _ in range(2))
+        for each, channels in ((encoder, 3 if cfg.MODEL.CMC.SPACE == "ydbdr" else 1), (color_encoder, 2)):
             each.fc = nn.Linear(each.fc.in_features, moco.DIM)
             if channels != 3:
                 each.conv1 = first_convolution(channels)
         return {
             **common_settings(cfg),
             "encoder": encoder,
-            "colour_encoder": colour_encoder,
+            "color_encoder": color_encoder,
             "dim": moco.DIM,
             "queue_size": moco.QUEUE_SIZE,
             "momentum": moco.MOMENTUM,
@@ -150,7 +150,7 @@ class CMC(PretrainMethod):
             batch: of :meth:`PretrainMethod.forward`.
 
         Returns:
-            ``loss_lightness`` of lightness that looks for its color, ``loss_colour`` the other way round, and
+            ``loss_lightness`` of lightness that looks for its color, ``loss_color`` the other way round, and
             detached statistics.
         """
         step = batch.get("step", StepState())
@@ -165,14 +165,14 @@ class CMC(PretrainMethod):
         keys, color_keys = step.keys  # NxC
         k, color_k = (self.micro_batch(local_block(every), batch) for every in step.keys)  # nxC
         outputs = {
-            **self.compare("lightness", lightness, color_k, self.colour_queue),
+            **self.compare("lightness", lightness, color_k, self.color_queue),
             **self.compare("color", color, k, self.queue),
             **self.queue.report(len(keys)),
             "embedding_spread": spread(lightness.detach()),
         }
         if self.is_last(batch):
             self.queue.enqueue(keys)
-            self.colour_queue.enqueue(color_keys)
+            self.color_queue.enqueue(color_keys)
             update_running_statistics(self)
         return outputs
 

@@ -22,7 +22,7 @@ def distillation(
 ) -> Tensor:
     """The mean over pairs (large crop by the teacher, another crop by the student) of H(P_t, P_s).
 
-    H is the cross-entropy: equations 1 to 3; the teacher's outputs are centerd and sharpened (section 3.1).
+    H is the cross-entropy: equations 1 to 3; the teacher's outputs are centered and sharpened (section 3.1).
 
     Args:
         student: V tensors (n, J), the large crops first.

@@ -19,7 +19,7 @@ def chart_colors() -> np.ndarray:
     return np.concatenate([np.zeros((1, 3)), 255 * matplotlib.colors.hsv_to_rgb(hsv)])
 
 
-def _coordinate_colours(values: np.ndarray) -> np.ndarray:
+def _coordinate_colors(values: np.ndarray) -> np.ndarray:
     """Colors of U or V in [0, 1]: from blue (0) to yellow (1)."""
     return 255 * matplotlib.colormaps["viridis"](values)[..., :3]
 
@@ -44,7 +44,7 @@ def draw_points(image: np.ndarray, annotations: Sequence[dict], radius: int = 1)
         rows = (y + np.array(person["dp_y"]) * height / BOX_UNITS).astype(int)
         colors = (
             chart_colors()[np.array(person["dp_I"], dtype=int)],
-            *(_coordinate_colours(np.array(person[f"dp_{name}"])) for name in "UV"),
+            *(_coordinate_colors(np.array(person[f"dp_{name}"])) for name in "UV"),
         )
         for panel, of_points in zip(panels, colors, strict=True):
             for row, column, color in zip(rows, columns, of_points, strict=True):
@@ -66,7 +66,7 @@ def draw_detections(image: np.ndarray, detections: Sequence[Detection]) -> np.nd
         rows, columns = rows[inside], columns[inside]
         colors = (
             chart_colors()[label[rows, columns]],
-            *(_coordinate_colours(values[rows, columns] / LEVELS) for values in (u, v)),
+            *(_coordinate_colors(values[rows, columns] / LEVELS) for values in (u, v)),
         )
         for panel, of_pixels in zip(panels, colors, strict=True):
             place = rows + top, columns + left
