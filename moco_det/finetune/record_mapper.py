@@ -21,25 +21,33 @@ logger = logging.getLogger(__name__)
 UNREADABLE_LIST = "unreadable_images.txt"
 
 
+def size_of_labels(record: dict, upright: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of the pixels that a record's labels were drawn on; of the upright image where it has none.
+
+    Where they are not the upright image's but those of the image as it is stored, labels were drawn on the latter.
+    """
+    return record.get("width", upright[0]), record.get("height", upright[1])
+
+
 def read_image(record: dict, images: ImageFormat) -> np.ndarray:
     """The image of a record, H x W x C, uint8: as :meth:`ImageFormat.decode` gives it, in the order of ``images``.
 
-    Where the labels were drawn on the pixels as they are stored, which their ``width`` and ``height`` show, an
-    EXIF orientation is left alone: the boxes would be elsewhere.
+    Where labels were drawn on the pixels as they are stored (:func:`size_of_labels`), an EXIF orientation is
+    left alone: the boxes would be elsewhere.
 
     Raises:
         UnreadableImage: it cannot be decoded; ValueError: it is of another size than its labels say.
     """
     path = PathManager.get_local_path(record["file_name"])
     pixels = images.decode(path)
-    height, width = upright = pixels.shape[1:]
-    expected = (record.get("height", height), record.get("width", width))
+    width, height = upright = pixels.shape[:0:-1]
+    expected = size_of_labels(record, upright)
     if upright != expected:
         pixels = images.decode(path, upright=False)
-        if pixels.shape[1:] != expected:
+        if pixels.shape[:0:-1] != expected:
             raise ValueError(
-                f"image {path!r} has {width} x {height} pixels, but its labels say {expected[1]} x "
-                f"{expected[0]}; give the image that was labeled"
+                f"image {path!r} has {width} x {height} pixels, but its labels say {expected[0]} x "
+                f"{expected[1]}; give the image that was labeled"
             )
     if images.order == "BGR":
         pixels = torch.cat((pixels[:3].flip(0), pixels[3:]))
