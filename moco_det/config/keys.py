@@ -366,8 +366,8 @@ DATA = (
     Key(
         "DATASETS.MAX_UNREADABLE",
         0.01,
-        "Stop when more than this fraction of the images cannot be read: in pre-training of those met so far, "
-        "in fine-tuning of the training set.",
+        "Stop when more than this fraction of the images cannot be read, each counted once: in pre-training of "
+        "those met so far, from 100 on; in fine-tuning of the training set.",
         (PRETRAIN, FINETUNE),
         within("[0, 1]"),
         kind=WATCHING,

@@ -15,6 +15,7 @@ from moco_det.config.key import FINETUNE
 from moco_det.config.rules import check_values, refuse_keys
 from moco_det.data.datasets.own import add_dataset_options, register_datasets, settle_datasets
 from moco_det.data.datasets.toy import register_toy_datasets
+from moco_det.data.unreadable import begin_list
 from moco_det.engine.agreement import check_agreement, settings_and_code
 from moco_det.engine.command import AddConfig, read_config, stage_parser
 from moco_det.engine.launch import (
@@ -33,7 +34,6 @@ from moco_det.finetune.dry_run import dry_run
 from moco_det.finetune.inits import Init, read_init
 from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
 from moco_det.finetune.preflight import check_run, holds_run, refuse_other_stages, resumes, used_datasets
-from moco_det.finetune.record_mapper import forget_unreadable
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
 from moco_det.finetune.samples import write_sample_detections
 from moco_det.finetune.trainer import Trainer
@@ -142,8 +142,8 @@ def _work(
     if args.eval_only:
         _evaluate(cfg, weights)
         return
-    if comm.is_main_process() and not args.resume:
-        forget_unreadable(cfg)
+    if comm.is_main_process():
+        begin_list(cfg.OUTPUT_DIR, args.resume)
     trainer = Trainer(cfg, weights)
     trainer.resume_or_load(resume=args.resume)
     if trainer.start_iter >= trainer.max_iter:
