@@ -22,20 +22,8 @@ STAGES = ("pretrain", "convert", "finetune", "classify", "report", "toyworld")
 # Above the stages: a benchmark ends with a report and starts all else as processes; the measurements of
 # speed and the tests' helpers call what they measure and test.
 ABOVE = {"benchmark": {"report"}, "speed": set(STAGES), "testing": {"pretrain", "convert"}}
-DOCUMENTS = (
-    "README.md",
-    "GETTING_STARTED.md",
-    "INSTALL.md",
-    "MODEL_ZOO.md",
-    "CONTRIBUTING.md",
-    "docs/ABLATIONS.md",
-    "docs/BENCHMARK.md",
-    "docs/PERFORMANCE.md",
-    "docs/REPRODUCIBILITY.md",
-    "docs/RELIABILITY.md",
-    "docs/CONVERTING.md",
-    "docs/CONFIG.md",
-    "docs/DEMO.md",
+DOCUMENTS = sorted(
+    str(path.relative_to(REPOSITORY)) for where in ("*.md", "docs/*.md") for path in REPOSITORY.glob(where)
 )
 
 

@@ -366,8 +366,8 @@ DATA = (
     Key(
         "DATASETS.MAX_UNREADABLE",
         0.01,
-        "Stop when more than this fraction of the images cannot be read: in pre-training of those met so far, "
-        "in fine-tuning of the training set.",
+        "Stop when more than this fraction of the images cannot be read, each counted once: in pre-training of "
+        "those met so far, from 100 on; in fine-tuning of the training set.",
         (PRETRAIN, FINETUNE),
         within("[0, 1]"),
         kind=WATCHING,
@@ -824,6 +824,14 @@ DETECTRON2 = (
         instead={CLASSIFY: "--images"},
     ),
     Key(
+        "DATASETS.TEST",
+        HOST,
+        "Names of registered data sets, on which the result is measured.",
+        (FINETUNE,),
+        kind=MEASURE,
+        instead={PRETRAIN: "TEST.KNN.IMAGES", CLASSIFY: "--images"},
+    ),
+    Key(
         "DATALOADER.NUM_WORKERS",
         HOST,
         "Processes that load images, for each process of the run.",
@@ -877,7 +885,13 @@ DETECTRON2 = (
         effect=(when(_SCHEDULE, "EpochMultiStepLR", "WarmupMultiStepLR", "WarmupStepWithFixedGammaLR"),),
     ),
     Key(
-        "SOLVER.MAX_ITER", HOST, "Iterations of the run.", (FINETUNE,), within("[1, inf)"), instead=_NO_EPOCHS
+        "SOLVER.MAX_ITER",
+        HOST,
+        "Iterations of the run.",
+        (FINETUNE,),
+        within("[1, inf)"),
+        kind=LENGTH,
+        instead=_NO_EPOCHS,
     ),
     Key(
         "SOLVER.STEPS",
@@ -885,6 +899,7 @@ DETECTRON2 = (
         "Iterations after which the learning rate is multiplied by SOLVER.GAMMA.",
         (FINETUNE,),
         rising("[1, inf)"),
+        kind=LENGTH,
         effect=(when(_SCHEDULE, "WarmupMultiStepLR"),),
         instead=dict.fromkeys(BY_EPOCHS, "SOLVER.STEP_EPOCHS"),
     ),
@@ -942,6 +957,7 @@ DETECTRON2 = (
         "Evaluate every so many iterations; 0: at the end alone.",
         (FINETUNE,),
         within("[0, inf)"),
+        kind=MEASURE,
         instead={PRETRAIN: "TEST.KNN.PERIOD_EPOCHS", CLASSIFY: "CLASSIFY.PERIOD_EPOCHS"},
     ),
 )

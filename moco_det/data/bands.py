@@ -109,14 +109,22 @@ class ImageFormat:
             except UnreadableImage as error:
                 if not isinstance(error.__cause__, UnidentifiedImageError):
                     raise
-        try:
-            values, turned = read_values(path)
-            pixels = self._to_8_bits(_channels_first(values, self.channels))
-        except Exception as error:  # as in decode_rgb
-            raise unreadable(path, error) from error
+        pixels, turned = self.stored(path)
         if upright and turned != 1:
             pixels = np.stack([upright_image(Image.fromarray(channel), turned) for channel in pixels])
         return torch.from_numpy(np.require(pixels, requirements=("C", "W")))
+
+    def stored(self, path: str) -> tuple[np.ndarray, int]:
+        """The pixels as the file has them, and its orientation, 1 to 8; of plain RGB only what Pillow cannot read.
+
+        Raises:
+            UnfitImage, UnreadableImage: as :meth:`decode`.
+        """
+        try:
+            values, turned = read_values(path)
+            return self._to_8_bits(_channels_first(values, self.channels)), turned
+        except Exception as error:  # as in decode_rgb
+            raise unreadable(path, error) from error
 
     def values(self, path: str) -> np.ndarray:
         """What the file holds, (channels, H, W), before it is scaled; raises as :meth:`decode`."""

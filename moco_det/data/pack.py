@@ -20,6 +20,7 @@ from tqdm import tqdm
 from moco_det.data.images import UnreadableImage, find_images, names_digest, registered_images
 from moco_det.data.packed_images import Settings, member_names, pack_each, packed_jpeg
 from moco_det.data.shards import EXTENSION
+from moco_det.data.unreadable import FILE_NAME as UNREADABLE
 from moco_det.utils.disk_space import check_space
 from moco_det.utils.errors import user_errors
 from moco_det.utils.files import atomic_write, datasets_root, gib
@@ -27,7 +28,6 @@ from moco_det.utils.machine import num_cores
 from moco_det.version import __version__
 
 RECORD = "pack.json"
-UNREADABLE = "unreadable_images.txt"
 UNFINISHED = ".unfinished"
 MIB = 2**20
 SAMPLE = 64  # images that are packed beforehand, to foresee how much disk is needed

@@ -5,10 +5,10 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 
-from PIL import ExifTags, Image
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from moco_det.data.images import UnreadableImage, decode_rgb, open_image
+from moco_det.data.images import UnreadableImage, decode_rgb, open_image, orientation
 from moco_det.data.order import PackedPaths
 from moco_det.data.shards import Place
 
@@ -62,8 +62,7 @@ def packed_jpeg(path: str, settings: Settings) -> bytes:
 def _as_it_is(path: str) -> bytes | None:
     """The file's bytes, where they are an upright RGB JPEG."""
     with open_image(path) as image:
-        upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
-        if image.format != "JPEG" or image.mode != "RGB" or not upright:
+        if image.format != "JPEG" or image.mode != "RGB" or orientation(image) != 1:
             return None
         image.fp.seek(0)
         return image.fp.read()

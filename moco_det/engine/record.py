@@ -1,7 +1,7 @@
 """run.json: what a finished run was, how it was started, on what code and machine, and what it gave.
 
-A stage writes it last, so a folder without it is a run that did not finish. The report and ``results/`` are
-made of these records; nothing else in the package reads them.
+A stage writes it last, so a folder without it is a run that did not finish. The report, ``results/`` and
+a study of ablations are made of these records.
 """
 
 import functools

@@ -1,7 +1,8 @@
-"""The folder of a run that trains by epochs: nothing is written over, a run continues as itself or not at all."""
+"""The folder of a run: nothing is written over, a run continues as itself or not at all."""
 
 import logging
 import os
+from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -17,13 +18,12 @@ logger = logging.getLogger(__name__)
 
 
 def prepare_run_folder(cfg, resume: bool) -> None:
-    """Make OUTPUT_DIR with log and config; refuse to write over another run, or to continue it as another."""
+    """Make OUTPUT_DIR of a run by epochs, with log and config, after :func:`check_output`."""
     changes = check_output(cfg, resume)
     comm.synchronize()
     os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
     log_to(cfg.OUTPUT_DIR, "moco_det", "fvcore")
-    for change in changes:
-        logger.warning(f"--resume: {change}; it holds from here on")
+    log_changes(changes)
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
     # Else two runs of the same config differ in their last bits on a GPU.
     torch.backends.cudnn.deterministic = not cfg.CUDNN_BENCHMARK
@@ -41,14 +41,23 @@ def log_to(output: str, *names: str) -> None:
         setup_logger(os.path.abspath(output), distributed_rank=comm.get_rank(), name=name)
 
 
-def check_output(cfg, resume: bool) -> list[str]:
+def log_changes(changes: Sequence[str]) -> None:
+    """Name in the log what a continuation changes, see :func:`check_continuation`."""
+    for change in changes:
+        logger.warning(f"--resume: {change}")
+
+
+def check_output(cfg, resume: bool, holds_run: bool = False) -> list[str]:
     """Refuse to write over another run, to continue it as another, or to write where that is not allowed.
+
+    Args:
+        holds_run: OUTPUT_DIR holds a run, also where no checkpoint of a run by epochs shows it.
 
     Returns:
         what a continuation changes, see :func:`check_continuation`.
     """
     changes = []
-    if newest_first(cfg.OUTPUT_DIR):
+    if holds_run or newest_first(cfg.OUTPUT_DIR):
         if not resume:
             raise ValueError(
                 f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} already holds a run; continue it with --resume, or choose another"
@@ -74,7 +83,7 @@ def choose_seed(cfg: CfgNode, resume: bool) -> None:
         return
     saved = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
     if resume and os.path.exists(saved):
-        cfg.SEED = load_yaml(saved)["SEED"]
+        cfg.SEED = load_yaml(saved).get("SEED", -1)
     cfg.SEED = comm.all_gather(cfg.SEED)[0]
     if cfg.SEED < 0:
         cfg.SEED = comm.shared_random_seed() % 2**31
@@ -83,17 +92,25 @@ def choose_seed(cfg: CfgNode, resume: bool) -> None:
 def check_continuation(cfg: CfgNode) -> list[str]:
     """Refuse to continue the run in OUTPUT_DIR as another one.
 
+    detectron2's own scripts write a config.yaml too. It lacks our keys, which then had the effect of their
+    defaults, and may have no seed.
+
     Returns:
         a sentence for each change that is accepted and that the log should name.
 
     Raises:
         ValueError: names each key that differs, with both values.
     """
-    saved = load_yaml(os.path.join(cfg.OUTPUT_DIR, "config.yaml"))
+    path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
+    if not os.path.exists(path):
+        return [f"there is no {path!r}, so nobody knows whether the settings are the run's"]
+    saved = load_yaml(path)
+    if saved.get("SEED", -1) < 0:
+        saved["SEED"] = cfg.SEED
     refused, named = changes_at_resume(cfg, saved, get_cfg())
     if refused:
         raise ValueError(
             f"--resume would continue {cfg.OUTPUT_DIR!r} with other settings: {'; '.join(refused)}; give the "
             "same, or start again in another OUTPUT_DIR"
         )
-    return named
+    return [f"{change}; it holds from here on" for change in named]

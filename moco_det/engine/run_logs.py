@@ -38,12 +38,6 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, float]]:
         return [json.loads(line) for line in lines]
 
 
-def cut_unfinished_line(path: str | os.PathLike) -> None:
-    """Remove the last line of a file if it has no end."""
-    with open(path, "rb+") as file:
-        file.truncate(file.read().rfind(b"\n") + 1)
-
-
 class _Kept(logging.Handler):
     def __init__(self):
         super().__init__()

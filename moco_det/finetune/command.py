@@ -3,8 +3,8 @@
 import argparse
 import logging
 import os
-import random
 from collections.abc import Sequence
+from pathlib import Path
 
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup
@@ -15,6 +15,7 @@ from moco_det.config.key import FINETUNE
 from moco_det.config.rules import check_values, refuse_keys
 from moco_det.data.datasets.own import add_dataset_options, register_datasets, settle_datasets
 from moco_det.data.datasets.toy import register_toy_datasets
+from moco_det.data.unreadable import begin_list
 from moco_det.engine.agreement import check_agreement, settings_and_code
 from moco_det.engine.command import AddConfig, read_config, stage_parser
 from moco_det.engine.launch import (
@@ -26,15 +27,13 @@ from moco_det.engine.launch import (
 )
 from moco_det.engine.record import FILE_NAME as RECORD
 from moco_det.engine.record import write_run_record
-from moco_det.engine.run_folder import log_to
+from moco_det.engine.run_folder import choose_seed, log_changes, log_to
 from moco_det.engine.threads import choose_threads
 from moco_det.finetune.classes import classes_rows, complete_metadata, count_classes
 from moco_det.finetune.dry_run import dry_run
-from moco_det.finetune.hooks import seed_of_checkpoint
 from moco_det.finetune.inits import Init, read_init
 from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
-from moco_det.finetune.preflight import CHECKPOINT, check_run, refuse_other_stages, resumes, used_datasets
-from moco_det.finetune.record_mapper import forget_unreadable
+from moco_det.finetune.preflight import check_run, holds_run, refuse_other_stages, resumes, used_datasets
 from moco_det.finetune.safe_checkpointer import SafeCheckpointer
 from moco_det.finetune.samples import write_sample_detections
 from moco_det.finetune.trainer import Trainer
@@ -42,6 +41,7 @@ from moco_det.finetune.weights_check import check_preprocessing, load_checked
 from moco_det.model_zoo import get_config_file, recipe_name
 from moco_det.model_zoo.tasks import task_name
 from moco_det.utils.errors import user_errors
+from moco_det.utils.files import atomic_write
 
 logger = logging.getLogger(__name__)
 
@@ -93,8 +93,8 @@ def run(args: argparse.Namespace, add_configs: Sequence[AddConfig] = ()) -> None
     if args.dry_run:
         dry_run(cfg, args, init, add_configs)
         return
-    _, weights = check_run(cfg, args, init)
-    run_in_processes(_work, args, cfg, args, weights, init)
+    _, weights, changes = check_run(cfg, args, init)
+    run_in_processes(_work, args, cfg, args, weights, init, changes)
 
 
 def _choose_device(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -111,24 +111,26 @@ def _choose_device(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 
 def _choose_seed(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """A run without a seed gets one here, so that run.json names it; a resumed one takes its checkpoint's."""
-    if cfg.SEED >= 0:
-        return
-    if resumes(cfg, args):
-        with open(os.path.join(cfg.OUTPUT_DIR, CHECKPOINT)) as file:
-            cfg.SEED = seed_of_checkpoint(os.path.join(cfg.OUTPUT_DIR, file.read().strip()))
-    else:
-        if args.num_machines > 1 or processes_of_torchrun() > 1:
-            raise ValueError("SEED is -1; processes started apart need the same: give SEED 1 (or any other)")
-        cfg.SEED = random.SystemRandom().randrange(2**31)
+    """A run always has a seed, see :func:`choose_seed`; here the processes do not know of each other yet."""
+    apart = args.num_machines > 1 or processes_of_torchrun() > 1
+    if cfg.SEED < 0 and apart and not resumes(cfg, args):
+        raise ValueError("SEED is -1; processes started apart need the same: give SEED 1 (or any other)")
+    choose_seed(cfg, resumes(cfg, args))
 
 
-def _work(cfg: CfgNode, args: argparse.Namespace, weights: LoadedWeights | None, init: Init | None) -> None:
+def _work(
+    cfg: CfgNode,
+    args: argparse.Namespace,
+    weights: LoadedWeights | None,
+    init: Init | None,
+    changes: Sequence[str],
+) -> None:
     """What each process does."""
     check_agreement(settings_and_code(cfg))
     register_datasets(cfg)
     log_to(cfg.OUTPUT_DIR, "moco_det")
-    default_setup(cfg, args)
+    log_changes(changes)
+    _set_up(cfg, args)
     if weights is not None:
         check_preprocessing(cfg, weights, init)  # again, for the log
     for name in used_datasets(cfg, args):
@@ -141,8 +143,8 @@ def _work(cfg: CfgNode, args: argparse.Namespace, weights: LoadedWeights | None,
     if args.eval_only:
         _evaluate(cfg, weights)
         return
-    if comm.is_main_process() and not args.resume:
-        forget_unreadable(cfg)
+    if comm.is_main_process():
+        begin_list(cfg.OUTPUT_DIR, args.resume)
     trainer = Trainer(cfg, weights)
     trainer.resume_or_load(resume=args.resume)
     if trainer.start_iter >= trainer.max_iter:
@@ -154,6 +156,17 @@ def _work(cfg: CfgNode, args: argparse.Namespace, weights: LoadedWeights | None,
     trainer.train()  # of a finished run, the evaluation alone
     if comm.is_main_process():
         _record(trainer, args, init)
+
+
+def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """detectron2's set-up; an evaluation in the folder of a run leaves that run's config.yaml as it is."""
+    path = Path(cfg.OUTPUT_DIR, "config.yaml")
+    keep = args.eval_only and comm.is_main_process() and holds_run(cfg) and path.exists()
+    of_run = path.read_bytes() if keep else b""
+    default_setup(cfg, args)
+    if of_run:
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(of_run)
 
 
 def _record(trainer: Trainer, args: argparse.Namespace, init: Init | None) -> None:

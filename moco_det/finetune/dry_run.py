@@ -29,13 +29,14 @@ def dry_run(
     Raises:
         ValueError: it cannot start.
     """
-    model, weights = check_run(cfg, args, init)
+    model, weights, changes = check_run(cfg, args, init)
     train = [] if args.eval_only else [training_row(cfg, training_records(cfg))]
     print(f"Dry run of {args.config_file}" + (f" from --init {init.name}" if init else ""))
     rows = [changed_settings(cfg, args.config_file, add_configs), *train, *map(test_row, cfg.DATASETS.TEST)]
     rows += [("classes", f"{key} {text}") for key, text in classes_rows(cfg, used_datasets(cfg, args)[0])]
     if model is None:
         rows.append(("weights", f"the newest checkpoint in {cfg.OUTPUT_DIR}, from which the run resumes"))
+        rows += [("changed", change) for change in changes]
     else:
         size = sum(parameter.numel() for parameter in model.parameters())
         rows += [

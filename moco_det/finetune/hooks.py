@@ -120,21 +120,6 @@ class RunState(HookBase):
         self._seconds_before, self._of_ranks = state["seconds"], state["generators"]
 
 
-def seed_of_checkpoint(path: str) -> int:
-    """The seed that :class:`RunState` put into a checkpoint.
-
-    Raises:
-        ValueError: another program wrote the checkpoint.
-    """
-    saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    try:
-        return saved["trainer"]["hooks"][RunState.__name__]["seed"]
-    except KeyError:
-        raise ValueError(
-            f"--resume: {path!r} holds no seed, so tools/train_net.py did not write it; give the run's SEED"
-        ) from None
-
-
 def get_generators() -> dict[str, Any]:
     """The state of this process's generators, as plain values and tensors (readable with ``weights_only``)."""
     name, keys, position, has_gauss, gauss = np.random.get_state()

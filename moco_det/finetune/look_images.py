@@ -1,13 +1,17 @@
 """The images of a data set: headers of all that a budget of seconds allows, and some of them decoded."""
 
+import contextlib
 import os
 import random
 import time
 from collections.abc import Sequence
 
+from PIL import UnidentifiedImageError
+
 from moco_det.data.bands import RGB, ImageFormat, check_images
 from moco_det.data.images import UnreadableImage, decode_rgb, open_image, orientation
 from moco_det.finetune.check_findings import FAULT, WARNING, Findings
+from moco_det.finetune.record_mapper import size_of_labels
 
 # Seconds for the headers of a data set's images. Beyond it stand the images that a shuffle puts last.
 SECONDS = 20.0
@@ -51,16 +55,7 @@ def _look(record: dict, findings: Findings, decode: bool, images: ImageFormat) -
         return  # noted as missing where the set's files are listed
     name = os.path.basename(path)
     try:
-        if images.is_plain:
-            with open_image(path) as image:
-                size, mode, kind, turned = image.size, image.mode, image.format, orientation(image)
-                decode = decode or not _ends_whole(path, kind, start=image.fp.tell())
-            if decode:
-                decode_rgb(path)
-            if mode == "F":
-                raise UnreadableImage(path, "floating-point pixels have no stated range")
-        else:  # which have no header that tells all of this
-            size, mode, turned = tuple(images.decode(path).shape[:0:-1]), "", 1
+        size, mode, turned = _open(path, decode, images)
     except Exception as error:  # as in decode_rgb
         reason = error.reason if isinstance(error, UnreadableImage) else " ".join(str(error).split())
         findings.add(FAULT, UNREADABLE, f"{name} ({reason})", "fix or remove it")
@@ -70,9 +65,25 @@ def _look(record: dict, findings: Findings, decode: bool, images: ImageFormat) -
         findings.add(WARNING, "image of 16 bits, read as in pre-training (0 to 65535 becomes 0 to 255)", name)
 
 
+def _open(path: str, decode: bool, images: ImageFormat) -> tuple[tuple[int, int], str, int]:
+    """Width and height as stored, Pillow's mode ("": not read by Pillow alone), and the EXIF orientation."""
+    if images.is_plain:
+        with contextlib.suppress(UnidentifiedImageError):  # what else there is, ImageFormat.decode reads too
+            with open_image(path) as image:
+                size, mode, kind, turned = image.size, image.mode, image.format, orientation(image)
+                decode = decode or not _ends_whole(path, kind, start=image.fp.tell())
+            if decode:
+                decode_rgb(path)
+            if mode == "F":
+                raise UnreadableImage(path, "floating-point pixels have no stated range")
+            return size, mode, turned
+    levels, turned = images.stored(path)  # there is no header that tells all of this
+    return levels.shape[:0:-1], "", turned
+
+
 def _compare_sizes(record: dict, name: str, size: tuple[int, int], turned: int, findings: Findings) -> None:
     upright = size[::-1] if turned in (5, 6, 7, 8) else size
-    expected = (record.get("width", upright[0]), record.get("height", upright[1]))
+    expected = size_of_labels(record, upright)
     if expected not in (upright, size):
         findings.add(
             FAULT,

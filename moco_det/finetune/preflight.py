@@ -16,7 +16,7 @@ from torch import nn
 from moco_det.data.bands import ImageFormat
 from moco_det.engine.launch import num_machines
 from moco_det.engine.record import FILE_NAME as RECORD
-from moco_det.engine.run_folder import check_writable
+from moco_det.engine.run_folder import check_output, check_writable
 from moco_det.finetune.coco_evaluator import check_coco_evaluator
 from moco_det.finetune.datasets import check_datasets
 from moco_det.finetune.evaluators import check_evaluator
@@ -35,6 +35,11 @@ CHECKPOINT = "last_checkpoint"
 def resumes(cfg: CfgNode, args: argparse.Namespace) -> bool:
     """Whether a run resumes from a checkpoint."""
     return args.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, CHECKPOINT))
+
+
+def holds_run(cfg: CfgNode) -> bool:
+    """Whether OUTPUT_DIR holds a run that has begun or finished."""
+    return any(os.path.exists(os.path.join(cfg.OUTPUT_DIR, name)) for name in (CHECKPOINT, RECORD))
 
 
 def used_datasets(cfg: CfgNode, args: argparse.Namespace) -> tuple[str, ...]:
@@ -62,12 +67,13 @@ def refuse_other_stages(cfg: CfgNode, config_file: str) -> None:
 
 def check_run(
     cfg: CfgNode, args: argparse.Namespace, init: Init | None
-) -> tuple[nn.Module | None, LoadedWeights | None]:
+) -> tuple[nn.Module | None, LoadedWeights | None, list[str]]:
     """Refuse, before any process starts, what would fail later or train on something else.
 
     Returns:
         the model on the CPU with its weights, and what MODEL.WEIGHTS names; None for the model where a run resumes
-        from its checkpoint, and for the weights where none are read.
+        from its checkpoint, and for the weights where none are read. Then what a resume changes, see
+        :func:`moco_det.engine.run_folder.check_continuation`.
 
     Raises:
         ValueError: a setting that cannot work; says what was found, what was expected, and the fix.
@@ -85,18 +91,16 @@ def check_run(
     check_datasets(cfg, used_datasets(cfg, args))
     for name in cfg.DATASETS.TEST:
         check_evaluator(name, num_machines(args))
-    if not (args.resume or args.eval_only) and any(
-        os.path.exists(os.path.join(cfg.OUTPUT_DIR, name)) for name in (CHECKPOINT, RECORD)
-    ):
-        raise ValueError(
-            f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} already holds a run; continue it with --resume, or choose another"
-        )
-    check_writable(cfg.OUTPUT_DIR)
+    changes = []
+    if args.eval_only:
+        check_writable(cfg.OUTPUT_DIR)
+    else:
+        changes = check_output(cfg, args.resume, holds_run(cfg))
     model, weights = (None, None) if resumes(cfg, args) else _check_weights(cfg, args, init)
     if int(os.environ.get("RANK", 0)) == 0:  # of torchrun's processes the first looks for all
         for name, finding in look_before_run(cfg, args.eval_only):
             print(f"warning: {name}: {finding}", flush=True)
-    return model, weights
+    return model, weights, changes
 
 
 def _check_weights(

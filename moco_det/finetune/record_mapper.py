@@ -1,9 +1,7 @@
 """Makes what a detector takes from a record, with images read as pre-training reads them."""
 
-import contextlib
 import copy
 import logging
-import os
 
 import numpy as np
 import torch
@@ -16,30 +14,38 @@ from detectron2.utils.file_io import PathManager
 from moco_det.data.bands import ImageFormat
 from moco_det.data.images import UnreadableImage
 from moco_det.data.label_images import read_labels
+from moco_det.data.unreadable import UnreadableLog
 
 logger = logging.getLogger(__name__)
-UNREADABLE_LIST = "unreadable_images.txt"
+
+
+def size_of_labels(record: dict, upright: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of the pixels that a record's labels were drawn on; of the upright image where it has none.
+
+    Where they are not the upright image's but those of the image as it is stored, labels were drawn on the latter.
+    """
+    return record.get("width", upright[0]), record.get("height", upright[1])
 
 
 def read_image(record: dict, images: ImageFormat) -> np.ndarray:
     """The image of a record, H x W x C, uint8: as :meth:`ImageFormat.decode` gives it, in the order of ``images``.
 
-    Where the labels were drawn on the pixels as they are stored, which their ``width`` and ``height`` show, an
-    EXIF orientation is left alone: the boxes would be elsewhere.
+    Where labels were drawn on the pixels as they are stored (:func:`size_of_labels`), an EXIF orientation is
+    left alone: the boxes would be elsewhere.
 
     Raises:
         UnreadableImage: it cannot be decoded; ValueError: it is of another size than its labels say.
     """
     path = PathManager.get_local_path(record["file_name"])
     pixels = images.decode(path)
-    height, width = upright = pixels.shape[1:]
-    expected = (record.get("height", height), record.get("width", width))
+    width, height = upright = pixels.shape[:0:-1]
+    expected = size_of_labels(record, upright)
     if upright != expected:
         pixels = images.decode(path, upright=False)
-        if pixels.shape[1:] != expected:
+        if pixels.shape[:0:-1] != expected:
             raise ValueError(
-                f"image {path!r} has {width} x {height} pixels, but its labels say {expected[1]} x "
-                f"{expected[0]}; give the image that was labeled"
+                f"image {path!r} has {width} x {height} pixels, but its labels say {expected[0]} x "
+                f"{expected[1]}; give the image that was labeled"
             )
     if images.order == "BGR":
         pixels = torch.cat((pixels[:3].flip(0), pixels[3:]))
@@ -94,48 +100,28 @@ class RecordMapper(DatasetMapper):
         return record
 
 
-def forget_unreadable(cfg: CfgNode) -> None:
-    """Remove the list of an earlier run in OUTPUT_DIR, before a new one writes its own."""
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(os.path.join(cfg.OUTPUT_DIR, UNREADABLE_LIST))
-
-
 class SkipUnreadable:
-    """A mapper that passes over training images that cannot be read, by the rule of pre-training.
+    """A mapper that passes over training images that cannot be read, up to the fraction DATASETS.MAX_UNREADABLE.
 
-    detectron2's loader takes another image where a mapper gives None. Each file is named in the log and in
-    ``OUTPUT_DIR/unreadable_images.txt``, which all processes share: the fraction DATASETS.MAX_UNREADABLE holds for
-    the distinct files that all workers of all ranks have met, before a resume too.
+    detectron2's loader takes another image where a mapper gives None. The list is shared: the fraction holds for
+    the distinct files that all workers of all ranks have met, before a resume too. No worker knows how many images
+    the others have met, so it is a fraction of the whole training set.
     """
 
     def __init__(self, mapper, cfg: CfgNode, num_images: int):
         """
         Args:
-            num_images: of the training set; more than its fraction DATASETS.MAX_UNREADABLE stops the run.
+            num_images: of the training set.
         """
-        self._mapper = mapper
-        self._file = os.path.join(cfg.OUTPUT_DIR, UNREADABLE_LIST)
-        self._max_share, self._num_images = cfg.DATASETS.MAX_UNREADABLE, num_images
+        self._mapper, self._num_images = mapper, num_images
+        self._log = UnreadableLog(
+            cfg.OUTPUT_DIR, max_share=cfg.DATASETS.MAX_UNREADABLE, num_images=num_images
+        )
 
     def __call__(self, record: dict) -> dict | None:
         try:
             return self._mapper(record)
         except UnreadableImage as error:
-            self._note(error)
-            return None
-
-    def _note(self, error: UnreadableImage) -> None:
-        # A line is written at once, so processes do not mix theirs; two may write the same one.
-        with open(self._file, "a+", encoding="utf-8", errors="surrogateescape") as lines:
-            lines.seek(0)
-            found = {line.split("\t")[0] for line in lines}
-            if error.path not in found:
+            if self._log.update([(error.path, error.reason)], self._num_images):
                 logger.warning(f"{error}; another image is taken for it")
-                lines.write(f"{error.path}\t{error.reason}\n")
-                found.add(error.path)
-        if len(found) > self._max_share * self._num_images:
-            raise ValueError(
-                f"{error}; {len(found)} of {self._num_images} training images cannot be read, more than the "
-                f"accepted fraction DATASETS.MAX_UNREADABLE {self._max_share}: fix or remove them (see "
-                f"{self._file!r}), or raise DATASETS.MAX_UNREADABLE"
-            ) from error
+            return None

@@ -1,6 +1,6 @@
 """The transfer tasks of the MoCo paper as data: recipes, data sets, metric, and what the paper printed.
 
-It stands at the package's top because fine-tuning, the benchmark and the report all ask for it.
+Fine-tuning, the benchmark and the report all ask for it, so it stands in a room below them.
 """
 
 from collections.abc import Collection

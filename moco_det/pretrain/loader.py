@@ -6,7 +6,6 @@ generator.
 """
 
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import torch
@@ -19,17 +18,14 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from moco_det.data.augment import augment
 from moco_det.data.images import UnreadableImage
 from moco_det.data.order import PackedPaths, Slot, rank_batches, steps_per_epoch
+from moco_det.data.unreadable import Unreadable, UnreadableLog, begin_list
 from moco_det.data.views import LARGE_VIEWS, ViewSettings, crop_view, draw_view
 from moco_det.engine.hooks import is_due
 from moco_det.engine.interruption import ignore_stop_signals
 from moco_det.engine.launch import check_batch
-from moco_det.engine.run_logs import cut_unfinished_line
 from moco_det.utils.seeding import numpy_generator, torch_generator
 
 MAX_REPLACEMENTS = 20  # images tried in place of one that cannot be read
-GRACE_IMAGES = 100  # images met before their unreadable fraction is checked (fewer in a smaller data set)
-
-Unreadable = tuple[str, str]  # path, reason
 
 
 class TwoViews(Dataset):
@@ -217,63 +213,15 @@ def _refuse_unreadable(batches: Iterable[dict]) -> Iterator[dict]:
         yield batch
 
 
-class UnreadableLog:
-    """Lists the distinct files that could not be read, and stops a run that meets too many of them.
-
-    One process writes it. Each file stands once in ``path``, as "file TAB reason".
-    """
-
-    def __init__(self, path: str, *, max_share: float, num_images: int, resume: bool = False):
-        """
-        Args:
-            path: the list, ``OUTPUT_DIR/unreadable_images.txt``; written when the first file is found.
-            max_share: largest accepted fraction of the images met so far (DATASETS.MAX_UNREADABLE).
-            num_images: images in the data set.
-            resume: continue the list that is there; otherwise it is removed.
-        """
-        self.path, self.max_share, self.num_images = path, max_share, num_images
-        self.files: set[str] = set()
-        if os.path.exists(path):
-            if resume:
-                cut_unfinished_line(path)
-                with open(path, encoding="utf-8", errors="surrogateescape") as lines:
-                    self.files = {line.split("\t")[0] for line in lines}
-            else:
-                os.remove(path)
-
-    def update(self, unreadable: Iterable[Unreadable], slots: int) -> None:
-        """Note what a step met.
-
-        Args:
-            unreadable: (path, reason) pairs of all ranks.
-            slots: images that the run has taken so far, over all epochs and ranks.
-
-        Raises:
-            ValueError: more than ``max_share`` of the images met are unreadable. Checked from ``GRACE_IMAGES``
-                images on, so that one bad file among the first does not stop a run.
-        """
-        new = {path: reason for path, reason in unreadable if path not in self.files}
-        if new:
-            with open(self.path, "a", encoding="utf-8", errors="surrogateescape") as lines:
-                lines.writelines(f"{path}\t{reason}\n" for path, reason in new.items())
-            self.files.update(new)
-        met = min(slots, self.num_images)
-        if met >= min(GRACE_IMAGES, self.num_images) and len(self.files) > self.max_share * met:
-            raise ValueError(
-                f"{len(self.files)} of the {met} images met so far cannot be read, more than the accepted "
-                f"fraction DATASETS.MAX_UNREADABLE = {self.max_share}; listed in {self.path!r}: fix or "
-                "remove them, or raise DATASETS.MAX_UNREADABLE"
-            )
-
-
 class UnreadableImages(HookBase):
     """Passes the files that any rank could not read to the main process's log, every ``period`` steps."""
 
     def __init__(self, cfg: CfgNode, num_images: int, resume: bool):
         self.period, self.pending = cfg.SOLVER.LOG_PERIOD, []
         if comm.is_main_process():
-            path, most = os.path.join(cfg.OUTPUT_DIR, "unreadable_images.txt"), cfg.DATASETS.MAX_UNREADABLE
-            self.log = UnreadableLog(path, max_share=most, num_images=num_images, resume=resume)
+            begin_list(cfg.OUTPUT_DIR, resume)
+            share = cfg.DATASETS.MAX_UNREADABLE
+            self.log = UnreadableLog(cfg.OUTPUT_DIR, max_share=share, num_images=num_images)
 
     def after_step(self):
         self.pending += self.trainer.batch["unreadable"]

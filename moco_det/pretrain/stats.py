@@ -22,7 +22,7 @@ from moco_det.config.overlays import check_replaceable, overlay_text
 from moco_det.data.bands import MAX_CHANNELS, RGB, ImageFormat, checked_format
 from moco_det.data.images import UnreadableImage, find_images
 from moco_det.data.order import PackedPaths
-from moco_det.pretrain.loader import Unreadable
+from moco_det.data.unreadable import Unreadable
 from moco_det.utils.errors import user_errors
 from moco_det.utils.files import atomic_write
 from moco_det.utils.machine import num_cores

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from moco_det.data.images import upright_image
 from moco_det.toyworld.art import OPAQUE, Background, Sprite
 
 SPLITS = ("train", "test")
@@ -157,7 +158,8 @@ def _pictures(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
+            image.load()
+            return upright_image(image)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot read the picture {path}: {error}") from error
 

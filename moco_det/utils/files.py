@@ -24,6 +24,12 @@ def gib(count: float) -> str:
     return f"{count / 2**30:.2f} GiB"
 
 
+def cut_unfinished_line(path: str | os.PathLike) -> None:
+    """Remove the last line of a file if it has no end."""
+    with open(path, "rb+") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """Gives a temporary path in the same folder; what is written there takes the name ``path`` at the end.

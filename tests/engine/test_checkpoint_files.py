@@ -14,8 +14,8 @@ from moco_det.engine.checkpoint_files import (
     read_checked,
     remove_left_over,
 )
-from moco_det.engine.run_logs import cut_metrics, cut_unfinished_line
-from moco_det.utils.files import atomic_write
+from moco_det.engine.run_logs import cut_metrics
+from moco_det.utils.files import atomic_write, cut_unfinished_line
 
 
 def save(folder, name, iteration):

@@ -10,10 +10,11 @@ from PIL import Image
 
 from moco_det.data.bands import ImageFormat
 from moco_det.finetune import look
-from moco_det.finetune.check_findings import FAULT, Findings
+from moco_det.finetune.check_findings import FAULT, WARNING, Findings
 from moco_det.finetune.look_images import look_at_images
 from moco_det.finetune.look_records import as_key, use_of
 from moco_det.finetune.mappers import build_mapper
+from moco_det.finetune.record_mapper import read_image
 from moco_det.model_zoo import get_config
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (48, 64, 5), dtype=np.uint8)
@@ -54,6 +55,30 @@ def test_each_channel_is_what_detectron2_makes_of_a_color(tmp_path, channels, is
         assert torch.equal(images[0][-1], images[2][0])
         if is_train:
             assert torch.equal(found[0]["instances"].gt_boxes.tensor, found[1]["instances"].gt_boxes.tensor)
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.npy"])
+@pytest.mark.parametrize(("channels", "turned"), [(4, 6), (4, 3), (4, 1), (3, 1)])
+@pytest.mark.parametrize("labels", [(64, 48), (48, 64), (64, 64)])
+def test_the_look_accepts_the_sizes_that_training_accepts(tmp_path, name, channels, turned, labels):
+    pixels = np.ascontiguousarray(PIXELS[..., :channels])
+    if name == "a.npy":
+        np.save(tmp_path / name, pixels)
+    else:
+        tifffile = pytest.importorskip("tifffile")
+        more = {"extratags": [(274, "H", 1, turned, True)], "photometric": "rgb", "planarconfig": "contig"}
+        tifffile.imwrite(tmp_path / name, pixels, **more)
+    of_labels = dict(zip(("width", "height"), labels, strict=True))
+    findings, images = Findings("a"), ImageFormat(channels)
+    look_at_images([record(tmp_path / name, **of_labels)], findings, images=images)
+    try:
+        read = read_image(record(tmp_path / name, **of_labels), images)
+    except ValueError:
+        read = None
+    assert (read is None) == bool(findings.of(FAULT))
+    if read is not None:
+        assert read.shape[1::-1] == labels
+        assert bool(findings.of(WARNING)) == (name == "a.tif" and turned != 1)
 
 
 def test_three_of_them_are_turned_for_weights_that_want_bgr(tmp_path):

@@ -12,7 +12,6 @@ from moco_det.finetune.hooks import (
     RunState,
     get_generators,
     same_generators,
-    seed_of_checkpoint,
     set_generators,
 )
 from moco_det.testing.core import run_processes
@@ -52,15 +51,6 @@ def test_another_seed_at_resume_is_refused():
     RunState(3, 1).load_state_dict(state)
     with pytest.raises(ValueError, match="SEED is 4, but the checkpoint's run has 3"):
         RunState(4, 1).load_state_dict(state)
-
-
-def test_the_seed_of_a_checkpoint_needs_no_trainer(tmp_path):
-    path = str(tmp_path / "model.pth")
-    torch.save({"model": {}, "trainer": {"hooks": {"RunState": RunState(3, 1).state_dict()}}}, path)
-    assert seed_of_checkpoint(path) == 3
-    torch.save({"model": {}, "trainer": {"hooks": {}}}, path)
-    with pytest.raises(ValueError, match="model.pth' holds no seed, so tools/train_net.py did not write it"):
-        seed_of_checkpoint(path)
 
 
 def test_seconds_add_up_over_resumes():

@@ -10,9 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import get_cfg
 from opened_files import opened_files
 
+from moco_det.config import get_cfg as moco_det_cfg
+from moco_det.config import known_keys, value_of
 from moco_det.engine.record import read_run_record
 from moco_det.finetune.command import main
 from moco_det.finetune.trainer import Trainer
@@ -140,7 +144,8 @@ def test_a_finished_run_is_not_trained_again(train, backbone, seen):
     for forgotten in ("", "last_checkpoint", "run.json"):
         with hidden(folder, forgotten), pytest.raises(ValueError, match="already holds a run; .* --resume"):
             train("--init", "random", *once)
-    again = ("--init", "moco", "--resume", "MODEL.WEIGHTS", "gone.pkl", *once)
+    os.remove(backbone)
+    again = ("--init", "moco", "--resume", "MODEL.WEIGHTS", backbone, *once)
     train(*again)
     assert {name: (folder / name).read_bytes() for name in before} == before
     log = (folder / "log.txt").read_text()
@@ -152,6 +157,59 @@ def test_a_finished_run_is_not_trained_again(train, backbone, seen):
     assert second["metrics"] == first["metrics"] and len(first["metrics"]) == 3
     assert second["extra"]["weights_sha256"] == first["extra"]["weights_sha256"]
     assert seen == []
+
+
+def test_a_run_is_not_continued_as_another(train, capsys):
+    """An evaluation between, with a setting of its own, is not taken for the run."""
+    start = ("--init", "random", "--resume", "SOLVER.MAX_ITER")
+    folder = train(*start, "1")
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    for key, value, was in (
+        ("SOLVER.BASE_LR", "0.5", "0.02"),
+        ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "7", "32"),
+        ("MODEL.WEIGHTS", "other.pkl", "''"),
+        ("SEED", "2", "1"),
+        ("DATASETS.LABEL_FRACTION", "0.5", "1.0"),
+    ):
+        with pytest.raises(ValueError, match=f"with other settings: {key} was {was}, is '?{value}"):
+            train(*start, "2", key, value)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    train("--init", "random", "--resume", "--eval-only", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.9")
+    assert (folder / "config.yaml").read_bytes() == before["config.yaml"]
+    named = "SOLVER.MAX_ITER was 1, is 2; it holds from here on"
+    longer = (*start, "2", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu")
+    capsys.readouterr()
+    train("--dry-run", *longer)
+    assert f"changed {named}" in " ".join(capsys.readouterr().out.split())
+    train(*longer)
+    log = (folder / "log.txt").read_text()
+    assert f"--resume: {named}" in log and log.count("--resume: ") == 1
+    assert read_run_record(folder)["extra"]["iterations"] == 2
+
+
+def test_a_run_of_detectron2_alone_is_continued(train):
+    """Its config.yaml holds detectron2's keys and no seed, its checkpoint no state of ours."""
+    folder = train("--init", "random", "SOLVER.MAX_ITER", "1")
+    saved, stock = yaml.safe_load((folder / "config.yaml").read_text()), get_cfg()
+    for key in set(known_keys(moco_det_cfg())) - set(known_keys(stock)):
+        parents, _, name = key.rpartition(".")
+        value_of(saved, parents).pop(name)
+    saved["SEED"] = -1
+    (folder / "config.yaml").write_text(yaml.safe_dump(saved))
+    checkpoint = torch.load(folder / "model_final.pth", weights_only=True)
+    del checkpoint["trainer"]["hooks"]["RunState"]
+    torch.save(checkpoint, folder / "model_final.pth")
+    (folder / "run.json").unlink()
+    go_on = ("--init", "random", "--resume", "SOLVER.MAX_ITER", "2", "SEED")
+    with pytest.raises(ValueError, match="INPUT.RANDOM_SCALE was .0.5, 2.0., is .0.5, 3.0"):
+        train(*go_on, "5", "INPUT.RANDOM_SCALE", "(0.5, 3.0)")
+    train(*go_on, "-1")
+    record = read_run_record(folder)
+    assert record["extra"]["iterations"] == 2 and record["seed"] >= 0
+    assert "Resumed at iteration 1" in (folder / "log.txt").read_text()
+    (folder / "config.yaml").unlink()
+    train(*go_on, str(record["seed"]))
+    assert "so nobody knows whether the settings are the run's" in (folder / "log.txt").read_text()
 
 
 def test_a_run_without_a_seed_gets_one(train):

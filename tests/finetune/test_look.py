@@ -22,13 +22,14 @@ from pycocotools.cocoeval import COCOeval
 from moco_det.data.bands import RGB, ImageFormat
 from moco_det.data.datasets import own as own_datasets
 from moco_det.data.images import UnreadableImage, decode_rgb
+from moco_det.data.unreadable import begin_list
 from moco_det.finetune import command, look, look_images, look_records, look_semantic
 from moco_det.finetune.check_datasets import main as check_main
 from moco_det.finetune.check_findings import Files, Findings
 from moco_det.finetune.coco_evaluator import Truth
 from moco_det.finetune.look_records import Use
 from moco_det.finetune.mappers import build_mapper
-from moco_det.finetune.record_mapper import SkipUnreadable, forget_unreadable, read_image
+from moco_det.finetune.record_mapper import SkipUnreadable, read_image
 from moco_det.finetune.trainer import Trainer
 from moco_det.model_zoo import get_config
 from moco_det.utils.errors import user_errors
@@ -262,7 +263,7 @@ def replace(image):
     [
         (truncate, "1 x image that cannot be read: train2.jpg .*truncated.*MAX_UNREADABLE 0.01"),
         (lambda path: path.write_bytes(b""), "train2.jpg .empty file"),
-        (lambda path: path.write_text("<html>"), "train2.jpg .cannot identify"),
+        (lambda path: path.write_text("<html>"), "train2.jpg .not an image of a known format"),
         (lambda path: path.unlink(), "1 x image: images/train2.jpg"),
         (lambda path: (path.unlink(), path.symlink_to("gone.jpg")), "train2.jpg .*No such file"),
         (lambda path: (path.unlink(), path.mkdir()), "train2.jpg .*Is a directory"),
@@ -371,9 +372,7 @@ def test_an_image_that_breaks_while_training_is_named_and_passed_over(coco, tmp_
     assert mapper(records[0]) is None and mapper(records[0]) is None and mapper(records[1]) is not None
     assert (tmp_path / "unreadable_images.txt").read_text().count("train0.jpg\tnot an image") == 1
     (tmp_path / "images/train1.jpg").unlink()
-    with pytest.raises(
-        ValueError, match="train1.jpg': no such file; 2 of 4 training images .*MAX_UNREADABLE 0.25"
-    ):
+    with pytest.raises(ValueError, match="2 of the 4 images cannot .*MAX_UNREADABLE = 0.25"):
         mapper(records[1])
 
 
@@ -394,7 +393,7 @@ def test_the_share_of_unreadable_images_holds_for_all_workers_and_processes_toge
     workers = [SkipUnreadable(mapper, many, len(records)) for _ in range(3)]
     for number in (0, 1, 2, 3, 4, 0, 1):
         assert workers[number % 3](records[number]) is None
-    with pytest.raises(ValueError, match="6 of 12 training images cannot be read, more than the accepted"):
+    with pytest.raises(ValueError, match="6 of the 12 images cannot be read, more than the accepted"):
         workers[1](records[7])
     assert len((tmp_path / "unreadable_images.txt").read_text().splitlines()) == 6
 
@@ -402,7 +401,7 @@ def test_the_share_of_unreadable_images_holds_for_all_workers_and_processes_toge
 @pytest.mark.parametrize("sampler", ["TrainingSampler", "RandomSubsetTrainingSampler"])
 def test_the_share_of_unreadable_images_holds_for_each_sampler(many, sampler):
     many.DATALOADER.SAMPLER_TRAIN, many.DATALOADER.RANDOM_SUBSET_RATIO = sampler, 1.0
-    with pytest.raises(ValueError, match="6 of 12 training images cannot be read, more than the accepted"):
+    with pytest.raises(ValueError, match="6 of the 12 images cannot be read, more than the accepted"):
         list(itertools.islice(Trainer.build_train_loader(many), 200))
 
 
@@ -411,9 +410,12 @@ def test_the_list_of_unreadable_images_goes_on_in_a_resumed_run_and_not_in_a_new
     run, resumed = (SkipUnreadable(mapper, many, len(records)) for _ in range(2))
     for number in range(5):
         assert run(records[number]) is None
-    with pytest.raises(ValueError, match="6 of 12 training images"):
+    with pytest.raises(ValueError, match="6 of the 12 images"):
         resumed(records[5])
-    forget_unreadable(many)
+    begin_list(many.OUTPUT_DIR, True)
+    with pytest.raises(ValueError, match="6 of the 12 images"):
+        resumed(records[5])
+    begin_list(many.OUTPUT_DIR, False)
     assert resumed(records[5]) is None
 
 

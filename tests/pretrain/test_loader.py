@@ -15,11 +15,11 @@ from moco_det.data.augment import COLUMNS
 from moco_det.data.bands import ImageFormat
 from moco_det.data.images import decode_pixels
 from moco_det.data.order import PackedPaths, epoch_order, rank_batches, steps_per_epoch
+from moco_det.data.unreadable import FILE_NAME, UnreadableLog, begin_list
 from moco_det.data.views import ViewSettings, apply_view, draw_view
 from moco_det.pretrain.loader import (
     MAX_REPLACEMENTS,
     TwoViews,
-    UnreadableLog,
     build_loader,
     colors_on_device,
     finish_batch,
@@ -316,49 +316,56 @@ def test_nothing_readable_at_all_stops_with_one_line(tmp_path, num_workers):
 
 def test_each_unreadable_file_is_listed_once(tmp_path):
     listed = tmp_path / "unreadable_images.txt"
-    log = UnreadableLog(str(listed), max_share=0.5, num_images=10)
+    log = UnreadableLog(str(tmp_path), max_share=0.5, num_images=10)
     log.update([], 4)
     assert not listed.exists()
     log.update([("a.jpg", "empty file"), ("b.jpg", "no such file"), ("a.jpg", "empty file")], 8)
     log.update([("b.jpg", "no such file"), ("c d.jpg", "cut")], 12)
     assert listed.read_text() == "a.jpg\tempty file\nb.jpg\tno such file\nc d.jpg\tcut\n"
 
-    resumed = UnreadableLog(str(listed), max_share=0.5, num_images=10, resume=True)
+    with listed.open("a") as lines:
+        lines.write("unfin")
+    begin_list(str(tmp_path), True)
+    resumed = UnreadableLog(str(tmp_path), max_share=0.5, num_images=10)
     resumed.update([("c d.jpg", "cut"), ("e.jpg", "cut")], 16)
     assert listed.read_text().splitlines()[3:] == ["e.jpg\tcut"]
 
-    UnreadableLog(str(listed), max_share=0.5, num_images=10)
+    begin_list(str(tmp_path), False)
     assert not listed.exists()  # a new run does not inherit the list
 
 
 def test_too_many_unreadable_files_stop_the_run(tmp_path):
-    log = UnreadableLog(str(tmp_path / "list.txt"), max_share=0.02, num_images=1000)
+    log = UnreadableLog(str(tmp_path), max_share=0.02, num_images=1000)
     log.update([(f"{i}.jpg", "cut") for i in range(3)], 64)  # 3 of 64, but few images were met yet
     log.update([("2.jpg", "cut")] * 50, 150)  # 3 of 150 is 2 %, however often they come
-    with pytest.raises(ValueError, match=r"4 of the 160 images .* = 0.02; listed in .*list.txt.*MAX_UNRE"):
+    with pytest.raises(
+        ValueError, match=r"4 of the 160 images .* = 0.02; listed in .*able_images.txt.*MAX_UNRE"
+    ):
         log.update([("3.jpg", "cut")], 160)
 
 
 def test_share_is_of_distinct_images_over_epochs(tmp_path):
-    log = UnreadableLog(str(tmp_path / "list.txt"), max_share=0.1, num_images=20)
+    log = UnreadableLog(str(tmp_path), max_share=0.1, num_images=20)
     log.update([("0.jpg", "cut"), ("1.jpg", "cut")], 19)  # the 20 images are fewer than the grace
     log.update([], 5000)  # 2 of 20, however many epochs
-    with pytest.raises(ValueError, match="3 of the 20 images met so far"):
+    with pytest.raises(ValueError, match="3 of the 20 images cannot"):
         log.update([("2.jpg", "cut")], 5016)
 
 
 def test_accepting_all_or_none(tmp_path):
-    UnreadableLog(str(tmp_path / "a.txt"), max_share=1, num_images=1).update([("0.jpg", "cut")], 8)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    UnreadableLog(str(tmp_path / "a"), max_share=1, num_images=1).update([("0.jpg", "cut")], 8)
     with pytest.raises(ValueError, match="1 of the 200 images"):
-        UnreadableLog(str(tmp_path / "b.txt"), max_share=0, num_images=999).update([("0.jpg", "cut")], 200)
+        UnreadableLog(str(tmp_path / "b"), max_share=0, num_images=999).update([("0.jpg", "cut")], 200)
 
 
 def test_a_run_over_broken_images_is_listed_and_stopped(some_broken, tmp_path):
-    log = UnreadableLog(str(tmp_path / "list.txt"), max_share=0.2, num_images=11)
-    with pytest.raises(ValueError, match="3 of the 11 images met"):
+    log = UnreadableLog(str(tmp_path), max_share=0.2, num_images=11)
+    with pytest.raises(ValueError, match="3 of the 11 images cannot"):
         for step, batch in enumerate(batches(some_broken, 12)):
             log.update(batch["unreadable"], 4 * (step + 1))
-    names = {os.path.basename(line.split("\t")[0]) for line in (tmp_path / "list.txt").open()}
+    names = {os.path.basename(line.split("\t")[0]) for line in (tmp_path / FILE_NAME).open()}
     assert names == {"empty", "cut", "vanished"}
 
 

@@ -86,7 +86,7 @@ class CMC(PretrainMethod):
         self.color_q = color_encoder.to(memory_format=self.memory_format)
         self.encoder_k, self.color_k = make_key_encoder(self.encoder_q), make_key_encoder(self.color_q)
         self.queue = Queue(dim, queue_size, seed)
-        self.colour_queue = copy.deepcopy(self.queue)
+        self.color_queue = copy.deepcopy(self.queue)
         self.momentum, self.temperature, self.shuffle_bn = momentum, temperature, shuffle_bn
         self.space, self.two_crops, self.seed = space, two_crops, seed
         # Luma less its mean is a scalar product with the normalized channels; of that vector, the direction.
@@ -150,7 +150,7 @@ class CMC(PretrainMethod):
             batch: of :meth:`PretrainMethod.forward`.
 
         Returns:
-            ``loss_lightness`` of lightness that looks for its color, ``loss_colour`` the other way round, and
+            ``loss_lightness`` of lightness that looks for its color, ``loss_color`` the other way round, and
             detached statistics.
         """
         step = batch.get("step", StepState())
@@ -165,14 +165,14 @@ class CMC(PretrainMethod):
         keys, color_keys = step.keys  # NxC
         k, color_k = (self.micro_batch(local_block(every), batch) for every in step.keys)  # nxC
         outputs = {
-            **self.compare("lightness", lightness, color_k, self.colour_queue),
+            **self.compare("lightness", lightness, color_k, self.color_queue),
             **self.compare("color", color, k, self.queue),
             **self.queue.report(len(keys)),
             "embedding_spread": spread(lightness.detach()),
         }
         if self.is_last(batch):
             self.queue.enqueue(keys)
-            self.colour_queue.enqueue(color_keys)
+            self.color_queue.enqueue(color_keys)
             update_running_statistics(self)
         return outputs
 
