@@ -11,6 +11,7 @@ from PIL import Image
 from moco_det.data.bands import RGB, ImageFormat
 from moco_det.data.images import open_image
 from moco_det.data.order import steps_per_epoch
+from moco_det.modeling.grouped_batch_norm import bn_group_size
 from moco_det.pretrain.method import PretrainMethod, method_class
 
 LINEAR_BATCH = 256  # for which papers give the learning rate, in proportion for others
@@ -79,8 +80,7 @@ class Facts:
     @property
     def group(self) -> int:
         """Images in a batch-norm group."""
-        encoder = self.cfg.MODEL.ENCODER
-        return self.batch if encoder.NORM == "SyncBN" else encoder.BN_GROUP_SIZE
+        return bn_group_size(self.cfg)
 
     @property
     def steps_per_epoch(self) -> int:

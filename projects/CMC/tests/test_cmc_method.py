@@ -126,6 +126,7 @@ class TestCMC(MethodSuite):
         (CMC, "forward", "momentum_update(self.color_k, self.color_q, self.momentum)", "pass"),
         (CMC, "forward", "self.colour_queue.enqueue(color_keys)", "self.colour_queue.enqueue(keys)"),
         (CMC, "embed_keys", 'batch["key" if self.two_crops else "query"]', 'batch["key"]'),
+        (CMC, "embed_shuffled", "unshuffle(torch.cat(tensors), permutation)", "torch.cat(tensors)"),
         (CMC, "compare", "1 + queue.size", "queue.size"),
     )
 

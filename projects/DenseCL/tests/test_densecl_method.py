@@ -119,6 +119,7 @@ class TestDenseCL(MethodSuite):
         (DenseCL, "compare", "(1 - share) * image_loss", "share * image_loss"),
         (DenseCL, "forward", "momentum_update(self.dense_k, self.dense_q, self.momentum)", "pass"),
         (DenseCL, "forward", "self.dense_queue.enqueue(step.keys.pooled)", "pass"),
+        (DenseCL, "embed_shuffled", "unshuffle(torch.cat(tensors), permutation)", "torch.cat(tensors)"),
         (DenseCL, "embed", "grid.detach()", "grid.detach().flip(2)"),
     )
 
