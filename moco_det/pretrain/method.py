@@ -50,6 +50,8 @@ class PretrainMethod(nn.Module):
     uses: ClassVar[tuple[str, ...]] = ()
     # The paper's SOLVER.OPTIMIZER and its learning rate for a batch of 256 images, in proportion for others.
     linear_rule: ClassVar[tuple[str, float] | None] = None
+    # What else is known of that rate, to go on with after "… in proportion for others".
+    linear_rule_note: ClassVar[str] = ""
     # Whether it takes the small views of INPUT.VIEWS.SMALL_CROPS: ``batch["small"]``, uint8 (n, V, 3, s, s);
     # else that setting is refused.
     uses_small_crops: ClassVar[bool] = False
@@ -141,6 +143,15 @@ class PretrainMethod(nn.Module):
             facts: a :class:`moco_det.pretrain.plan.facts.Facts`.
         """
         return []
+
+    @classmethod
+    def plan_rules(cls, cfg) -> Sequence[Callable]:
+        """The method's own rules of advice on a planned run, the most important first.
+
+        Returns:
+            functions from Facts to an :class:`moco_det.pretrain.plan.advice.Advice` or None.
+        """
+        return ()
 
     def parameter_groups(self) -> list[dict]:
         """What the optimizer trains, as torch's optimizers take it.

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from moco_det.modeling.collectives import draw_permutation, shuffle, unshuffle
 from moco_det.pretrain.method import PretrainMethod
+from moco_det.pretrain.moco.plan import DICTIONARY_RULES
 
 
 class ShuffledKeys(PretrainMethod):
@@ -24,6 +25,10 @@ class ShuffledKeys(PretrainMethod):
         """
         super().__init__(**common)
         self.shuffle_bn, self.seed = shuffle_bn, seed
+
+    @classmethod
+    def plan_rules(cls, cfg) -> Sequence[Callable]:
+        return DICTIONARY_RULES[cfg.MODEL.MOCO.DICTIONARY]
 
     def shuffled(self, images: Tensor, iteration: int, purpose: str = "shuffle") -> tuple[Tensor, Tensor]:
         """The images whose keys this rank makes, uint8 (n, 3, S, S), and the permutation (N,).

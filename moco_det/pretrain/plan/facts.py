@@ -111,52 +111,6 @@ class Facts:
         return rate * self.batch / LINEAR_BATCH if optimizer == self.cfg.SOLVER.OPTIMIZER else None
 
     @property
-    def queue(self) -> int:
-        return self.cfg.MODEL.MOCO.QUEUE_SIZE
-
-    @property
-    def is_moco(self) -> bool:
-        return self.cfg.MODEL.META_ARCHITECTURE == "MoCo"
-
-    @property
-    def has_queue(self) -> bool:
-        """Whether negatives are the keys of the last batches; what follows about them and momentum holds then."""
-        return self.is_moco and self.cfg.MODEL.MOCO.DICTIONARY == "queue"
-
-    @property
-    def own_entry_share(self) -> float:
-        """Share of queries that draw the entry of their own image from a memory bank as a negative."""
-        return 1 - (1 - 1 / self.images) ** self.queue
-
-    @property
-    def queue_batches(self) -> float:
-        """Steps that the oldest key has been in the queue."""
-        return self.queue / self.batch
-
-    @property
-    def own_key_share(self) -> float:
-        """Share of queries, from the second epoch on, that have an older key of their own image as a negative.
-
-        In step t of an epoch the queue holds K - tN keys of the epoch before, whose order is another one.
-        """
-        older = (self.queue - step * self.batch for step in range(math.ceil(self.queue_batches)))
-        return sum(older) / (self.steps_per_epoch * self.images)
-
-    @property
-    def momentum(self) -> float:
-        return self.cfg.MODEL.MOCO.MOMENTUM
-
-    @property
-    def time_constant(self) -> float:
-        """Steps after which 1/e of the key encoder's old weights is left."""
-        return 1 / (1 - self.momentum)
-
-    @property
-    def start_left(self) -> float:
-        """Share of the key encoder's start in its weights at the end of the run."""
-        return self.momentum**self.steps
-
-    @property
     def seconds(self) -> float | None:
         """Of the steps that are left, by the trial."""
         return None if self.trial is None else self.trial.seconds * max(self.steps - self.start, 0)

@@ -13,6 +13,9 @@ from moco_cmc.cmc import CMC
 from moco_cmc.color import split_channels
 from moco_det.convert.command import main as convert
 from moco_det.modeling.encoder import pooled_features
+from moco_det.pretrain.moco.plan import queue_too_large
+from moco_det.pretrain.plan.advice import advise
+from moco_det.pretrain.plan.facts import Facts
 from moco_det.testing.core import REPOSITORY, write_random_images
 from moco_det.testing.methods import PIXELS, MethodSuite, SmallEncoder, random_batch, take_steps, train
 
@@ -126,7 +129,6 @@ class TestCMC(MethodSuite):
         (CMC, "forward", "momentum_update(self.color_k, self.color_q, self.momentum)", "pass"),
         (CMC, "forward", "self.colour_queue.enqueue(color_keys)", "self.colour_queue.enqueue(keys)"),
         (CMC, "embed_keys", 'batch["key" if self.two_crops else "query"]', 'batch["key"]'),
-        (CMC, "embed_shuffled", "unshuffle(torch.cat(tensors), permutation)", "torch.cat(tensors)"),
         (CMC, "compare", "1 + queue.size", "queue.size"),
     )
 
@@ -156,3 +158,7 @@ class TestCMC(MethodSuite):
         method.keep_to_luma()
         features = pooled_features(method.encoder_q, method.normalized(images))
         torch.testing.assert_close(method.features(images), features, rtol=1e-4, atol=1e-5)
+
+    def test_a_plan_has_the_advice_on_a_queue(self):
+        facts = Facts(self.tiny_config(), images=32)  # a queue of 16 is half of them
+        assert queue_too_large(facts) in advise(facts)
