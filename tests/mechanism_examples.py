@@ -5,6 +5,7 @@ from unittest import mock
 import torch
 from torch import nn
 
+from moco_det.modeling.grouped_batch_norm import bn_group_size
 from moco_det.pretrain.method import StepState
 from moco_det.pretrain.moco import model as moco
 from moco_det.pretrain.moco.model import MoCo
@@ -32,8 +33,8 @@ SETTINGS |= {
 }
 
 
-def small_encoder(arch, dim, mlp, bn_group_size, *_):
-    return SmallEncoder(bn_group_size, nn.Linear(SmallEncoder.WIDTH, dim))
+def small_encoder(cfg):
+    return SmallEncoder(bn_group_size(cfg), nn.Linear(SmallEncoder.WIDTH, cfg.MODEL.MOCO.DIM))
 
 
 def make_model(setting, encoder=small_encoder, **solver):

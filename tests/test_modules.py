@@ -49,12 +49,12 @@ TESTED_BY = {
     "finetune/test_segmentation.py": "data/datasets/segmentation",
     "finetune/test_weights_check.py": "finetune/loaded_weights",
     "model_zoo/test_tasks.py": "model_zoo/paper_results",
-    "modeling/test_grouped_batch_norm.py": "utils/seeding",
+    "modeling/test_grouped_batch_norm.py": "modeling/collectives utils/seeding",
     "pretrain/test_loader.py": "data/order",
     "pretrain/test_method.py": "modeling/heads",
     "pretrain/test_moco_model.py": """
-        pretrain/checks pretrain/moco/checks pretrain/recompute testing/core testing/methods
-        testing/planted
+        modeling/momentum_encoder pretrain/checks pretrain/moco/checks pretrain/moco/shuffled_keys
+        pretrain/recompute testing/core testing/methods testing/planted
     """,
     "pretrain/test_own_images.py": "pretrain/preflight",
     "pretrain/test_plan.py": """

@@ -2,6 +2,8 @@
 
 import math
 
+from moco_det.modeling.grouped_batch_norm import bn_group_size
+
 
 def check_vector_norm(cfg) -> None:
     """Refuse groups in which batch norm has nothing to normalize: a vector has one number for each channel.
@@ -9,9 +11,7 @@ def check_vector_norm(cfg) -> None:
     Raises:
         ValueError: groups are single images.
     """
-    group = (
-        cfg.SOLVER.IMS_PER_BATCH if cfg.MODEL.ENCODER.NORM == "SyncBN" else cfg.MODEL.ENCODER.BN_GROUP_SIZE
-    )
+    group = bn_group_size(cfg)
     if group < 2:
         raise ValueError(
             f"batch norm has groups of {group} image, and that of the head needs 2 or more: set "
@@ -28,8 +28,7 @@ def check_groups(cfg, local: int, ranks: int) -> None:
     Raises:
         ValueError: with the numbers and what would fit.
     """
-    encoder, parts = cfg.MODEL.ENCODER, cfg.SOLVER.ACCUMULATE
-    group = local * ranks if encoder.NORM == "SyncBN" else encoder.BN_GROUP_SIZE
+    group, parts = bn_group_size(cfg), cfg.SOLVER.ACCUMULATE
     found = (
         f"SOLVER.IMS_PER_BATCH is {local * ranks}, that is {local} images on each of {ranks} processes, "
         f"in SOLVER.ACCUMULATE {parts} micro-batches"

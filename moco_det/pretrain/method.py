@@ -3,10 +3,9 @@
 n: images on this rank (in this micro-batch), S: side of a view, D: features of an image.
 """
 
-import copy
 import functools
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -21,7 +20,7 @@ from moco_det.data.bands import ImageFormat
 from moco_det.engine.launch import check_batch
 from moco_det.engine.plan_text import Row
 from moco_det.modeling.encoder import build_resnet, pooled_features
-from moco_det.modeling.grouped_batch_norm import GroupedBatchNorm2d
+from moco_det.modeling.grouped_batch_norm import GroupedBatchNorm2d, bn_group_size
 from moco_det.modeling.precision import encoder_precision
 from moco_det.pretrain.checks import check_groups
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
@@ -51,6 +50,8 @@ class PretrainMethod(nn.Module):
     uses: ClassVar[tuple[str, ...]] = ()
     # The paper's SOLVER.OPTIMIZER and its learning rate for a batch of 256 images, in proportion for others.
     linear_rule: ClassVar[tuple[str, float] | None] = None
+    # What else is known of that rate, to add after "… in proportion for others".
+    linear_rule_note: ClassVar[str] = ""
     # Whether it takes the local crops of INPUT.VIEWS.SMALL_CROPS: ``batch["small"]``, uint8 (n, V, 3, s, s);
     # else that setting is refused.
     uses_small_crops: ClassVar[bool] = False
@@ -143,6 +144,15 @@ class PretrainMethod(nn.Module):
         """
         return []
 
+    @classmethod
+    def plan_rules(cls, cfg) -> Sequence[Callable]:
+        """The method's own rules of advice on a planned run, the most important first.
+
+        Returns:
+            functions from Facts to an :class:`moco_det.pretrain.plan.advice.Advice` or None.
+        """
+        return ()
+
     def parameter_groups(self) -> list[dict]:
         """What the optimizer trains, as torch's optimizers take it.
 
@@ -168,6 +178,11 @@ class PretrainMethod(nn.Module):
         """Those that start from MODEL.WEIGHTS."""
         return [encoder for encoder in (self.encoder_q, self.encoder_k) if encoder is not None]
 
+    @property
+    def resulting_encoder(self) -> ResNet:
+        """The one that ``result`` names."""
+        return self.encoder_q if self.result == "query" else self.encoder_k
+
     def micro_batch(self, images: Tensor, batch: dict) -> Tensor:
         """The part of a rank's images that belongs to this call of ``forward``."""
         return images.chunk(self.accumulate)[batch.get("micro_batch", 0)]
@@ -191,7 +206,7 @@ class PretrainMethod(nn.Module):
         images = (images - self.pixel_mean) / self.pixel_std
         return images.contiguous(memory_format=self.memory_format)
 
-    def compute(self, module: nn.Module, x: Tensor) -> Tensor:
+    def compute(self, module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """``module(x)`` in the precision of the encoders, returned in that of the loss."""
         with torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32):
             result = module(x)
@@ -199,16 +214,13 @@ class PretrainMethod(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features of the resulting encoder before its head: uint8 (n, 3, S, S) -> (n, D)."""
-        encoder = self.encoder_q if self.result == "query" else self.encoder_k
-        with torch.autocast(
-            self.pixel_mean.device.type, self.precision, enabled=self.precision != torch.float32
-        ):
-            return pooled_features(encoder, self.normalized(images)).float()
+        return self.compute(
+            functools.partial(pooled_features, self.resulting_encoder), self.normalized(images)
+        )
 
     def embeddings(self, images: Tensor) -> Tensor:
         """Unit-length outputs of the resulting encoder's head: uint8 (n, 3, S, S) -> (n, C)."""
-        encoder = self.encoder_q if self.result == "query" else self.encoder_k
-        return F.normalize(self.compute(encoder, self.normalized(images)), dim=1)
+        return F.normalize(self.compute(self.resulting_encoder, self.normalized(images)), dim=1)
 
 
 def crops(batch: dict) -> list[Tensor]:
@@ -219,26 +231,6 @@ def crops(batch: dict) -> list[Tensor]:
 def small_crops(batch: dict) -> list[Tensor]:
     """The local crops of a step: V - 2 uint8 tensors (n, 3, s, s)."""
     return list(batch["small"].unbind(1)) if "small" in batch else []  # of n x (V - 2) x 3 x s x s
-
-
-def make_key_encoder(encoder: nn.Module, trained: bool = False) -> nn.Module:
-    """A copy of the query encoder that never receives gradients, unless it is to be trained."""
-    key_encoder = copy.deepcopy(encoder)
-    for parameter in key_encoder.parameters():
-        parameter.requires_grad_(trained)
-    return key_encoder
-
-
-@torch.no_grad()
-def momentum_update(key_encoder: nn.Module, query_encoder: nn.Module, momentum: float) -> None:
-    """k <- m k + (1 - m) q for every parameter (MoCo v1, equation 2).
-
-    Only parameters: the running statistics of the key encoder's batch norm are its own, as in the official
-    code.
-    """
-    # k + (1 - m)(q - k): each weight is read and written once, all of them in a few kernels.
-    keys, queries = list(key_encoder.parameters()), list(query_encoder.parameters())
-    torch._foreach_lerp_(keys, queries, 1.0 - momentum)
 
 
 def common_settings(cfg) -> dict:
@@ -252,21 +244,18 @@ def common_settings(cfg) -> dict:
     }
 
 
-def bn_group_size(cfg) -> int:
-    """Images that batch norm normalizes together; synchronized, it is one group of the whole global batch."""
-    return cfg.SOLVER.IMS_PER_BATCH if cfg.MODEL.ENCODER.NORM == "SyncBN" else cfg.MODEL.ENCODER.BN_GROUP_SIZE
-
-
-def build_backbone(cfg, zero_init_residual: bool = False) -> ResNet:
-    """The ResNet of MODEL.ENCODER.ARCH; its ``fc`` is for the method to replace.
+def build_backbone(cfg, zero_init_residual: bool = False, num_classes: int = 1000) -> ResNet:
+    """The ResNet of MODEL.ENCODER.ARCH; its ``fc`` is for the method to replace, or to take over.
 
     Args:
+        num_classes: outputs of ``fc``.
         zero_init_residual: the last batch norm of each block starts at 0, so that a block starts as the identity
             (Goyal et al. 2017, section 5.1).
     """
     encoder = build_resnet(
         cfg.MODEL.ENCODER.ARCH,
         functools.partial(GroupedBatchNorm2d, group_size=bn_group_size(cfg)),
+        num_classes=num_classes,
         stem=cfg.MODEL.ENCODER.STEM,
         in_channels=cfg.INPUT.CHANNELS,
         **({"blocks": RECOMPUTED_BLOCKS} if cfg.SOLVER.ACTIVATION_CHECKPOINTING else {}),

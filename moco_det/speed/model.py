@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from moco_det.config import get_cfg, merge_config
 from moco_det.model_zoo import get_config_file
-from moco_det.pretrain.method import momentum_update
+from moco_det.modeling.momentum_encoder import momentum_update
 from moco_det.pretrain.moco.dictionaries import Queue
 from moco_det.pretrain.moco.losses import info_nce
 from moco_det.pretrain.moco.model import build_encoder
@@ -36,7 +36,7 @@ MOMENTUM_TARGETS = {"cuda": 10.0, "cpu": 1.5}
 
 def measure_momentum(options: Options) -> Iterator[Measurement]:
     """The moving average of the key encoder's weights."""
-    query = build_encoder(options.arch, DIM, True, 1).to(options.device)
+    query = build_encoder(recipe(options, "float32", True)).to(options.device)
     keys = [copy.deepcopy(query).requires_grad_(False) for _ in range(2)]
     pair = alternate(
         lambda: published_momentum_update(keys[0], query, MOMENTUM),

@@ -20,7 +20,8 @@ from moco_det.convert.convert import Conversion, convert
 from moco_det.data.views import ViewSettings
 from moco_det.engine.run_folder import prepare_run_folder
 from moco_det.engine.schedule import check_schedule
-from moco_det.modeling.grouped_batch_norm import GroupedBatchNorm2d, average_running_statistics, local_block
+from moco_det.modeling.collectives import local_block
+from moco_det.modeling.grouped_batch_norm import GroupedBatchNorm2d, average_running_statistics
 from moco_det.pretrain.command import argument_parser
 from moco_det.pretrain.diagnostics import describe_collapse
 from moco_det.pretrain.method import PretrainMethod, StepState, method_class

@@ -4,15 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from moco_det.modeling.collectives import gather_with_gradient, local_block, shuffle, unshuffle
 from moco_det.modeling.grouped_batch_norm import (
     GroupedBatchNorm1d,
     GroupedBatchNorm2d,
     average_running_statistics,
-    gather_with_gradient,
-    local_block,
     recomputing,
-    shuffle,
-    unshuffle,
     update_running_statistics,
 )
 from moco_det.pretrain.moco.model import MoCo

@@ -7,7 +7,7 @@ import pytest
 from detectron2.utils import comm
 from mechanism_examples import SETTINGS, make_batch, make_model
 
-from moco_det.modeling import grouped_batch_norm
+from moco_det.modeling import collectives
 from moco_det.pretrain.moco import dictionaries
 from moco_det.pretrain.moco.dictionaries import MemoryBank
 from moco_det.testing.core import run_processes
@@ -23,16 +23,16 @@ def train(setting, bug=contextlib.nullcontext):
 
 
 def gradients_averaged_twice():
-    plain = grouped_batch_norm._GatherWithGradient.backward
+    plain = collectives._GatherWithGradient.backward
     wrong = staticmethod(lambda ctx, gradient: plain(ctx, gradient) / comm.get_world_size())
-    return mock.patch.object(grouped_batch_norm._GatherWithGradient, "backward", wrong)
+    return mock.patch.object(collectives._GatherWithGradient, "backward", wrong)
 
 
 def gradients_of_the_own_rank_only():
     def wrong(ctx, gradient):
-        return grouped_batch_norm.local_block(gradient)
+        return collectives.local_block(gradient)
 
-    return mock.patch.object(grouped_batch_norm._GatherWithGradient, "backward", staticmethod(wrong))
+    return mock.patch.object(collectives._GatherWithGradient, "backward", staticmethod(wrong))
 
 
 def negatives_of_its_own():
@@ -44,7 +44,7 @@ def bank_that_learns_from_its_own_rank():
     plain = MemoryBank.update
 
     def wrong(self, *of_all_ranks):
-        plain(self, *map(grouped_batch_norm.local_block, of_all_ranks))
+        plain(self, *map(collectives.local_block, of_all_ranks))
 
     return mock.patch.object(MemoryBank, "update", wrong)
 

@@ -10,15 +10,9 @@ from torch.distributed.utils import _recursive_to
 from moco_det.convert.convert import convert
 from moco_det.modeling.grouped_batch_norm import update_running_statistics
 from moco_det.modeling.heads import mlp
+from moco_det.modeling.momentum_encoder import make_key_encoder
 from moco_det.pretrain.command import argument_parser
-from moco_det.pretrain.method import (
-    PretrainMethod,
-    StepState,
-    build_backbone,
-    common_settings,
-    make_key_encoder,
-    method_class,
-)
+from moco_det.pretrain.method import PretrainMethod, StepState, build_backbone, common_settings, method_class
 from moco_det.pretrain.plan.advice import advise
 from moco_det.pretrain.plan.facts import Facts
 from moco_det.pretrain.plan.plan import method_rows

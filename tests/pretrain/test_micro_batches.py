@@ -67,9 +67,9 @@ def test_the_symmetric_queue_equals_the_loops():
     "bug",
     [
         (Queue, "enqueue", "count = keys.shape[0]", "keys = keys[:8]; count = 8"),  # keys of one view only
-        (MoCo, "embed_keys", "images,", "momentum_update(encoder, self.encoder_q, self.momentum); images,"),
+        (MoCo, "embed_keys", "keys += ", "momentum_update(encoder, self.encoder_q, self.momentum); keys += "),
         (MoCo, "forward", "queue = ", "self.dictionary.enqueue(step.keys[0]); queue = "),
-        (MoCo, "shuffled", "batch[view]", 'batch["key"]'),  # views not swapped
+        (MoCo, "embed_keys", "batch[order.keys]", 'batch["key"]'),  # views not swapped
     ],
     ids=["keys of one view", "key encoder moved for each order", "filled before", "views not swapped"],
 )

@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import resnet50
 
+from moco_det.modeling.momentum_encoder import momentum_update
 from moco_det.pretrain.diagnostics import contrast_statistics
-from moco_det.pretrain.method import StepState, momentum_update
+from moco_det.pretrain.method import StepState
 from moco_det.pretrain.moco.dictionaries import Queue
 from moco_det.pretrain.moco.model import MoCo
 from moco_det.testing.core import REPOSITORY, set_keys, tiny_pretrain_config
@@ -127,7 +128,7 @@ class TestMoCo(MethodSuite):
         (MoCo, "forward", "local_block(keys)", "local_block(keys.flip(0))"),  # keys of other images
         (MoCo, "forward", "momentum_update(", "(lambda *_: None)("),
         (MoCo, "forward", "self.dictionary.enqueue(", "torch.abs("),
-        (MoCo, "embed_keys", "unshuffle(k, permutation)", "k"),
+        (MoCo, "embed_shuffled", "unshuffle(torch.cat(tensors), permutation)", "torch.cat(tensors)"),
         (MoCo, "embed", "return F.normalize(", "return 1.01 * F.normalize("),
     )
 

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from moco_det.modeling.grouped_batch_norm import average_running_statistics, local_block
+from moco_det.modeling.collectives import local_block
+from moco_det.modeling.grouped_batch_norm import average_running_statistics
+from moco_det.modeling.momentum_encoder import momentum_update
 from moco_det.pretrain import trainer
-from moco_det.pretrain.method import PretrainMethod, momentum_update
+from moco_det.pretrain.method import PretrainMethod
 from moco_det.pretrain.moco import model as moco
+from moco_det.pretrain.moco import shuffled_keys
 from moco_det.pretrain.moco.model import MoCo
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.testing.core import run_processes, tiny_pretrain_config
@@ -178,9 +181,9 @@ def weight_decay_without_batch_norm():
 
 
 def no_shuffle():
-    plain = moco.draw_permutation
+    plain = shuffled_keys.draw_permutation
     return mock.patch.object(
-        moco, "draw_permutation", lambda count, shuffled, *key: plain(count, False, *key)
+        shuffled_keys, "draw_permutation", lambda count, shuffled, *key: plain(count, False, *key)
     )
 
 

@@ -14,6 +14,7 @@ from moco_det.data.order import rank_batches
 from moco_det.engine.run_folder import prepare_run_folder
 from moco_det.model_zoo import get_config_file
 from moco_det.pretrain.command import main
+from moco_det.pretrain.moco import plan as moco_plan
 from moco_det.pretrain.plan import advice as rules
 from moco_det.pretrain.plan import plan
 from moco_det.pretrain.plan import trial as plan_trial
@@ -66,9 +67,9 @@ def test_numbers_of_the_papers_recipe():
     assert (facts.steps_per_epoch, facts.dropped, facts.steps) == (5004, 143, 1_000_800)
     assert (facts.local, facts.micro_batch, facts.group, facts.samples) == (32, 32, 32, 256_204_800)
     assert facts.linear_lr == facts.cfg.SOLVER.BASE_LR == 0.03
-    assert facts.queue_batches == 256 and facts.time_constant == pytest.approx(1000)
+    assert moco_plan.queue_batches(facts) == 256 and moco_plan.time_constant(facts) == pytest.approx(1000)
     # 256 steps of an epoch still hold keys of the epoch before: 65536, 65280 … 256 of 1,281,167 images.
-    assert facts.own_key_share == pytest.approx(256 * 256 * 257 / 2 / (5004 * IMAGENET))
+    assert moco_plan.own_key_share(facts) == pytest.approx(256 * 256 * 257 / 2 / (5004 * IMAGENET))
     assert facts.epochs_for(5005) == 2
     assert rules.advise(facts) == []
 
@@ -77,7 +78,7 @@ def test_numbers_of_fewer_images():
     facts = facts_of("SOLVER.IMS_PER_BATCH", 64, "SOLVER.ACCUMULATE", 2, images=1000, ranks=1, trial=MEASURED)
     assert (facts.steps_per_epoch, facts.dropped, facts.steps) == (15, 40, 3000)
     assert facts.linear_lr == pytest.approx(0.0075) and facts.micro_batch == 32
-    assert facts.start_left == pytest.approx(0.0497, rel=1e-2)  # 0.999 ** 3000
+    assert moco_plan.start_left(facts) == pytest.approx(0.0497, rel=1e-2)  # 0.999 ** 3000
     assert facts.seconds == 750.0
     assert facts_of(images=2560, start=1500, trial=MEASURED).seconds == 125.0  # 500 of 2000 steps are left
     assert facts_of("MODEL.ENCODER.NORM", "SyncBN").group == 256
@@ -94,7 +95,9 @@ def test_share_of_queries_that_meet_an_older_key_of_their_own_image():
         drawn = [index for _, index in next(batches)]
         met += len(set(drawn) & set(queue))
         queue = (queue + drawn)[-queue_size:]
-    assert met / (epochs * facts.steps_per_epoch * batch) == pytest.approx(facts.own_key_share, rel=0.05)
+    assert met / (epochs * facts.steps_per_epoch * batch) == pytest.approx(
+        moco_plan.own_key_share(facts), rel=0.05
+    )
 
 
 def test_typical_side_is_read_from_headers_and_passes_over_what_is_no_image(tmp_path):
@@ -132,49 +135,49 @@ CASES = {
         facts_of("SOLVER.EPOCHS", 161, recipe="moco_v1_R_50_200ep"),
     ),
     "one group": (
-        rules.one_batch_norm_group,
+        moco_plan.one_batch_norm_group,
         facts_of("SOLVER.IMS_PER_BATCH", 32),
         r"^MODEL.ENCODER.BN_GROUP_SIZE 4$",
         facts_of("SOLVER.IMS_PER_BATCH", 64),
     ),
     "SyncBN": (
-        rules.one_batch_norm_group,
+        moco_plan.one_batch_norm_group,
         facts_of("MODEL.ENCODER.NORM", "SyncBN", ranks=4),
         r"^MODEL.ENCODER.NORM BN MODEL.ENCODER.BN_GROUP_SIZE 32$",
         facts_of(),
     ),
     "queue": (
-        rules.queue_too_large,
+        moco_plan.queue_too_large,
         facts_of(images=200_000),
         r"^MODEL.MOCO.QUEUE_SIZE 32768$",  # the power of two below 50,000
         facts_of(images=4 * 65536),
     ),
     "queue not below a batch": (
-        rules.queue_too_large,
+        moco_plan.queue_too_large,
         facts_of("MODEL.MOCO.QUEUE_SIZE", 300, images=600),
         r"^MODEL.MOCO.QUEUE_SIZE 256$",
         facts_of("MODEL.MOCO.QUEUE_SIZE", 256, images=600),
     ),
     "slow key encoder": (
-        rules.key_encoder_hardly_moves,
+        moco_plan.key_encoder_hardly_moves,
         facts_of("SOLVER.EPOCHS", 16, images=32_000),  # 125 steps an epoch, 2000 in all
         r"^SOLVER.EPOCHS 40; or MODEL.MOCO.MOMENTUM 0.99 MODEL.MOCO.QUEUE_SIZE 768$",
         facts_of("SOLVER.EPOCHS", 41, images=32_000),
     ),
     "very few steps": (
-        rules.key_encoder_hardly_moves,
+        moco_plan.key_encoder_hardly_moves,
         facts_of("SOLVER.EPOCHS", 1, images=2560),  # 10 steps: no other momentum helps
         r"^SOLVER.EPOCHS 500$",
         facts_of("SOLVER.EPOCHS", 1, "MODEL.MOCO.MOMENTUM", 0.5, images=2560),
     ),
     "age of keys": (
-        rules.age_gives_keys_away,
+        moco_plan.age_gives_keys_away,
         facts_of(*QUICK, images=32_000),  # 500 steps an epoch
         r"^MODEL.MOCO.MOMENTUM 0.999$",
         facts_of(*QUICK[:-1], 192, images=32_000),
     ),
     "age of keys, short run": (
-        rules.age_gives_keys_away,
+        moco_plan.age_gives_keys_away,
         facts_of(*QUICK, "SOLVER.EPOCHS", 4, images=32_000),
         r"^MODEL.MOCO.MOMENTUM 0.999 SOLVER.EPOCHS 1[01]; or .*MODEL.MOCO.QUEUE_SIZE 192$",
         facts_of(*QUICK, "MODEL.MOCO.MOMENTUM", 0.999, images=32_000),
@@ -260,7 +263,11 @@ def test_a_rule_speaks_where_it_should_and_nowhere_else(rule, speaks, says, sile
     assert re.search(says, advice.fix), advice.fix
     assert advice in rules.advise(speaks) and advice.found and advice.why.endswith(".")
     assert rule(silent) is None
-    assert {case[0] for case in CASES.values()} == set(rules.RULES)
+    assert {case[0] for case in CASES.values()} == {
+        *rules.FIRST_RULES,
+        *rules.OTHER_RULES,
+        *moco_plan.DICTIONARY_RULES["queue"],
+    }
 
 
 def test_advice_on_waiting_goes_on_to_what_costs_more():

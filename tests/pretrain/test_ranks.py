@@ -17,8 +17,8 @@ from detectron2.utils import comm
 from moco_det.engine import checkpoint
 from moco_det.engine.run_folder import prepare_run_folder
 from moco_det.modeling import grouped_batch_norm
-from moco_det.pretrain.moco import dictionaries
-from moco_det.pretrain.moco import model as moco
+from moco_det.modeling.collectives import local_block
+from moco_det.pretrain.moco import dictionaries, shuffled_keys
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.testing.core import run_processes, tiny_pretrain_config, write_random_images
 from moco_det.testing.methods import assert_one_algorithm
@@ -93,13 +93,13 @@ def assert_same_draws_and_algorithm(one, ranks, tolerance=1e-9):
 
 def keys_as_they_arrive():
     """Keys in the order of their senders, instead of each at its place of the permutation."""
-    right = moco.shuffle
+    right = shuffled_keys.shuffle
 
     def wrong(images, permutation):
-        senders = grouped_batch_norm.local_block(permutation) // len(images)
+        senders = local_block(permutation) // len(images)
         return right(images, permutation)[senders.argsort(stable=True)]
 
-    return mock.patch.object(moco, "shuffle", wrong)
+    return mock.patch.object(shuffled_keys, "shuffle", wrong)
 
 
 def queue_of_its_own():

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from moco_det.modeling.grouped_batch_norm import shuffle
+from moco_det.modeling.collectives import shuffle
+from moco_det.modeling.momentum_encoder import momentum_update
 from moco_det.pretrain.loader import TwoViews
-from moco_det.pretrain.method import momentum_update
 from moco_det.pretrain.moco.losses import info_nce
 from moco_det.speed.model import recipe, views_of
 from moco_det.speed.options import smoke_options

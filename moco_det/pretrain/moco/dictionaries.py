@@ -18,15 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moco_det.modeling.grouped_batch_norm import (
-    gather,
-    local_block,
-    recomputing,
-    unshuffle,
-    update_running_statistics,
-)
+from moco_det.modeling.collectives import gather, local_block, unshuffle
+from moco_det.modeling.grouped_batch_norm import recomputing, update_running_statistics
+from moco_det.modeling.momentum_encoder import make_key_encoder
 from moco_det.pretrain.diagnostics import contrast_statistics
-from moco_det.pretrain.method import StepState, make_key_encoder
+from moco_det.pretrain.method import StepState
 from moco_det.pretrain.moco.losses import info_nce, nce
 from moco_det.utils.seeding import torch_generator
 
@@ -158,10 +154,7 @@ class EndToEnd(nn.Module):
         assert "small" not in batch, "check_moco_config refuses local crops here"
         step = batch.get("step", StepState())
         if model.is_first(batch):
-            step.caches = [
-                self.cache(model, batch, query_view, *key_view)
-                for query_view, key_view in zip(model.query_views, model.key_views, strict=True)
-            ]
+            step.caches = [self.cache(model, batch, order) for order in model.orders]
         outputs = []
         for embedders_and_images, gradients, whole in step.caches:
             carrier = 0.0
@@ -174,15 +167,15 @@ class EndToEnd(nn.Module):
             update_running_statistics(model)
         return model.mean_of_pairs(outputs)
 
-    def cache(self, model, batch: dict, query_view: str, key_view: str, purpose: str) -> tuple:
-        """Compute what a step's micro-batches need, for one order of the views.
+    def cache(self, model, batch: dict, order) -> tuple:
+        """For one order of the views, an :class:`moco_det.pretrain.moco.model.Order`, what micro-batches need.
 
         Returns:
             encoder and images, uint8 (n, 3, S, S), of the queries and of the keys that this rank makes; the
             gradients of the loss with respect to their embeddings, twice (n, C); loss and statistics, detached.
         """
-        shuffled, permutation = model.shuffled(batch, key_view, purpose)  # nx3xSxS
-        work = (model.encoder_q, batch[query_view]), (encoder_of_keys(model), shuffled)
+        shuffled, permutation = model.shuffled(batch[order.keys], batch["iteration"], order.shuffle)
+        work = (model.encoder_q, batch[order.queries]), (encoder_of_keys(model), shuffled)
         with torch.no_grad(), recomputing():  # batch norm counts these images when they are embedded again
             leaves = [
                 torch.cat([model.embed(encoder, part) for part in images.chunk(model.accumulate)])

@@ -1,10 +1,9 @@
-"""Losses that several methods share, as pure functions.
+"""The losses of a query, its key and K negatives, as pure functions.
 
-n: images on this rank, N: queries, K: negatives, V: crops of an image (the global ones first), J: outputs.
+N: queries, K: negatives.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -50,22 +49,3 @@ def nce(
     own = F.logsigmoid(positive / temperature - shift)  # N
     sampled = F.logsigmoid(shift - negatives / temperature)  # NxK, log(1 - h)
     return -(own + sampled.sum(dim=1)).mean()
-
-
-def swapped_cross_entropy(targets: Sequence[Tensor], log_predictions: Sequence[Tensor]) -> Tensor:
-    """The mean over images and pairs (target of a global crop, prediction from another crop) of the cross-entropy.
-
-    Args:
-        targets: a tensor (n, J) for each global crop, rows of which sum to 1.
-        log_predictions: V tensors (n, J), log probabilities; the global crops first, in the order of the targets.
-
-    Returns:
-        a scalar.
-    """
-    losses = [
-        -(target * prediction).sum(dim=1).mean()
-        for i, target in enumerate(targets)
-        for v, prediction in enumerate(log_predictions)
-        if v != i
-    ]
-    return torch.stack(losses).mean()

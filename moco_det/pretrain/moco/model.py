@@ -4,7 +4,7 @@ n: images on this rank (in this micro-batch), N: images in the global batch, S: 
 length, K: negatives of a query.
 """
 
-import functools
+from typing import NamedTuple
 
 import torch
 from detectron2.config import configurable
@@ -12,68 +12,48 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.models.resnet import ResNet
 
 from moco_det.engine.plan_text import Row
-from moco_det.modeling.encoder import build_resnet
-from moco_det.modeling.grouped_batch_norm import (
-    GroupedBatchNorm2d,
-    draw_permutation,
-    local_block,
-    shuffle,
-    unshuffle,
-    update_running_statistics,
-)
+from moco_det.modeling.collectives import local_block
+from moco_det.modeling.grouped_batch_norm import update_running_statistics
+from moco_det.modeling.momentum_encoder import momentum_update
 from moco_det.pretrain.diagnostics import contrast_statistics
-from moco_det.pretrain.method import (
-    PretrainMethod,
-    StepState,
-    bn_group_size,
-    common_settings,
-    momentum_update,
-    small_crops,
-)
+from moco_det.pretrain.method import StepState, build_backbone, common_settings, small_crops
 from moco_det.pretrain.moco.checks import check_moco_config, check_queue_size
 from moco_det.pretrain.moco.dictionaries import EndToEnd, MemoryBank, Queue, build_dictionary
 from moco_det.pretrain.moco.plan import DICTIONARY_ROWS
-from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
+from moco_det.pretrain.moco.shuffled_keys import ShuffledKeys
 
 
-def build_encoder(
-    arch: str,
-    dim: int,
-    mlp: bool,
-    bn_group_size: int,
-    activation_checkpointing: bool = False,
-    stem: str = "imagenet",
-    in_channels: int = 3,
-) -> nn.Module:
-    """A ResNet ending in the projection head ``fc``; names as in the official checkpoints.
+class Order(NamedTuple):
+    """One order of the two views.
 
-    Args:
-        dim: length of the embedding.
-        mlp: two layers with the encoder's width hidden (v2) instead of one (v1).
-        bn_group_size: images that batch norm normalizes together, a part of the global batch.
-        activation_checkpointing: keep the input of each residual block only, and compute the rest again in the
-            backward pass.
-        stem: its first layers, see :data:`moco_det.modeling.encoder.STEMS`.
-        in_channels: of the images.
+    Attributes:
+        queries, keys: the names in the batch of the views that these are made of.
+        shuffle: the purpose with which the shuffle of the keys is sampled from the seed; with another text a run
+            would have other permutations.
     """
-    encoder = build_resnet(
-        arch,
-        functools.partial(GroupedBatchNorm2d, group_size=bn_group_size),
-        num_classes=dim,
-        stem=stem,
-        in_channels=in_channels,
-        **({"blocks": RECOMPUTED_BLOCKS} if activation_checkpointing else {}),
-    )
-    if mlp:
+
+    queries: str
+    keys: str
+    shuffle: str
+
+
+ORDERS = (Order("query", "key", "shuffle"), Order("key", "query", "shuffle swapped"))
+
+
+def build_encoder(cfg) -> ResNet:
+    """The query encoder, which ends in the projection head ``fc``; drawn and named as in the official code."""
+    encoder = build_backbone(cfg, num_classes=cfg.MODEL.MOCO.DIM)  # with the head of v1
+    if cfg.MODEL.MOCO.MLP:  # that of v2 has a layer more, with the encoder's width hidden
         width = encoder.fc.in_features
         encoder.fc = nn.Sequential(nn.Linear(width, width), nn.ReLU(), encoder.fc)
     return encoder
 
 
 @META_ARCH_REGISTRY.register()
-class MoCo(PretrainMethod):
+class MoCo(ShuffledKeys):
     """Momentum Contrast (v1: He et al. 2019; v2: Chen et al. 2020) with any of the dictionaries.
 
     ``encoder_k`` is None where the dictionary needs none: a memory bank, or end-to-end with a shared encoder.
@@ -82,18 +62,20 @@ class MoCo(PretrainMethod):
     uses = ("MODEL.MOCO",)
     uses_small_crops = True
     linear_rule = ("SGD", 0.03)  # MoCo v1, section 4
+    linear_rule_note = (
+        " (0.015 for 128 gave similar results: official README; 0.12 for 1024: the paper). In this project "
+        "four times the rule learned with batches of 32 and did not with 64; eight times never did"
+    )
 
     @configurable
     def __init__(
         self,
         *,
-        encoder: nn.Module,
+        encoder: ResNet,
         dictionary: Queue | MemoryBank | EndToEnd,
         momentum: float,
         temperature: float,
-        shuffle_bn: bool,
         symmetric: bool = False,
-        seed: int = 0,
         **common,
     ):
         """
@@ -102,10 +84,8 @@ class MoCo(PretrainMethod):
             dictionary: the queue, or a mechanism that the paper compares it with, which then has its own step.
             momentum: m of the key encoder.
             temperature: tau of the loss.
-            shuffle_bn: shuffle the keys' images over the global batch before the key encoder's batch norm.
             symmetric: the loss is the mean over both orders of the two views.
-            seed: the run's seed, from which the shuffles are sampled.
-            common: of :class:`PretrainMethod`.
+            common: of :class:`ShuffledKeys`.
         """
         super().__init__(**common)
         self.encoder_q = encoder.to(memory_format=self.memory_format)
@@ -113,27 +93,15 @@ class MoCo(PretrainMethod):
         self.dictionary = dictionary
         self.momentum = momentum
         self.temperature = temperature
-        self.shuffle_bn = shuffle_bn
-        self.seed = seed
-        # Of each order of the views, which one has the queries, which one the keys, and the name of its shuffle.
-        self.query_views = ("query", "key")[: 1 + symmetric]
-        self.key_views = (("key", "shuffle"), ("query", "shuffle swapped"))[: 1 + symmetric]
+        self.orders = ORDERS[: 1 + symmetric]
 
     @classmethod
     def from_config(cls, cfg):
-        encoder, moco = cfg.MODEL.ENCODER, cfg.MODEL.MOCO
+        moco = cfg.MODEL.MOCO
         cls.check_config(cfg, comm.get_world_size())
         return {
             **common_settings(cfg),
-            "encoder": build_encoder(
-                encoder.ARCH,
-                moco.DIM,
-                moco.MLP,
-                bn_group_size(cfg),
-                cfg.SOLVER.ACTIVATION_CHECKPOINTING,
-                encoder.STEM,
-                cfg.INPUT.CHANNELS,
-            ),
+            "encoder": build_encoder(cfg),
             "dictionary": build_dictionary(cfg),
             "momentum": moco.MOMENTUM,
             "temperature": moco.TEMPERATURE,
@@ -158,9 +126,10 @@ class MoCo(PretrainMethod):
     def forward(self, batch: dict) -> dict[str, Tensor]:
         """One step of Algorithm 1 without the optimizer, or one micro-batch of it.
 
-        The momentum update stands before the keys, as in the official code; the paper's listing has it after
-        the optimizer's step, which is the same update of the same weights one line earlier. A step of several
-        micro-batches makes all keys at its first one, and enqueues them at its last one.
+        The momentum update is the first line of a step, as in the official code. The paper's listing has it last,
+        after the optimizer: the same update of the same weights, as the line after it is the next step's first. A
+        step of several micro-batches makes all keys at its first one, and enqueues them at its last one; between
+        them they are kept in the :class:`StepState` that the trainer makes for each step, ``batch["step"]``.
 
         An image has one query and one key. The symmetric form has two of each, for both orders of the views; small
         crops are further queries of the same keys ("multi-crop", SwAV, section 3.3).
@@ -177,7 +146,7 @@ class MoCo(PretrainMethod):
 
         if self.is_first(batch):
             momentum_update(self.encoder_k, self.encoder_q, self.momentum)
-            with torch.no_grad():
+            with torch.no_grad():  # here, as end-to-end calls embed_keys for gradients of the keys too
                 step.keys = self.embed_keys(self.encoder_k, batch)  # of each order of the views, NxC
         queue = self.dictionary.negatives()  # CxK; a copy, because the backward pass comes after the enqueue
 
@@ -201,22 +170,18 @@ class MoCo(PretrainMethod):
 
     def embed_keys(self, encoder: nn.Module, batch: dict) -> list[Tensor]:
         """Keys of the whole global batch from this rank's part of it, for each order of the views: (N, C)."""
-        keys = []
-        for view, purpose in self.key_views:
-            images, permutation = self.shuffled(batch, view, purpose)  # nx3xSxS
-            k = torch.cat([self.embed(encoder, part) for part in images.chunk(self.accumulate)])  # nxC
-            keys.append(unshuffle(k, permutation))  # NxC
-        return keys
 
-    def shuffled(self, batch: dict, view: str, purpose: str) -> tuple[Tensor, Tensor]:
-        """Shuffling BN: the images whose keys this rank makes, uint8 (n, 3, S, S), and the permutation (N,)."""
-        images = batch[view].to(self.pixel_mean.device, non_blocking=True)
-        permutation = draw_permutation(len(images), self.shuffle_bn, self.seed, purpose, batch["iteration"])
-        return shuffle(images, permutation), permutation
+        def embed(images: Tensor) -> list[Tensor]:
+            return [self.embed(encoder, images)]
+
+        keys = []
+        for order in self.orders:
+            keys += self.embed_shuffled(embed, batch[order.keys], batch["iteration"], order.shuffle)
+        return keys
 
     def embed_queries(self, batch: dict) -> list[Tensor]:
         """Queries of this micro-batch, (n, C): one for each order of the views, then one for each local crop."""
-        crops = [batch[view] for view in self.query_views] + small_crops(batch)
+        crops = [batch[order.queries] for order in self.orders] + small_crops(batch)
         return [self.embed(self.encoder_q, self.micro_batch(images, batch)) for images in crops]
 
     def embed(self, encoder: nn.Module, images: Tensor) -> Tensor:
@@ -230,6 +195,6 @@ class MoCo(PretrainMethod):
 
     def mean_of_pairs(self, outputs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Mean losses over all pairs of a query and its keys; mean statistics over those of global crops."""
-        large = outputs[: len(self.query_views)]
+        large = outputs[: len(self.orders)]
         chosen = {name: outputs if name.startswith("loss") else large for name in outputs[0]}
         return {name: sum(pair[name] for pair in pairs) / len(pairs) for name, pairs in chosen.items()}

@@ -13,9 +13,6 @@ from moco_det.pretrain.plan.facts import LINEAR_BATCH, Facts, duration
 from moco_det.utils.files import gib
 
 SMALL, VERY_SMALL = 100_000, 10_000  # images
-ENOUGH_STEPS = 5  # time constants of the key encoder: then less than 1% of its start is left
-PAPER_MOMENTUM = 0.999
-OLD_KEYS = 4  # batches in the queue from which on the age of a key can be told
 LEARNS_LITTLE, KNOWN_TO_WORK = 100_000, 10_000_000  # samples seen, see few_samples
 BLUR_AT_224 = 2.0
 FULL = 0.9  # fraction of the memory
@@ -30,10 +27,13 @@ class Advice:
     why: str
 
 
+Rule = Callable[[Facts], Advice | None]
+
+
 def advise(facts: Facts) -> list[Advice]:
     """What the rules have to say, the most important first."""
-    left_out = (() if facts.is_moco else MOCO_RULES) + (() if facts.has_queue else QUEUE_RULES)
-    return [advice for rule in RULES if rule not in left_out and (advice := rule(facts))]
+    rules = (*FIRST_RULES, *facts.method.plan_rules(facts.cfg), *OTHER_RULES)
+    return [advice for rule in rules if (advice := rule(facts))]
 
 
 def learning_rate_off(facts: Facts) -> Advice | None:
@@ -41,16 +41,11 @@ def learning_rate_off(facts: Facts) -> Advice | None:
     if linear is None or 0.5 <= found / linear <= 2:
         return None
     why = f"the paper's rule is {facts.method.linear_rule[1]} for {LINEAR_BATCH} images, in proportion for others"
-    if facts.is_moco:
-        why += (
-            " (0.015 for 128 gave similar results: official README; 0.12 for 1024: the paper). In this project "
-            "four times the rule learned with batches of 32 and did not with 64; eight times never did"
-        )
     return Advice(
         f"the learning rate {found:g} is {found / linear:.2g} times what the linear rule gives for batches of "
         f"{facts.batch}",
         f"SOLVER.BASE_LR {linear:.4g}",
-        f"{why}.",
+        f"{why}{facts.method.linear_rule_note}.",
     )
 
 
@@ -65,74 +60,6 @@ def learning_rate_never_lowered(facts: Facts) -> Advice | None:
         f"{solver.EPOCHS}",
         f"SOLVER.STEP_EPOCHS '{steps}'",
         "the paper lowers it at 60% and 80% of the run (epochs 120 and 160 of 200).",
-    )
-
-
-def one_batch_norm_group(facts: Facts) -> Advice | None:
-    if facts.group < facts.batch or facts.cfg.MODEL.MOCO.DICTIONARY == "memory_bank":
-        return None
-    sizes = [size for size in range(2, facts.batch) if facts.micro_batch % size == 0]
-    if not sizes:
-        return None
-    size = min(sizes, key=lambda size: abs(size - facts.batch / 8))
-    return Advice(
-        f"the {facts.batch} images of a step are one batch-norm group, so shuffling the keys changes nothing",
-        ("MODEL.ENCODER.NORM BN " if facts.cfg.MODEL.ENCODER.NORM != "BN" else "")
-        + f"MODEL.ENCODER.BN_GROUP_SIZE {size}",
-        "the statistics of a group give away which key belongs to a query; the paper has 8 groups, and without "
-        "shuffling kNN fell from 42 to 23% (Figure A.1, read off the plot).",
-    )
-
-
-def queue_too_large(facts: Facts) -> Advice | None:
-    quarter = facts.images // 4
-    if facts.queue <= max(quarter, facts.batch):
-        return None
-    size = max(1 << (max(quarter, 1).bit_length() - 1), facts.batch)
-    return Advice(
-        f"the queue holds {facts.queue / facts.images:.0%} as many keys as there are images: "
-        f"{facts.own_key_share:.0%} of the queries have a stale positive (a false negative)",
-        f"MODEL.MOCO.QUEUE_SIZE {size}",
-        "a quarter of the images or less keeps that below some 3%; a rule of thumb (the CIFAR-10 demo of MoCo's "
-        "authors keeps 4,096 of 50,000). A smaller queue costs little: 59.0% with 4,096 keys, 60.6% with 65,536 "
-        "(MoCo v1, Figure 3).",
-    )
-
-
-def key_encoder_hardly_moves(facts: Facts) -> Advice | None:
-    needed = ENOUGH_STEPS * facts.time_constant
-    if facts.steps >= needed:
-        return None
-    fix = f"SOLVER.EPOCHS {facts.epochs_for(needed)}"
-    faster = int(100 * (1 - ENOUGH_STEPS / facts.steps)) / 100
-    if faster >= 0.9:
-        queue = min((OLD_KEYS - 1) * facts.batch, facts.queue)
-        fix += f"; or MODEL.MOCO.MOMENTUM {faster} MODEL.MOCO.QUEUE_SIZE {queue}"
-    return Advice(
-        f"{facts.steps:,} steps are few for a momentum of {facts.momentum:g}: at the end {facts.start_left:.0%} "
-        "of the key encoder is still its start",
-        fix,
-        f"it follows over 1 / (1 - m) = {facts.time_constant:,.0f} steps; {ENOUGH_STEPS} times that leaves less "
-        "than 1%. A rule of thumb; a faster key encoder wants a short queue, since keys of different age differ.",
-    )
-
-
-def age_gives_keys_away(facts: Facts) -> Advice | None:
-    if facts.momentum >= PAPER_MOMENTUM or facts.queue_batches < OLD_KEYS:
-        return None
-    fix = f"MODEL.MOCO.MOMENTUM {PAPER_MOMENTUM}"
-    needed = ENOUGH_STEPS / (1 - PAPER_MOMENTUM)
-    if facts.steps < needed:
-        fix += f" SOLVER.EPOCHS {facts.epochs_for(needed)}; or a queue of fewer batches: " + (
-            f"MODEL.MOCO.QUEUE_SIZE {(OLD_KEYS - 1) * facts.batch}"
-        )
-    return Advice(
-        f"with a momentum of {facts.momentum:g} the key encoder changes while a key is in the queue "
-        f"({facts.queue_batches:.3g} steps), so the age of a key can give it away as a negative",
-        fix,
-        "measured in this project on small photographs: with 0.99 and 8 batches the similarity to keys falls with "
-        "their age, with 0.999 it is level. The paper: 57.8% with 0.99, 59.0% with 0.999 (16 batches). The "
-        "CIFAR-10 demo of MoCo's authors does work with 0.99 and 8 batches, over 19,400 steps.",
     )
 
 
@@ -260,20 +187,17 @@ def save_memory(facts: Facts) -> str:
     return ", or ".join(found) or f"more processes, or {smaller}, which is another recipe"
 
 
-RULES: tuple[Callable[[Facts], Advice | None], ...] = (
+# The most important first; those of the method are asked between them.
+FIRST_RULES: tuple[Rule, ...] = (
     learning_rate_off,
     learning_rate_never_lowered,
-    one_batch_norm_group,
     start_from_weights,
     few_samples,
-    queue_too_large,
-    key_encoder_hardly_moves,
-    age_gives_keys_away,
+)
+OTHER_RULES: tuple[Rule, ...] = (
     views_larger_than_images,
     blur_too_strong,
     waits_for_images,
     more_workers_than_cores,
     memory_nearly_full,
 )
-MOCO_RULES = (one_batch_norm_group,)
-QUEUE_RULES = (queue_too_large, key_encoder_hardly_moves, age_gives_keys_away)

@@ -11,6 +11,7 @@ from PIL import Image
 from moco_det.data.bands import RGB, ImageFormat
 from moco_det.data.images import open_image
 from moco_det.data.order import steps_per_epoch
+from moco_det.modeling.grouped_batch_norm import bn_group_size
 from moco_det.pretrain.method import PretrainMethod, method_class
 
 LINEAR_BATCH = 256  # for which papers give the learning rate, in proportion for others
@@ -79,8 +80,7 @@ class Facts:
     @property
     def group(self) -> int:
         """Images in a batch-norm group."""
-        encoder = self.cfg.MODEL.ENCODER
-        return self.batch if encoder.NORM == "SyncBN" else encoder.BN_GROUP_SIZE
+        return bn_group_size(self.cfg)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -109,52 +109,6 @@ class Facts:
         """What the linear rule of the paper gives for this batch size; None: it is not for this optimizer."""
         optimizer, rate = self.method.linear_rule or (None, None)
         return rate * self.batch / LINEAR_BATCH if optimizer == self.cfg.SOLVER.OPTIMIZER else None
-
-    @property
-    def queue(self) -> int:
-        return self.cfg.MODEL.MOCO.QUEUE_SIZE
-
-    @property
-    def is_moco(self) -> bool:
-        return self.cfg.MODEL.META_ARCHITECTURE == "MoCo"
-
-    @property
-    def has_queue(self) -> bool:
-        """Whether negatives are the keys of the last batches; what follows about them and momentum holds then."""
-        return self.is_moco and self.cfg.MODEL.MOCO.DICTIONARY == "queue"
-
-    @property
-    def own_entry_share(self) -> float:
-        """Fraction of queries that sample the entry of their own image from a memory bank as a negative."""
-        return 1 - (1 - 1 / self.images) ** self.queue
-
-    @property
-    def queue_batches(self) -> float:
-        """Steps that the oldest key has been in the queue."""
-        return self.queue / self.batch
-
-    @property
-    def own_key_share(self) -> float:
-        """Fraction of queries, from the second epoch on, that have a stale positive in the queue.
-
-        In step t of an epoch the queue holds K - tN keys of the epoch before, whose order is another one.
-        """
-        older = (self.queue - step * self.batch for step in range(math.ceil(self.queue_batches)))
-        return sum(older) / (self.steps_per_epoch * self.images)
-
-    @property
-    def momentum(self) -> float:
-        return self.cfg.MODEL.MOCO.MOMENTUM
-
-    @property
-    def time_constant(self) -> float:
-        """Steps after which 1/e of the key encoder's old weights is left."""
-        return 1 / (1 - self.momentum)
-
-    @property
-    def start_left(self) -> float:
-        """Fraction of the key encoder's start in its weights at the end of the run."""
-        return self.momentum**self.steps
 
     @property
     def seconds(self) -> float | None:

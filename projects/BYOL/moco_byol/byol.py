@@ -12,19 +12,12 @@ from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
 from moco_det.engine.schedule import cosine_momentum
-from moco_det.modeling.grouped_batch_norm import update_running_statistics
+from moco_det.modeling.grouped_batch_norm import bn_group_size, update_running_statistics
 from moco_det.modeling.heads import mlp
+from moco_det.modeling.momentum_encoder import make_key_encoder, momentum_update
 from moco_det.pretrain.checks import check_vector_norm
 from moco_det.pretrain.diagnostics import pair_statistics
-from moco_det.pretrain.method import (
-    PretrainMethod,
-    Row,
-    bn_group_size,
-    build_backbone,
-    common_settings,
-    make_key_encoder,
-    momentum_update,
-)
+from moco_det.pretrain.method import PretrainMethod, Row, build_backbone, common_settings
 
 
 def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ n: images on this rank (in this micro-batch), N: in the global batch, S: side of
 """
 
 import copy
+import functools
 
 import torch
 from detectron2.config import configurable
@@ -15,32 +16,21 @@ from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
 from moco_cmc.color import YDBDR, split_channels
+from moco_det.modeling.collectives import local_block
 from moco_det.modeling.encoder import pooled_features
-from moco_det.modeling.grouped_batch_norm import (
-    draw_permutation,
-    local_block,
-    shuffle,
-    unshuffle,
-    update_running_statistics,
-)
+from moco_det.modeling.grouped_batch_norm import update_running_statistics
+from moco_det.modeling.momentum_encoder import make_key_encoder, momentum_update
 from moco_det.pretrain.diagnostics import mutual_information_bound, spread
-from moco_det.pretrain.method import (
-    PretrainMethod,
-    Row,
-    StepState,
-    build_backbone,
-    common_settings,
-    make_key_encoder,
-    momentum_update,
-)
+from moco_det.pretrain.method import Row, StepState, build_backbone, common_settings
 from moco_det.pretrain.moco.checks import check_moco_config, check_queue_size
 from moco_det.pretrain.moco.dictionaries import Queue
 from moco_det.pretrain.moco.losses import info_nce
 from moco_det.pretrain.moco.plan import queue_rows
+from moco_det.pretrain.moco.shuffled_keys import ShuffledKeys
 
 
 @META_ARCH_REGISTRY.register()
-class CMC(PretrainMethod):
+class CMC(ShuffledKeys):
     """Two encoders, each with a moving average and a queue: of lightness (``encoder_q``, the result), of color.
 
     In YDbDr, ``encoder_q`` sees luma as an RGB image: the part of the normalized channels along luma; and its
@@ -63,10 +53,8 @@ class CMC(PretrainMethod):
         queue_size: int,
         momentum: float,
         temperature: float,
-        shuffle_bn: bool,
         space: str,
         two_crops: bool = False,
-        seed: int = 0,
         **common,
     ):
         """
@@ -75,20 +63,18 @@ class CMC(PretrainMethod):
             queue_size: keys of either queue.
             momentum: m of the key encoders.
             temperature: tau of the losses.
-            shuffle_bn: shuffle the keys' images over the global batch before batch norm.
             space: "lab" or "ydbdr".
             two_crops: keys are of another random view than queries.
-            seed: of the run.
-            common: of :class:`PretrainMethod`.
+            common: of :class:`ShuffledKeys`.
         """
         super().__init__(**common)
         self.encoder_q = encoder.to(memory_format=self.memory_format)
         self.color_q = color_encoder.to(memory_format=self.memory_format)
         self.encoder_k, self.color_k = make_key_encoder(self.encoder_q), make_key_encoder(self.color_q)
-        self.queue = Queue(dim, queue_size, seed)
-        self.color_queue = copy.deepcopy(self.queue)
-        self.momentum, self.temperature, self.shuffle_bn = momentum, temperature, shuffle_bn
-        self.space, self.two_crops, self.seed = space, two_crops, seed
+        self.queue = Queue(dim, queue_size, self.seed)
+        self.colour_queue = copy.deepcopy(self.queue)  # spelled as in the checkpoints that there are
+        self.momentum, self.temperature = momentum, temperature
+        self.space, self.two_crops = space, two_crops
         # Luma less its mean is a scalar product with the normalized channels; of that vector, the direction.
         luma = torch.tensor(YDBDR[0]) * self.pixel_std.flatten()
         self.register_buffer("luma", F.normalize(luma, dim=0), persistent=False)
@@ -165,14 +151,14 @@ class CMC(PretrainMethod):
         keys, color_keys = step.keys  # NxC
         k, color_k = (self.micro_batch(local_block(every), batch) for every in step.keys)  # nxC
         outputs = {
-            **self.compare("lightness", lightness, color_k, self.color_queue),
+            **self.compare("lightness", lightness, color_k, self.colour_queue),
             **self.compare("color", color, k, self.queue),
             **self.queue.report(len(keys)),
             "embedding_spread": spread(lightness.detach()),
         }
         if self.is_last(batch):
             self.queue.enqueue(keys)
-            self.color_queue.enqueue(color_keys)
+            self.colour_queue.enqueue(color_keys)
             update_running_statistics(self)
         return outputs
 
@@ -206,11 +192,9 @@ class CMC(PretrainMethod):
     @torch.no_grad()
     def embed_keys(self, batch: dict) -> tuple[Tensor, Tensor]:
         """The keys of the whole global batch, of lightness and of color: twice (N, C)."""
-        images = batch["key" if self.two_crops else "query"].to(self.pixel_mean.device, non_blocking=True)
-        permutation = draw_permutation(len(images), self.shuffle_bn, self.seed, "shuffle", batch["iteration"])
-        images = shuffle(images, permutation)
-        parts = [self.embed((self.encoder_k, self.color_k), part) for part in images.chunk(self.accumulate)]
-        lightness, color = (unshuffle(torch.cat(keys), permutation) for keys in zip(*parts, strict=True))
+        embed = functools.partial(self.embed, (self.encoder_k, self.color_k))
+        images = batch["key" if self.two_crops else "query"]
+        lightness, color = self.embed_shuffled(embed, images, batch["iteration"])
         return lightness, color
 
     @torch.no_grad()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moco_det.modeling.grouped_batch_norm import gather
-from moco_det.pretrain.moco.losses import swapped_cross_entropy
+from moco_det.modeling.collectives import gather
+from moco_det.pretrain.losses import swapped_cross_entropy
 
 
 def distillation(

@@ -5,6 +5,7 @@ encoder's map, C: embedding length, P: positions of the dense grid, K: keys in a
 """
 
 import copy
+import functools
 from typing import NamedTuple
 
 import torch
@@ -16,29 +17,18 @@ from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
 from moco_densecl.losses import correspondence, dense_loss, dense_similarities
+from moco_det.modeling.collectives import local_block
 from moco_det.modeling.encoder import feature_map
-from moco_det.modeling.grouped_batch_norm import (
-    draw_permutation,
-    local_block,
-    shuffle,
-    unshuffle,
-    update_running_statistics,
-)
+from moco_det.modeling.grouped_batch_norm import update_running_statistics
 from moco_det.modeling.heads import mlp
+from moco_det.modeling.momentum_encoder import make_key_encoder, momentum_update
 from moco_det.pretrain.diagnostics import contrast_statistics, mutual_information_bound
-from moco_det.pretrain.method import (
-    PretrainMethod,
-    Row,
-    StepState,
-    build_backbone,
-    common_settings,
-    make_key_encoder,
-    momentum_update,
-)
+from moco_det.pretrain.method import Row, StepState, build_backbone, common_settings
 from moco_det.pretrain.moco.checks import check_moco_config, check_queue_size
 from moco_det.pretrain.moco.dictionaries import Queue
 from moco_det.pretrain.moco.losses import info_nce
 from moco_det.pretrain.moco.plan import queue_rows
+from moco_det.pretrain.moco.shuffled_keys import ShuffledKeys
 
 
 class Embedded(NamedTuple):
@@ -63,7 +53,7 @@ def dense_head(in_dim: int, dim: int) -> nn.Sequential:
 
 
 @META_ARCH_REGISTRY.register()
-class DenseCL(PretrainMethod):
+class DenseCL(ShuffledKeys):
     """A global and a dense contrast, each with a queue of its own."""
 
     uses = (
@@ -81,11 +71,9 @@ class DenseCL(PretrainMethod):
         queue_size: int,
         momentum: float,
         temperature: float,
-        shuffle_bn: bool,
         dense_share: float,
         grid: int,
         warmup_steps: int,
-        seed: int = 0,
         **common,
     ):
         """
@@ -95,22 +83,19 @@ class DenseCL(PretrainMethod):
             queue_size: K of either queue.
             momentum: m of the key encoder and its heads.
             temperature: tau of both losses.
-            shuffle_bn: shuffle the keys' images over the global batch before the key encoder's batch norm.
             dense_share: lambda.
             grid: positions on a side of the dense grid; 0: the encoder's own.
             warmup_steps: steps without the dense loss.
-            seed: of the run.
-            common: of :class:`PretrainMethod`.
+            common: of :class:`ShuffledKeys`.
         """
         super().__init__(**common)
         self.encoder_q = encoder.to(memory_format=self.memory_format)
         self.dense_q = dense_head(encoder.fc[0].in_features, dim)
         self.encoder_k, self.dense_k = make_key_encoder(self.encoder_q), make_key_encoder(self.dense_q)
-        self.queue = Queue(dim, queue_size, seed)
+        self.queue = Queue(dim, queue_size, self.seed)
         self.dense_queue = copy.deepcopy(self.queue)
-        self.momentum, self.temperature, self.shuffle_bn = momentum, temperature, shuffle_bn
+        self.momentum, self.temperature = momentum, temperature
         self.dense_share, self.grid, self.warmup_steps = dense_share, grid, warmup_steps
-        self.seed = seed
 
     @classmethod
     def from_config(cls, cfg):
@@ -214,8 +199,5 @@ class DenseCL(PretrainMethod):
     @torch.no_grad()
     def embed_keys(self, batch: dict) -> Embedded:
         """The keys of the whole global batch, from this rank's part of it."""
-        images = batch["key"].to(self.pixel_mean.device, non_blocking=True)
-        permutation = draw_permutation(len(images), self.shuffle_bn, self.seed, "shuffle", batch["iteration"])
-        images = shuffle(images, permutation)
-        parts = [self.embed(self.encoder_k, self.dense_k, part) for part in images.chunk(self.accumulate)]
-        return Embedded(*(unshuffle(torch.cat(tensors), permutation) for tensors in zip(*parts, strict=True)))
+        embed = functools.partial(self.embed, self.encoder_k, self.dense_k)
+        return Embedded(*self.embed_shuffled(embed, batch["key"], batch["iteration"]))

@@ -14,6 +14,9 @@ from moco_det.modeling.encoder import feature_map
 from moco_det.modeling.grouped_batch_norm import GroupedBatchNorm2d
 from moco_det.modeling.heads import mlp
 from moco_det.pretrain.moco.losses import info_nce
+from moco_det.pretrain.moco.plan import queue_too_large
+from moco_det.pretrain.plan.advice import advise
+from moco_det.pretrain.plan.facts import Facts
 from moco_det.testing.core import REPOSITORY
 from moco_det.testing.methods import PIXELS, MethodSuite, random_batch
 
@@ -130,3 +133,7 @@ class TestDenseCL(MethodSuite):
         """The first step has no dense loss."""
         check_step(0, 0.0)
         check_step(1, 0.5)
+
+    def test_a_plan_has_the_advice_on_a_queue(self):
+        facts = Facts(self.tiny_config(), images=32)  # a queue of 16 is half of them
+        assert queue_too_large(facts) in advise(facts)

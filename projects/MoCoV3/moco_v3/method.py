@@ -12,20 +12,13 @@ from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
 from moco_det.engine.schedule import cosine_momentum
-from moco_det.modeling.grouped_batch_norm import gather, local_block, update_running_statistics
+from moco_det.modeling.collectives import gather, local_block
+from moco_det.modeling.grouped_batch_norm import bn_group_size, update_running_statistics
 from moco_det.modeling.heads import mlp
+from moco_det.modeling.momentum_encoder import make_key_encoder, momentum_update
 from moco_det.pretrain.checks import check_vector_norm
 from moco_det.pretrain.diagnostics import mutual_information_bound, pair_statistics, spread
-from moco_det.pretrain.method import (
-    PretrainMethod,
-    Row,
-    StepState,
-    bn_group_size,
-    build_backbone,
-    common_settings,
-    make_key_encoder,
-    momentum_update,
-)
+from moco_det.pretrain.method import PretrainMethod, Row, StepState, build_backbone, common_settings
 
 
 @META_ARCH_REGISTRY.register()

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
-from moco_det.modeling.grouped_batch_norm import gather_with_gradient, local_block, update_running_statistics
+from moco_det.modeling.collectives import gather_with_gradient, local_block
+from moco_det.modeling.grouped_batch_norm import update_running_statistics
 from moco_det.modeling.heads import mlp
 from moco_det.pretrain.diagnostics import mutual_information_bound, pair_statistics
 from moco_det.pretrain.method import PretrainMethod, Row, build_backbone, common_settings

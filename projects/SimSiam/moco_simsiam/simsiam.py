@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
-from moco_det.modeling.grouped_batch_norm import update_running_statistics
+from moco_det.modeling.grouped_batch_norm import bn_group_size, update_running_statistics
 from moco_det.modeling.heads import mlp
 from moco_det.pretrain.checks import check_vector_norm
 from moco_det.pretrain.diagnostics import pair_statistics
-from moco_det.pretrain.method import PretrainMethod, Row, bn_group_size, build_backbone, common_settings
+from moco_det.pretrain.method import PretrainMethod, Row, build_backbone, common_settings
 
 
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:

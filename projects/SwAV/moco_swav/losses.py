@@ -10,7 +10,7 @@ from detectron2.utils import comm
 from torch import Tensor
 from torch.nn import functional as F
 
-from moco_det.pretrain.moco.losses import swapped_cross_entropy
+from moco_det.pretrain.losses import swapped_cross_entropy
 
 
 @torch.no_grad()

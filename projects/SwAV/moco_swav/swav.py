@@ -11,17 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
-from moco_det.modeling.grouped_batch_norm import gather, update_running_statistics
+from moco_det.modeling.collectives import gather
+from moco_det.modeling.grouped_batch_norm import bn_group_size, update_running_statistics
 from moco_det.modeling.heads import mlp
 from moco_det.pretrain.diagnostics import spread
-from moco_det.pretrain.method import (
-    PretrainMethod,
-    Row,
-    bn_group_size,
-    build_backbone,
-    common_settings,
-    crops,
-)
+from moco_det.pretrain.method import PretrainMethod, Row, build_backbone, common_settings, crops
 from moco_det.pretrain.moco.dictionaries import Queue
 from moco_swav.losses import sinkhorn, swapped_prediction
 
