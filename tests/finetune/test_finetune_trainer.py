@@ -157,6 +157,10 @@ def test_a_finished_run_is_not_trained_again(train, backbone, seen):
     assert second["metrics"] == first["metrics"] and len(first["metrics"]) == 3
     assert second["extra"]["weights_sha256"] == first["extra"]["weights_sha256"]
     assert seen == []
+    for checkpoint in (*folder.glob("*.pth"), folder / "last_checkpoint"):
+        checkpoint.unlink()  # to save space; the record is kept
+    with pytest.raises(ValueError, match="already holds a run"):
+        train("--init", "random", *once)
 
 
 def test_a_run_is_not_continued_as_another(train, capsys):
