@@ -37,7 +37,7 @@ def test_tags_of_yaml_run_nothing(tmp_path):
     [
         (["SEED", "1", "--resume"], "the flag --resume stands after a KEY VALUE pair"),
         (["SEED", "1", "SOLVER.BASE_LR"], "must be KEY VALUE pairs; found 3 words"),
-        (["SOLVER.BASE_LRR", "1"], "'SOLVER.BASE_LRR' in the command line; the nearest .* 'SOLVER.BASE_LR'"),
+        (["SOLVER.BASE_LRR", "1"], "'SOLVER.BASE_LRR' in the command line; .* 'SOLVER.BASE_LR'"),
         (["SEED", "one"], "SEED is 'one'; expected a whole number"),
     ],
 )
