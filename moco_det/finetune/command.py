@@ -94,7 +94,7 @@ def run(args: argparse.Namespace, add_configs: Sequence[AddConfig] = ()) -> None
         dry_run(cfg, args, init, add_configs)
         return
     _, weights, changes = check_run(cfg, args, init)
-    run_in_processes(_work, args, cfg, args, weights, init, changes)
+    run_in_processes(_work, args, cfg, args, weights, changes, init)
 
 
 def _choose_device(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -122,8 +122,8 @@ def _work(
     cfg: CfgNode,
     args: argparse.Namespace,
     weights: LoadedWeights | None,
-    init: Init | None,
     changes: Sequence[str],
+    init: Init | None,
 ) -> None:
     """What each process does."""
     check_agreement(settings_and_code(cfg))

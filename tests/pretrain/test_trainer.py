@@ -423,7 +423,7 @@ def test_unreadable_images_are_listed_and_too_many_stop_the_run(images, tmp_path
     assert lines(tmp_path / "run")[-1]["unreadable_images"] == 1
     cfg = tiny_pretrain_config(tmp_path / "strict")
     cfg.DATASETS.MAX_UNREADABLE = 0.01
-    with pytest.raises(ValueError, match="1 of the 24 images met so far cannot be read"):
+    with pytest.raises(ValueError, match="1 of the 24 images cannot be read"):
         start(cfg, folder).run()
 
 
