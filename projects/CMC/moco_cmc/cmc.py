@@ -72,7 +72,7 @@ class CMC(ShuffledKeys):
         self.color_q = color_encoder.to(memory_format=self.memory_format)
         self.encoder_k, self.color_k = make_key_encoder(self.encoder_q), make_key_encoder(self.color_q)
         self.queue = Queue(dim, queue_size, self.seed)
-        self.colour_queue = copy.deepcopy(self.queue)  # spelled as in the checkpoints that there are
+        self.color_queue = copy.deepcopy(self.queue)
         self.momentum, self.temperature = momentum, temperature
         self.space, self.two_crops = space, two_crops
         # Luma less its mean is a scalar product with the normalized channels; of that vector, the direction.
@@ -151,14 +151,14 @@ class CMC(ShuffledKeys):
         keys, color_keys = step.keys  # NxC
         k, color_k = (self.micro_batch(local_block(every), batch) for every in step.keys)  # nxC
         outputs = {
-            **self.compare("lightness", lightness, color_k, self.colour_queue),
+            **self.compare("lightness", lightness, color_k, self.color_queue),
             **self.compare("color", color, k, self.queue),
             **self.queue.report(len(keys)),
             "embedding_spread": spread(lightness.detach()),
         }
         if self.is_last(batch):
             self.queue.enqueue(keys)
-            self.colour_queue.enqueue(color_keys)
+            self.color_queue.enqueue(color_keys)
             update_running_statistics(self)
         return outputs
 

@@ -62,7 +62,7 @@ def check_step(space, two_crops):
             of_key = model.views(batch["key" if two_crops else "query"])[channel]
             keys.append(F.normalize(key(of_key), dim=1))
             embedded.append(F.normalize(copy.deepcopy(query)(model.views(batch["query"])[channel]), dim=1))
-    queues = [model.queue.keys.clone(), model.colour_queue.keys.clone()]
+    queues = [model.queue.keys.clone(), model.color_queue.keys.clone()]
     outputs = model(batch)
     # Lightness looks for its color among those of the queue, and the other way round.
     for name, q, other in (("lightness", embedded[0], 1), ("color", embedded[1], 0)):
@@ -71,7 +71,7 @@ def check_step(space, two_crops):
         bound = math.log(25) - expected
         assert float(outputs[f"mutual_information_{name}"]) == pytest.approx(bound, rel=1e-6)
     torch.testing.assert_close(model.queue.keys[:, :8].T, keys[0])
-    torch.testing.assert_close(model.colour_queue.keys[:, :8].T, keys[1])
+    torch.testing.assert_close(model.color_queue.keys[:, :8].T, keys[1])
 
 
 def test_lab_encoders_see_the_channels_and_ydbdr_luma_as_rgb():
@@ -125,9 +125,9 @@ class TestCMC(MethodSuite):
     refused = (("MODEL.CMC.SPACE", "hsv"), ("MODEL.WEIGHTS", "x.pth"))
     steps = 4
     bugs = (
-        (CMC, "forward", "color_k, self.colour_queue", "k, self.queue"),  # lightness against itself
+        (CMC, "forward", "color_k, self.color_queue", "k, self.queue"),  # lightness against itself
         (CMC, "forward", "momentum_update(self.color_k, self.color_q, self.momentum)", "pass"),
-        (CMC, "forward", "self.colour_queue.enqueue(color_keys)", "self.colour_queue.enqueue(keys)"),
+        (CMC, "forward", "self.color_queue.enqueue(color_keys)", "self.color_queue.enqueue(keys)"),
         (CMC, "embed_keys", 'batch["key" if self.two_crops else "query"]', 'batch["key"]'),
         (CMC, "compare", "1 + queue.size", "queue.size"),
     )
