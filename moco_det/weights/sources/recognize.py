@@ -12,7 +12,7 @@ from moco_det.weights.sources.table import FAMILIES
 # Families that are a ResNet and nothing else, each named as its layout: what is taken under an unknown prefix.
 PLAIN = ("torchvision", "children")
 # Contents that are known and still cannot be converted, by a name in them, and why.
-_HOPELESS = (
+_CANNOT_CONVERT = (
     (
         r".*/~/|.*/batch_norm(alization)?/",
         "weights of JAX or TensorFlow, whose convolutions and pooling pad on one side ('SAME'), as no ResNet of "
@@ -60,7 +60,7 @@ def recognize(
     Raises:
         ValueError: no family, or several that are converted differently.
     """
-    for pattern, reason in _HOPELESS:
+    for pattern, reason in _CANNOT_CONVERT:
         if any(re.match(pattern, name) for name in tensors):
             raise ValueError(f"the file holds {reason}")
     places = find_places(tensors)
