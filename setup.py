@@ -41,7 +41,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=find_packages(include=["moco_det", "moco_det.*", "moco_det_cli"]),
+    packages=find_packages(include=["moco_det", "moco_det.*", "moco_det_cli", "moco_det_cli.*"]),
     cmdclass={"build_py": BuildWithConfigs},
     install_requires=[
         "torch>=2.4",  # first with weights_only loading that covers what we save
@@ -73,17 +73,17 @@ setup(
     entry_points={
         "console_scripts": [
             "moco-det=moco_det_cli.command:main",
-            "moco-det-pretrain=moco_det.pretrain.command:main",
-            "moco-det-convert=moco_det.convert.command:main",
-            "moco-det-inspect=moco_det.convert.inspect_weights:main",
-            "moco-det-classify=moco_det.classify.command:main",
-            "moco-det-train=moco_det.finetune.command:main",
-            "moco-det-check-datasets=moco_det.finetune.check_datasets:main",
-            "moco-det-report=moco_det.report.report:main",
-            "moco-det-toyworld=moco_det.toyworld.make:main",
-            "moco-det-stats=moco_det.pretrain.stats:main",
-            "moco-det-speed=moco_det.speed.command:main",
-            "moco-det-pack=moco_det.data.pack:main",
+            "moco-det-pretrain=moco_det_cli.command:run_by_script",
+            "moco-det-convert=moco_det_cli.command:run_by_script",
+            "moco-det-inspect=moco_det_cli.command:run_by_script",
+            "moco-det-classify=moco_det_cli.command:run_by_script",
+            "moco-det-train=moco_det_cli.command:run_by_script",
+            "moco-det-check-datasets=moco_det_cli.command:run_by_script",
+            "moco-det-report=moco_det_cli.command:run_by_script",
+            "moco-det-toyworld=moco_det_cli.command:run_by_script",
+            "moco-det-stats=moco_det_cli.command:run_by_script",
+            "moco-det-speed=moco_det_cli.command:run_by_script",
+            "moco-det-pack=moco_det_cli.command:run_by_script",
         ]
     },
 )

@@ -1,32 +1,82 @@
-"""``moco-det COMMAND …``: all commands under one name."""
+"""``moco-det COMMAND …``: all commands under one name, and how each starts.
 
+Options are parsed, and files that they name looked for, before torch and detectron2 are imported: that takes some
+3 s, and a wrong word is answered at once.
+"""
+
+import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-# Name: module whose main() it is, what it does.
+from moco_det_cli import doctor
+from moco_det_cli.parsers import data, stages, studies, weights
+from moco_det_cli.parsers.choices import OFFICIAL
+from moco_det_cli.places import get_config_file, get_init_file
+
+
+class Command(NamedTuple):
+    """The module whose ``main()`` it is, its parser for a ``prog``, and what it does."""
+
+    module: str
+    parser: Callable[[str], argparse.ArgumentParser]
+    what: str
+
+
 COMMANDS = {
-    "doctor": ("moco_det_cli.doctor", "say what on this machine would stop a run, and the fix"),
-    "pretrain": ("moco_det.pretrain.command", "pre-train a ResNet on unlabeled images"),
-    "convert": ("moco_det.convert.command", "turn a checkpoint into detectron2 weights, with proof"),
-    "inspect": ("moco_det.convert.inspect_weights", "say what a weight file is"),
-    "classify": ("moco_det.classify.command", "evaluate features by a linear classifier and kNN"),
-    "train": ("moco_det.finetune.command", "fine-tune a detector or segmenter"),
-    "benchmark": (
+    "doctor": Command(
+        "moco_det_cli.doctor", doctor.make_parser, "say what on this machine would stop a run, and the fix"
+    ),
+    "pretrain": Command(
+        "moco_det.pretrain.command", stages.pretrain_parser, "pre-train a ResNet on unlabeled images"
+    ),
+    "convert": Command(
+        "moco_det.convert.command",
+        weights.convert_parser,
+        "turn a checkpoint into detectron2 weights, with proof",
+    ),
+    "inspect": Command(
+        "moco_det.convert.inspect_weights", weights.inspect_parser, "say what a weight file is"
+    ),
+    "classify": Command(
+        "moco_det.classify.command",
+        stages.classify_parser,
+        "evaluate features by a linear classifier and kNN",
+    ),
+    "train": Command("moco_det.finetune.command", stages.train_parser, "fine-tune a detector or segmenter"),
+    "benchmark": Command(
         "moco_det.benchmark.command",
+        studies.benchmark_parser,
         "fine-tune tasks x inits x seeds; own: did it help my detector?",
     ),
-    "ablation": ("moco_det.benchmark.ablation", "re-run the paper's ablations"),
-    "report": ("moco_det.report.report", "tables, curves and pictures of runs on one page"),
-    "check-datasets": ("moco_det.finetune.check_datasets", "say which data sets are complete"),
-    "stats": ("moco_det.pretrain.stats", "mean and std of images unlike ImageNet's"),
-    "pack": ("moco_det.data.pack", "make a packed copy of images, small JPEGs in tar shards"),
-    "toyworld": ("moco_det.toyworld.make", "render the toy world's data sets"),
-    "speed": ("moco_det.speed.command", "measure each part next to the published recipe"),
-    "slurm": ("moco_det.engine.slurm", "a run as a SLURM job that is queued again when it is interrupted"),
-    "demo": ("moco_det.benchmark.demo", "the whole way on the toy world"),
+    "ablation": Command(
+        "moco_det.benchmark.ablation", studies.ablation_parser, "re-run the paper's ablations"
+    ),
+    "report": Command(
+        "moco_det.report.report", studies.report_parser, "tables, curves and pictures of runs on one page"
+    ),
+    "check-datasets": Command(
+        "moco_det.finetune.check_datasets", data.check_datasets_parser, "say which data sets are complete"
+    ),
+    "stats": Command(
+        "moco_det.pretrain.stats", data.stats_parser, "mean and std of images unlike ImageNet's"
+    ),
+    "pack": Command(
+        "moco_det.data.pack", data.pack_parser, "make a packed copy of images, small JPEGs in tar shards"
+    ),
+    "toyworld": Command("moco_det.toyworld.make", data.toyworld_parser, "render the toy world's data sets"),
+    "speed": Command(
+        "moco_det.speed.command", studies.speed_parser, "measure each part next to the published recipe"
+    ),
+    "slurm": Command(
+        "moco_det.engine.slurm",
+        studies.slurm_parser,
+        "a run as a SLURM job that is queued again when it is interrupted",
+    ),
+    "demo": Command("moco_det.benchmark.demo", studies.demo_parser, "the whole way on the toy world"),
 }
 # These start the scripts of tools/, which a checkout has and a wheel has not.
 OF_CHECKOUT = ("benchmark", "ablation", "demo", "slurm")
@@ -35,7 +85,7 @@ TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 def usage() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {what}" for name, (_, what) in COMMANDS.items()]
+    lines = [f"  {name:{width}}  {what}" for name, (_, _, what) in COMMANDS.items()]
     head = "usage: moco-det COMMAND …\n\n`moco-det COMMAND --help` tells more of each:"
     return "\n".join([head, *lines])
 
@@ -45,8 +95,53 @@ def refuse(message: str) -> None:
     sys.exit(2)
 
 
+def check_files(args: argparse.Namespace) -> None:
+    """Refuse files and recipes that are not there; the package itself knows the rest.
+
+    Raises:
+        ValueError: which, where it was looked for, and for a recipe the closest match.
+    """
+    if getattr(args, "config_file", None):
+        get_config_file(args.config_file)
+    init = getattr(args, "init", None)
+    if init and not os.path.splitext(init)[1]:
+        get_init_file(init)
+    options = {"--overlay": "overlay", "--exclude": "exclude", "IN": "source", "FILE": "file"}
+    for name, attribute in options.items():
+        path = getattr(args, attribute, None)
+        if path and not os.path.exists(path) and not (name == "IN" and path in OFFICIAL):
+            raise ValueError(f"{name} {path!r} does not exist (looked in {os.getcwd()!r})")
+
+
+def run(name: str, words: Sequence[str] | None = None) -> None:
+    """Carry out a command; its module is imported only when its words are right.
+
+    Args:
+        words: those after its name; default: of this process.
+    """
+    command = COMMANDS[name]
+    words = sys.argv[1:] if words is None else words
+    args = command.parser(f"moco-det {name}").parse_args(words)  # ends here for --help or a wrong word
+    try:
+        check_files(args)
+    except ValueError as error:
+        refuse(str(error))
+    try:
+        module = importlib.import_module(command.module)
+    except Exception as error:  # whatever a broken environment raises, such as torchvision's RuntimeError
+        if os.environ.get("MOCO_DET_TRACEBACK") == "1":
+            raise
+        refuse(f"{type(error).__name__}: {error}\n`moco-det doctor` says what is wrong and the fix")
+    module.main(words)  # sys.argv stays: a run's record has the command as it was typed
+
+
+def run_by_script() -> None:
+    """The console scripts ``moco-det-COMMAND``."""
+    run(Path(sys.argv[0]).stem.removeprefix("moco-det-"))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line; the module of a command is imported when it is called for."""
+    """The console script ``moco-det``."""
     name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):
         print(usage())
@@ -57,10 +152,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         refuse(
             f"`moco-det {name}` runs scripts of a checkout (looked in {TOOLS}); INSTALL.md says how to get one"
         )
-    try:
-        module = importlib.import_module(COMMANDS[name][0])
-    except Exception as error:  # whatever a broken environment raises, such as torchvision's RuntimeError
-        if os.environ.get("MOCO_DET_TRACEBACK") == "1":
-            raise
-        refuse(f"{type(error).__name__}: {error}\n`moco-det doctor` says what is wrong and the fix")
-    module.main(rest)  # sys.argv stays: a run's record has the command as it was typed
+    run(name, rest)

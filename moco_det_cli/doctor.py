@@ -77,8 +77,9 @@ def as_text(findings: Sequence[Finding]) -> str:
     return "\n".join(lines)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        prog=prog,
         description="Say what on this machine would stop a run or make it slow, each with the fix.",
         epilog="exit code: 0 nothing would stop a run, 1 something would, 2 the command is wrong",
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # it runs before anything is installed
 
-from moco_det_cli.doctor import main  # noqa: E402
+from moco_det_cli.command import run  # noqa: E402
 
 if __name__ == "__main__":
-    main()
+    run("doctor")

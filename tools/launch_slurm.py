@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """A SLURM job that is queued again when it is interrupted: `tools/launch_slurm.py --nodes 2 -- tools/… …`."""
 
-from moco_det.engine.slurm import main
+from moco_det_cli.command import run
 
 if __name__ == "__main__":
-    main()
+    run("slurm")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Run folders in, report.html (and .md, .csv) out: `tools/make_report.py RUN... --output DIR`."""
 
-from moco_det.report.report import main
+from moco_det_cli.command import run
 
 if __name__ == "__main__":
-    main()
+    run("report")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Render the toy world: unlabeled images, class folders, PASCAL VOC and COCO data. See --help."""
 
-from moco_det.toyworld.make import main
+from moco_det_cli.command import run
 
 if __name__ == "__main__":
-    main()
+    run("toyworld")

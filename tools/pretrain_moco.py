@@ -4,7 +4,7 @@
 tools/pretrain_moco.py --config-file configs/Pretrain/moco_v2_R_50_200ep.yaml --images DIR --num-gpus 8
 """
 
-from moco_det.pretrain.command import main
+from moco_det_cli.command import run
 
 if __name__ == "__main__":
-    main()
+    run("pretrain")

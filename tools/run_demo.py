@@ -5,7 +5,7 @@ tools/run_demo.py --output output/demo
 tools/run_demo.py --scale photos --cutouts DIR --backgrounds DIR --output output/photos
 """
 
-from moco_det.benchmark.demo import main
+from moco_det_cli.command import run
 
 if __name__ == "__main__":
-    main()
+    run("demo")

@@ -5,7 +5,7 @@ tools/train_classifier.py --config-file configs/ImageNet-Classification/linear_R
     --weights output/backbone.pkl --images DIR --num-gpus 8
 """
 
-from moco_det.classify.command import main
+from moco_det_cli.command import run
 
 if __name__ == "__main__":
-    main()
+    run("classify")

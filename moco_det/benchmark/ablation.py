@@ -1,25 +1,20 @@
 """The paper's ablations in one command, ``tools/run_ablation.py``: resumable, and ending in the paper's figure."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from moco_det.benchmark.ablation_plan import PLAN, AblationRun, chain_of, plan_ablations, read_ablation_runs
-from moco_det.benchmark.plan import at_least_one, settle_runs
+from moco_det.benchmark.plan import settle_runs
 from moco_det.benchmark.steps import run_chains, settle_places
 from moco_det.engine.run_folder import check_writable
-from moco_det.model_zoo.ablations import ABLATIONS, SCALES
+from moco_det.model_zoo.ablations import ABLATIONS
 from moco_det.report import zoo
 from moco_det.report.ablation_figure import ablation_figure
 from moco_det.report.ablation_results import ablation_table, lines_of, summary_json
 from moco_det.report.document import markdown_table, terminal_table
 from moco_det.utils.errors import user_errors
-
-DESCRIPTION = (
-    "Pre-train each point of an ablation with several seeds, evaluate it by linear probe and kNN, and draw the "
-    "result beside the paper's. What is finished is skipped, what was interrupted is continued."
-)
+from moco_det_cli.parsers.studies import ablation_parser
 
 
 def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
@@ -87,54 +82,10 @@ def write_results(
         print(f"{len(saved)} results in {Path(results, zoo.ABLATION_SUITE)}")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line of tools/run_ablation.py."""
-    usage = "%(prog)s ABLATION [ABLATION ...] --images DIR --classes DIR --output DIR [options] [-- KEY VALUE ...]"
-    epilog = "What stands after -- is for every pre-training, over the recipes."
-    parser = argparse.ArgumentParser(description=DESCRIPTION, usage=usage, epilog=epilog)
-    add = parser.add_argument
-    add("ablations", nargs="+", choices=sorted(ABLATIONS), metavar="ABLATION", help=", ".join(ABLATIONS))
-    add(
-        "--images",
-        required=True,
-        help="unlabeled images to pre-train on: a folder, tar shards or a list file",
-    )
-    add("--classes", required=True, help="labeled images to evaluate on: train/<class>/, val/<class>/")
-    add(
-        "--scale",
-        choices=SCALES,
-        default="imagenette",
-        help="small recipes, or the paper's on ImageNet-1k; default: imagenette",
-    )
-    add("--seeds", type=at_least_one, default=3, metavar="N", help="runs with the seeds 1 to N; default: 3")
-    add(
-        "--held-out",
-        type=float,
-        default=0.0,
-        metavar="F",
-        help="evaluate on this fraction of the labeled training images instead of val/: to choose settings",
-    )
-    add("--output", required=True, help="folder of all runs, tables and figures")
-    add("--num-gpus", type=int, help="of each run, 0: the CPU; default: one where there is one")
-    add(
-        "--jobs",
-        type=at_least_one,
-        help="runs at a time; default: as the GPUs allow, or one per core, at most 4",
-    )
-    add("--dry-run", action="store_true", help="print the commands and start nothing")
-    add("--results", default="", metavar="DIR", help="also keep each run's record in DIR/ablations")
-    return parser
-
-
 @user_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    split = words.index("--") if "--" in words else len(words)
-    args = parser().parse_args(
-        words[:split]
-    )  # several ablations and the pairs: argparse cannot tell them apart
-    args.options = words[split + 1 :]
+    args = ablation_parser().parse_args(argv)
     if len(args.options) % 2:
         raise ValueError(f"options after -- must be KEY VALUE pairs; found {len(args.options)} words")
     run(args)

@@ -1,7 +1,6 @@
 """Tasks x inits x seeds in one command, ``tools/run_benchmark.py``: resumable, and ending in one table."""
 
 import argparse
-import itertools
 import os
 import shlex
 import subprocess
@@ -12,11 +11,11 @@ from pathlib import Path
 from moco_det.benchmark.estimate import describe_plan
 from moco_det.benchmark.inits import INITS, read_starts, write_overlays
 from moco_det.benchmark.own import command as own
-from moco_det.benchmark.plan import Planned, at_least_one, check_options, make_plan, settle_plan
+from moco_det.benchmark.plan import Planned, check_options, make_plan, settle_plan
 from moco_det.benchmark.steps import REPOSITORY, Step, run_step, run_steps, settle_places
 from moco_det.benchmark.suites import SUITES, Entry, choose
 from moco_det.config import get_cfg
-from moco_det.data.datasets.own import add_dataset_options, dataset_words
+from moco_det.data.datasets.own import dataset_words
 from moco_det.engine.record import FILE_NAME as RECORD
 from moco_det.engine.run_folder import check_writable
 from moco_det.model_zoo.tasks import METRICS
@@ -26,10 +25,7 @@ from moco_det.report.tables import finetune_rows
 from moco_det.utils.errors import user_errors
 from moco_det.utils.files import datasets_root
 from moco_det.utils.machine import num_cores
-
-DESCRIPTION = (
-    "Fine-tune tasks x inits x seeds, skip what is finished, resume what was interrupted, and report."
-)
+from moco_det_cli.parsers.studies import benchmark_parser
 
 
 def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
@@ -187,64 +183,13 @@ def verdicts(report: Report) -> list[str]:
     return lines
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line of tools/run_benchmark.py."""
-    parser = argparse.ArgumentParser(description=DESCRIPTION)
-    add = parser.add_argument
-    add(
-        "--suite",
-        choices=sorted(SUITES),
-        required=True,
-        help="the paper's recipes, small ones on scenes; or own, whose options are others: own --help",
-    )
-    add(
-        "--tasks", nargs="+", default=["all"], metavar="TASK", help="names of the suite's tasks; default: all"
-    )
-    add("--recipes", nargs="+", default=["*"], metavar="PATTERN", help="only these, e.g. '*_1x' '*_24k'")
-    add("--inits", nargs="+", required=True, metavar="NAME[=FILE,…]", help="e.g. random moco=backbone.pkl")
-    add("--seeds", type=at_least_one, default=5, metavar="N", help="runs with the seeds 1 to N; default: 5")
-    add(
-        "--label-fraction", nargs="+", type=float, default=[1.0], metavar="FRACTION", help="e.g. 0.01 0.1 1.0"
-    )
-    add("--output", required=True, help="folder of all runs and of the report")
-    add(
-        "--datasets",
-        help="instead of DETECTRON2_DATASETS; scenes are rendered into OUTPUT/datasets by default",
-    )
-    add("--cutouts", help="{train,test}/<class>/*.png with alpha, for the suite photos")
-    add("--backgrounds", help="{train,test}/*.jpg, for the suite photos")
-    add("--num-gpus", type=int, help="of each run, 0: the CPU; default: one where there is one")
-    add(
-        "--jobs",
-        type=at_least_one,
-        help="runs at a time; default: as the GPUs allow, or one per core, at most 4",
-    )
-    add("--dry-run", action="store_true", help="print the plan, its hours as far as known, and its commands")
-    add("--slurm", metavar="DIR", help="write a job array for SLURM into DIR instead of running")
-    add("--results", default=str(REPOSITORY / "results"), help="kept records, for the estimate of the hours")
-    add_dataset_options(parser)
-    add("options", nargs="*", metavar="KEY VALUE", help="for every run, after --, over the suite's own")
-    return parser
-
-
-def _words_of_own(words: list[str]) -> list[str] | None:
-    """What follows ``own``, or is beside ``--suite own``; None for another suite."""
-    if words[:1] == ["own"]:
-        return words[1:]
-    for number, pair in enumerate(itertools.pairwise(words)):
-        if pair == ("--suite", "own"):
-            return words[:number] + words[number + 2 :]
-    return None
-
-
 @user_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; ``own``, or ``--suite own``, is a command of its own."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if (rest := _words_of_own(words)) is not None:
-        own.main(rest)
+    args = benchmark_parser().parse_args(argv)
+    if args.suite == "own":
+        own.run(args)
         return
-    args = parser().parse_args(words)
     if len(args.options) % 2:
         raise ValueError(f"options after -- must be KEY VALUE pairs; found {len(args.options)} words")
     if not all(0 < fraction <= 1 for fraction in args.label_fraction):

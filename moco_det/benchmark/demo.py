@@ -24,6 +24,7 @@ from moco_det.modeling.precision import gains_by_bfloat16
 from moco_det.utils.errors import user_errors
 from moco_det.utils.machine import num_cores
 from moco_det_cli.cores import busy_cores
+from moco_det_cli.parsers.studies import demo_parser
 
 
 @dataclass(frozen=True)
@@ -247,14 +248,4 @@ def run(args: argparse.Namespace) -> None:
 @user_errors
 def main(argv: list[str] | None = None) -> None:
     """``tools/run_demo.py``."""
-    parser = argparse.ArgumentParser(description="Toy world, pre-train, convert, fine-tune, report.")
-    parser.add_argument("--output", default="output/demo", help="folder of everything that is made")
-    parser.add_argument("--scale", choices=sorted(SCALES), default="toy")
-    parser.add_argument("--seed", type=int, default=0, help="of world, pre-training and fine-tuning")
-    parser.add_argument("--num-gpus", type=int, help="0: the CPU; default: one GPU where there is one")
-    parser.add_argument(
-        "--jobs", type=int, help="fine-tuning runs at a time; default: one per core, at most 4"
-    )
-    parser.add_argument("--cutouts", help="{train,test}/<class>/*.png with alpha, for --scale photos")
-    parser.add_argument("--backgrounds", help="{train,test}/*.jpg, for --scale photos")
-    run(parser.parse_args(argv))
+    run(demo_parser().parse_args(argv))

@@ -1,6 +1,5 @@
 """The runs of a benchmark: recipes x inits x seeds x fractions of the labels, and what is never mixed."""
 
-import argparse
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -50,13 +49,6 @@ def check_options(options: Sequence[str]) -> None:
         if key in ROWS and ROWS[key].each_run:
             raise ValueError(f"{key} cannot be given after --: it is another one for each run; leave it out")
     merge_config(get_cfg(), "", list(options))
-
-
-def at_least_one(word: str) -> int:
-    """A word of the command line as a number of runs."""
-    if not word.isdigit() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, found {word!r}")
-    return int(word)
 
 
 def make_plan(

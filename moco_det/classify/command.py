@@ -6,7 +6,6 @@ from detectron2.config import CfgNode
 
 from moco_det.classify.settings import build_config
 from moco_det.classify.trainer import ClassifierTrainer
-from moco_det.engine.command import stage_parser
 from moco_det.engine.launch import choose_gpus, num_processes, processes_of_torchrun, run_in_processes
 from moco_det.engine.plan_text import changed_settings, count, show, show_start
 from moco_det.engine.run_folder import check_output, prepare_run_folder
@@ -15,26 +14,7 @@ from moco_det.engine.threads import choose_threads
 from moco_det.model_zoo import get_config_file, recipe_name
 from moco_det.utils.errors import user_errors
 from moco_det.utils.files import gib
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """detectron2's arguments and those of classification."""
-    parser = stage_parser(
-        "Evaluate features by a linear classifier and kNN, or train a whole network.",
-        "tools/train_classifier.py --config-file configs/ImageNet-Classification/linear_R_50_100ep.yaml --weights "
-        "output/backbone.pkl --images DIR --num-gpus 8 OUTPUT_DIR output/linear",
-    )
-    parser.add_argument(
-        "--images", default="", help="a folder with train/<class>/ and val/<class>/ (or test/<class>/)"
-    )
-    parser.add_argument(
-        "--weights",
-        default="",
-        metavar="FILE",
-        help="what the encoder starts from: a checkpoint of pre-training, backbone.pkl, or any other file that "
-        "tools/convert_to_d2.py reads; without it, random weights",
-    )
-    return parser
+from moco_det_cli.parsers.stages import classify_parser as argument_parser
 
 
 def run(args: argparse.Namespace, add_configs=()) -> None:

@@ -1,6 +1,5 @@
 """``tools/inspect_weights.py FILE``: what a weight file is, whether it can be converted, and why not."""
 
-import argparse
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,6 @@ from moco_det.utils.files import atomic_write
 from moco_det.weights.backbone_file import Preprocessing, file_sha256
 from moco_det.weights.backbone_tensors import check_backbone, in_channels
 from moco_det.weights.sources import (
-    FAMILIES,
     agreed_arch,
     agreed_preprocessing,
     locate_backbone,
@@ -22,6 +20,7 @@ from moco_det.weights.sources import (
     weight_file,
 )
 from moco_det.weights.sources.families import PREPROCESSINGS
+from moco_det_cli.parsers.weights import inspect_parser
 
 
 def inspect_weights(
@@ -145,18 +144,7 @@ def _next(facts: dict[str, Any], options: str) -> str:
 @user_errors
 def main(argv: list[str] | None = None) -> None:
     """Entry of ``tools/inspect_weights.py``; exit code 1 for a file that is known and cannot be converted."""
-    parser = argparse.ArgumentParser(
-        description="Say what a weight file is, and whether it can be converted."
-    )
-    parser.add_argument("file", metavar="FILE", help="a checkpoint, or a folder with one")
-    parser.add_argument("--encoder", choices=("query", "key"), help="which of two to look at")
-    parser.add_argument("--family", choices=[f.name for f in FAMILIES], metavar="NAME", help="what FILE is")
-    parser.add_argument("--prefix", help="look only at the tensors whose names begin so")
-    parser.add_argument("--preprocessing", choices=PREPROCESSINGS, help="how the weights want their input")
-    parser.add_argument("--tensors", action="store_true", help="list every tensor")
-    parser.add_argument("--json", metavar="OUT", help="write the facts to OUT too")
-    parser.add_argument("--trust-pickle", action="store_true", help="let FILE run code while it is read")
-    args = parser.parse_args(argv)
+    args = inspect_parser().parse_args(argv)
     facts = inspect_weights(
         args.file,
         args.encoder,

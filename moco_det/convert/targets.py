@@ -11,6 +11,7 @@ import torch
 from moco_det.utils.files import atomic_write
 from moco_det.weights.backbone_file import Preprocessing, write_backbone
 from moco_det.weights.backbone_tensors import STEP_COUNTER
+from moco_det_cli.parsers.choices import TARGET_ENDINGS as ENDINGS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +30,11 @@ class Target:
 
 
 TARGETS = {
-    "detectron2": Target((".pkl", ".pth", ".safetensors"), detectron2_names=True, stride_in_1x1=True),
-    "safetensors": Target((".safetensors",), detectron2_names=True, stride_in_1x1=True),
-    "torchvision": Target((".pth", ".safetensors")),
-    "timm": Target((".pth", ".safetensors")),
-    "mmdet": Target((".pth",), stride_in_1x1=True),
+    "detectron2": Target(ENDINGS["detectron2"], detectron2_names=True, stride_in_1x1=True),
+    "safetensors": Target(ENDINGS["safetensors"], detectron2_names=True, stride_in_1x1=True),
+    "torchvision": Target(ENDINGS["torchvision"]),
+    "timm": Target(ENDINGS["timm"]),
+    "mmdet": Target(ENDINGS["mmdet"], stride_in_1x1=True),
 }
 
 

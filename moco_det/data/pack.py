@@ -5,7 +5,6 @@ is whole. The same command resumes an interrupted copy, at the last whole shard.
 written in their order, so the shards do not depend on the number of processes, nor on interruptions.
 """
 
-import argparse
 import dataclasses
 import io
 import json
@@ -24,8 +23,8 @@ from moco_det.data.unreadable import FILE_NAME as UNREADABLE
 from moco_det.utils.disk_space import check_space
 from moco_det.utils.errors import user_errors
 from moco_det.utils.files import atomic_write, datasets_root, gib
-from moco_det.utils.machine import num_cores
 from moco_det.version import __version__
+from moco_det_cli.parsers.data import pack_parser
 
 RECORD = "pack.json"
 UNFINISHED = ".unfinished"
@@ -157,46 +156,10 @@ def _write_shard(folder, number, start, items, names, settings: Settings, progre
 # ---- the command -------------------------------------------------------------------------------------
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line of tools/pack_images.py."""
-    parser = argparse.ArgumentParser(
-        description="Make a packed copy of images: small JPEGs in tar shards, which --images takes like a folder."
-    )
-    add = parser.add_argument
-    add(
-        "--images",
-        help="a folder of images (any depth) or of tar shards, a pattern of shards, or a list file",
-    )
-    add(
-        "--datasets",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="instead: registered data sets, e.g. coco_2017_train",
-    )
-    add("--output", required=True, metavar="DIR", help="folder of the shards; must not exist")
-    add(
-        "--shorter-side",
-        type=int,
-        default=Settings.shorter_side,
-        metavar="PX",
-        help="of larger images; 0: keep sizes",
-    )
-    add("--quality", type=int, default=Settings.quality, help="of the JPEGs, 1 to 100")
-    add("--shard-mib", type=int, default=Settings.shard_mib, metavar="MIB", help="size of a shard")
-    add("--num-workers", type=int, default=num_cores(), help="processes that read and shrink (0: none)")
-    add(
-        "--dry-run",
-        action="store_true",
-        help="print what it will be and how much disk it needs; write nothing",
-    )
-    return parser
-
-
 @user_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry of ``tools/pack_images.py``."""
-    args = parser().parse_args(argv)
+    args = pack_parser().parse_args(argv)
     settings = Settings(args.shorter_side, args.quality, args.shard_mib)
     settings.check()
     if bool(args.images) == bool(args.datasets):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from moco_det.utils.errors import LOST, STOPPED, user_errors
 from moco_det.utils.files import atomic_write
+from moco_det_cli.parsers.studies import slurm_parser
 
 # The options that the job fills in.
 OURS = ("--resume", "--num-machines", "--machine-rank", "--dist-url", "--num-gpus")
@@ -40,7 +41,7 @@ def job_script(args: argparse.Namespace, command: Sequence[str]) -> str:
     """The text of the job's script.
 
     Args:
-        args: of :func:`make_parser`.
+        args: of :func:`slurm_parser`.
         command: a tool of this package and its arguments.
 
     Raises:
@@ -85,57 +86,12 @@ def job_script(args: argparse.Namespace, command: Sequence[str]) -> str:
     )
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The options of the job; what comes after ``--`` is the command."""
-    parser = argparse.ArgumentParser(
-        description="Queue a run with SLURM; it is queued again, and resumes, when it is stopped.",
-        epilog="Example: tools/launch_slurm.py --nodes 2 --gpus 8 --time 24:00:00 -- tools/pretrain_moco.py "
-        "--config-file configs/Pretrain/moco_v2_R_50_200ep.yaml --images DIR OUTPUT_DIR output/pretrain",
-    )
-    parser.add_argument("--nodes", type=int, default=1, help="machines (default: %(default)s)")
-    parser.add_argument(
-        "--gpus", type=int, default=8, help="GPUs of each machine; 0: CPUs (default: %(default)s)"
-    )
-    parser.add_argument("--cpus", type=int, default=64, help="cores of each machine (default: %(default)s)")
-    parser.add_argument(
-        "--time", default="24:00:00", help="longest time of one queueing (default: %(default)s)"
-    )
-    parser.add_argument("--partition", default="", help="where to queue (default: the cluster's)")
-    parser.add_argument("--name", default="moco_det", help="name of the job (default: %(default)s)")
-    parser.add_argument("--log", default="slurm-%j.log", help="output of the job (default: %(default)s)")
-    parser.add_argument(
-        "--warning",
-        type=int,
-        default=180,
-        help="seconds before the end at which it saves (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--requeues",
-        type=int,
-        default=100,
-        help="how often it is queued again at most (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--sbatch",
-        action="append",
-        default=[],
-        metavar="OPTION",
-        help="a further option, as --sbatch=--qos=low",
-    )
-    parser.add_argument("--script", default="slurm_job.sh", help="where to write it (default: %(default)s)")
-    parser.add_argument("--dry-run", action="store_true", help="write the script, queue nothing")
-    parser.add_argument("command", nargs="*", help="after --: a tool and its arguments")
-    return parser
-
-
 @user_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """``tools/launch_slurm.py``."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    place = words.index("--") if "--" in words else len(words)  # argparse would take a second "--" away
-    args = make_parser().parse_args(words[:place])
+    args = slurm_parser().parse_args(argv)
     with atomic_write(args.script) as temporary:
-        temporary.write_text(job_script(args, words[place + 1 :]))
+        temporary.write_text(job_script(args, args.options))
     os.chmod(args.script, 0o755)
     print(f"Wrote {args.script}")
     if args.dry_run:

@@ -15,7 +15,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from tabulate import tabulate
 
 from moco_det.config import get_cfg, merge_config
-from moco_det.data.datasets.own import OPTIONS, add_dataset_options, settle_datasets
+from moco_det.data.datasets.own import OPTIONS, settle_datasets
 from moco_det.finetune.check_findings import FAULT, MISSING, PATH, WARNING, Files, Findings
 from moco_det.finetune.classes import check_classes, count_classes
 from moco_det.finetune.leaks import report_leaks
@@ -25,6 +25,7 @@ from moco_det.model_zoo import get_config_file
 from moco_det.model_zoo.tasks import TASKS, get_task
 from moco_det.utils.errors import user_errors
 from moco_det.utils.files import atomic_write, datasets_root
+from moco_det_cli.parsers.data import check_datasets_parser
 
 ALL = "all"
 
@@ -153,38 +154,7 @@ def _settle(args: argparse.Namespace) -> CfgNode | None:
     return cfg
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Says which data sets below $DETECTRON2_DATASETS are complete, and where to get what is not.",
-        epilog="exit code: 0 all are complete (with or without warnings), 1 one is not, or --leaks-in found some, "
-        "2 the command is wrong",
-    )
-    names = ", ".join(task.name for task in TASKS)
-    parser.add_argument(
-        "--tasks", nargs="+", default=[], metavar="NAME", help=f"all (the default), or of: {names}"
-    )
-    parser.add_argument(
-        "--datasets", nargs="+", default=[], metavar="NAME", help="registered names, e.g. toy_coco_val"
-    )
-    parser.add_argument(
-        "--config-file", metavar="RECIPE", help="check the data sets of a run, for what it does with them"
-    )
-    add_dataset_options(parser)
-    parser.add_argument(
-        "--leaks-in",
-        nargs="+",
-        default=[],
-        metavar="IMAGES|NAME",
-        help="which images there (as --images of pre-training takes them, or of a data set) show what those of "
-        "--datasets show, by their content",
-    )
-    parser.add_argument("--leaks-list", default="", metavar="FILE", help="write them there, for --exclude")
-    parser.add_argument("--json", metavar="FILE", help="also write what was found there, for scripts")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="as for the run, after --")
-    return parser
-
-
 @user_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    sys.exit(run(make_parser().parse_args(argv)))
+    sys.exit(run(check_datasets_parser().parse_args(argv)))

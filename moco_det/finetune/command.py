@@ -13,11 +13,11 @@ from detectron2.utils import comm
 
 from moco_det.config.key import FINETUNE
 from moco_det.config.rules import check_values, refuse_keys
-from moco_det.data.datasets.own import add_dataset_options, register_datasets, settle_datasets
+from moco_det.data.datasets.own import register_datasets, settle_datasets
 from moco_det.data.datasets.toy import register_toy_datasets
 from moco_det.data.unreadable import begin_list
 from moco_det.engine.agreement import check_agreement, settings_and_code
-from moco_det.engine.command import AddConfig, read_config, stage_parser
+from moco_det.engine.command import AddConfig, read_config
 from moco_det.engine.launch import (
     check_batch,
     choose_gpus,
@@ -42,27 +42,9 @@ from moco_det.model_zoo import get_config_file, recipe_name
 from moco_det.model_zoo.tasks import task_name
 from moco_det.utils.errors import user_errors
 from moco_det.utils.files import atomic_write
+from moco_det_cli.parsers.stages import train_parser as make_parser
 
 logger = logging.getLogger(__name__)
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """detectron2's arguments and those of fine-tuning."""
-    parser = stage_parser(
-        "Fine-tune a detector or segmenter, or evaluate one.",
-        "tools/train_net.py --config-file configs/PascalVOC-Detection/faster_rcnn_R_50_C4_24k.yaml --init "
-        "output/backbone.pkl --num-gpus 8 OUTPUT_DIR output/voc",
-        eval_only="measure the detector of MODEL.WEIGHTS, without training",
-    )
-    parser.add_argument(
-        "--init",
-        metavar="NAME|FILE",
-        help="how the backbone starts: an overlay of configs/init (random, supervised_msra, "
-        "supervised_torchvision, moco), a YAML file, or the backbone.pkl that convert wrote; merged over the "
-        "recipe, below the KEY VALUE pairs",
-    )
-    add_dataset_options(parser)
-    return parser
 
 
 def run(args: argparse.Namespace, add_configs: Sequence[AddConfig] = ()) -> None:

@@ -4,8 +4,6 @@ import argparse
 
 from detectron2.utils import comm
 
-from moco_det.data.datasets.own import add_dataset_options
-from moco_det.engine.command import stage_parser
 from moco_det.engine.launch import choose_gpus, run_in_processes
 from moco_det.engine.run_folder import prepare_run_folder
 from moco_det.engine.run_logs import held_back_logs
@@ -16,41 +14,7 @@ from moco_det.pretrain.preflight import check_run, unlabeled_images
 from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.utils.errors import user_errors
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """detectron2's arguments and those of pre-training."""
-    parser = stage_parser(
-        "Pre-train a ResNet on unlabeled images, with MoCo or another method.",
-        "tools/pretrain_moco.py --config-file configs/Pretrain/moco_v2_R_50_200ep.yaml --images DIR --num-gpus 8 "
-        "OUTPUT_DIR output/pretrain",
-        dry_run="the plan without its trial: check everything, print what the run will be, write nothing",
-    )
-    parser.add_argument(
-        "--images",
-        default="",
-        help="a folder of images (any depth) or of tar shards, a pattern of shards such as "
-        "train-{000000..000147}.tar, or a text file of paths",
-    )
-    parser.add_argument(
-        "--exclude",
-        default="",
-        metavar="FILE",
-        help="a text file of paths that are left out (tools/check_datasets.py --leaks-list writes one)",
-    )
-    parser.add_argument(
-        "--overlay",
-        default="",
-        metavar="FILE",
-        help="a YAML file merged over the recipe, below the KEY VALUE pairs (tools/compute_stats.py writes one)",
-    )
-    parser.add_argument(
-        "--plan",
-        action="store_true",
-        help="print what the run will be, after a short trial, with advice; nothing is written",
-    )
-    add_dataset_options(parser)
-    return parser
+from moco_det_cli.parsers.stages import pretrain_parser as argument_parser
 
 
 def run(args: argparse.Namespace, add_configs=()) -> None:

@@ -25,9 +25,10 @@ from moco_det.data.order import PackedPaths
 from moco_det.data.unreadable import Unreadable
 from moco_det.utils.errors import user_errors
 from moco_det.utils.files import atomic_write
-from moco_det.utils.machine import num_cores
 from moco_det.utils.seeding import numpy_generator
 from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING as IMAGENET
+from moco_det_cli.parsers.choices import PERCENTILES
+from moco_det_cli.parsers.data import stats_parser
 
 TITLE = "Mean and std of images, written by tools/compute_stats.py"
 VALUES = np.arange(256.0)
@@ -37,8 +38,8 @@ _STRETCH = (
     "16-bit files are scaled from 0..65535 to 0..255: if yours hold smaller values (12 bits: 0..4095), "
     "give --range 0 4095, or --range measured"
 )
-# Percentiles of a channel that --range measured takes, of so many images and pixels of each.
-PERCENTILES, RANGE_IMAGES, RANGE_PIXELS = (0.1, 99.9), 1000, 4096
+# For --range measured, so many images and pixels of each are read.
+RANGE_IMAGES, RANGE_PIXELS = 1000, 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,35 +243,7 @@ def _image_format(args: argparse.Namespace, paths: Sequence[str]) -> ImageFormat
 @user_errors
 def main(argv: list[str] | None = None) -> None:
     """Entry of ``tools/compute_stats.py``."""
-    parser = argparse.ArgumentParser(
-        description="Mean and std of images, each of which weighs the same, as an overlay for pre-training."
-    )
-    parser.add_argument(
-        "--images",
-        required=True,
-        help="a folder of images (any depth) or of tar shards, a pattern of shards such as "
-        "train-{000000..000147}.tar, or a text file of paths",
-    )
-    parser.add_argument("--channels", type=int, default=3, help="of the images, 1 to 16 (default: 3)")
-    parser.add_argument(
-        "--range",
-        nargs="+",
-        metavar="X",
-        help="the values that become 0 and 255: two numbers for all channels, two for each, or 'measured': the "
-        f"{PERCENTILES[0]:g} and {PERCENTILES[1]:g} percentiles of each (default: 0 255 for 8 bits, 0 65535 "
-        "for 16)",
-    )
-    parser.add_argument(
-        "--format",
-        choices=("RGB", "L"),
-        help="L: the first three channels are no red, green and blue (default: RGB, below three channels L)",
-    )
-    parser.add_argument("--num-images", type=int, help="measure a random sample of so many (default: all)")
-    parser.add_argument(
-        "--num-workers", type=int, default=min(4, num_cores()), help="processes that read (0: none)"
-    )
-    parser.add_argument("--output", required=True, metavar="FILE", help="where to write, ending in .yaml")
-    args = parser.parse_args(argv)
+    args = stats_parser().parse_args(argv)
     if not args.output.endswith(".yaml"):
         raise ValueError(f"--output is {args.output!r}; expected a name that ends in .yaml")
     check_replaceable(args.output, TITLE)

@@ -24,6 +24,7 @@ from moco_det.report.tables import (
     task_table,
 )
 from moco_det.utils.errors import user_errors
+from moco_det_cli.parsers.studies import report_parser
 
 TITLE = "What pre-training bought"
 
@@ -222,32 +223,10 @@ def refuse_incomplete(incomplete: Sequence[Incomplete]) -> None:
         )
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line of tools/make_report.py."""
-    parser = argparse.ArgumentParser(description="Tables and figures of finished runs, on one page.")
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="run folder, or a folder above several")
-    parser.add_argument("--output", default="output/report", help="folder for report.html, .md, .csv")
-    parser.add_argument("--suite", help="also keep each run's record in RESULTS/SUITE/")
-    parser.add_argument(
-        "--from-results",
-        metavar="SUITE",
-        help="also the kept records of RESULTS/SUITE/: tables and curves, no pictures",
-    )
-    parser.add_argument("--results", default="results", help="folder of the kept records")
-    parser.add_argument(
-        "--update-tables",
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="write the tables between markers again",
-    )
-    return parser
-
-
 @user_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point: report, kept records, generated tables."""
-    arguments = parser().parse_args(argv)
+    arguments = report_parser().parse_args(argv)
     if not (arguments.runs or arguments.from_results or arguments.update_tables):
         raise ValueError("nothing to do: give run folders, --from-results SUITE, or --update-tables FILE")
     run(arguments)

@@ -25,6 +25,9 @@ from moco_det.speed.transfer import measure_eval, measure_finetune
 from moco_det.utils.errors import user_errors
 from moco_det.utils.files import atomic_write
 from moco_det.utils.machine import describe_machine
+from moco_det_cli.parsers.choices import SPEED_JSON as JSON
+from moco_det_cli.parsers.choices import SPEED_MARKDOWN as MARKDOWN
+from moco_det_cli.parsers.studies import speed_parser
 
 PARTS = {
     "loader": measure_loader,
@@ -38,25 +41,6 @@ PARTS = {
     "busy": measure_busy,
     "growth": measure_growth,
 }
-JSON, MARKDOWN = "speed.json", "speed.md"
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Measure each part next to a plain version of the published recipe, alternating in one run.",
-        epilog="Example: tools/benchmark_speed.py --part loader step --images DIR --output output/speed",
-    )
-    parser.add_argument("--part", nargs="+", choices=(*PARTS, "all"), default=["all"], help="what to measure")
-    parser.add_argument("--device", choices=("cuda", "cpu"), help="default: cuda where there is one")
-    parser.add_argument(
-        "--images", help="JPEG files to load, a folder or a list; default: made-up ones of 500 px"
-    )
-    parser.add_argument("--batch", type=int, help="images in a step; default: 256 on a GPU, 16 on a CPU")
-    parser.add_argument("--rounds", type=int, help="how often each pair is measured; default: 5")
-    parser.add_argument("--threads", type=int, help="of the arithmetic on a CPU; default: torch's")
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes: all of it runs, no number counts")
-    parser.add_argument("--output", help=f"folder for {JSON} and {MARKDOWN}; default: they are only printed")
-    return parser
 
 
 def settle_options(args: argparse.Namespace, images: Sequence[str]) -> Options:
@@ -131,4 +115,4 @@ def _measure(parts: Sequence[str], options: Options) -> dict:
 @user_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """``tools/benchmark_speed.py``."""
-    run(argument_parser().parse_args(argv))
+    run(speed_parser().parse_args(argv))

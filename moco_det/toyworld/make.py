@@ -1,7 +1,5 @@
 """Makes a toy world on disk from arguments: all of it or nothing. Command line: ``tools/make_toyworld.py``."""
 
-import argparse
-import inspect
 import json
 import os
 import tempfile
@@ -13,8 +11,8 @@ from moco_det.toyworld.cutouts import list_pictures, load_art
 from moco_det.toyworld.procedural import ProceduralArt
 from moco_det.toyworld.world import Counts, World
 from moco_det.utils.errors import user_errors
-from moco_det.utils.files import datasets_root
 from moco_det.utils.machine import num_cores
+from moco_det_cli.parsers.data import toyworld_parser
 
 # Raised by every change that alters a pixel or a label; a world of another version is not reused.
 VERSION = 7
@@ -131,39 +129,10 @@ def _build(root: Path, identity: dict, world: World, processes: int) -> dict:
     return manifest
 
 
-def _parser() -> argparse.ArgumentParser:
-    defaults = {
-        name: parameter.default for name, parameter in inspect.signature(make_toyworld).parameters.items()
-    }
-    parser = argparse.ArgumentParser(
-        description="Render the toy world: unlabeled images, class folders, PASCAL VOC, COCO and Cityscapes.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    output = os.path.join(datasets_root(), "toyworld")
-    parser.add_argument("--output", default=output, help="folder to make")
-    for name, text in (
-        ("seed", "seed of everything that is random"),
-        ("image_size", "side of every image, in pixels"),
-        ("num_unlabeled", "unlabeled images"),
-        ("num_per_class_train", "training images in each class folder"),
-        ("num_per_class_test", "test images in each class folder"),
-        ("num_train", "detection scenes for training"),
-        ("num_test", "detection scenes for testing"),
-    ):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=defaults[name], help=text)
-    # as it was spelled before version 7
-    parser.add_argument(
-        "--num-unlabelled", type=int, dest="num_unlabeled", default=argparse.SUPPRESS, help=argparse.SUPPRESS
-    )
-    parser.add_argument("--cutouts", help="{train,test}/<class>/*.png with alpha, instead of drawn shapes")
-    parser.add_argument("--backgrounds", help="{train,test}/*.jpg, goes with --cutouts")
-    return parser
-
-
 @user_errors
 def main(argv: Sequence[str] | None = None) -> None:
     """The command line."""
-    arguments = vars(_parser().parse_args(argv))
+    arguments = vars(toyworld_parser().parse_args(argv))
     root = arguments.pop("output")
     manifest = make_toyworld(root, **arguments, processes=num_cores())
     counts = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in manifest["counts"].items())

@@ -5,10 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-
-def datasets_root() -> str:
-    """The folder in which detectron2 looks for data sets: ``$DETECTRON2_DATASETS``, else ``datasets``."""
-    return os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+from moco_det_cli.places import datasets_root  # noqa: F401  the package takes it from here
 
 
 def existing_parent(path: str) -> str:

@@ -26,6 +26,7 @@ from moco_det.report.runs import find_runs
 from moco_det.report.zoo import load_results, render
 from moco_det.testing.core import REPOSITORY
 from moco_det.toyworld.make import main as make_toyworld
+from moco_det_cli.parsers.studies import own_parser
 
 
 def smooth_image(seed, size=64):
@@ -233,7 +234,7 @@ def test_a_coco_detector_is_a_start_as_a_whole(sets, tmp_path, capsys):
     file = tmp_path / "model_final.pkl"
     file.write_bytes(b"")
     words += ["--no-trial", "--inits", "random", f"coco_detector={file}", "--iterations", "8"]
-    args = own.parser().parse_args(words)
+    args = own_parser().parse_args(words)
     args.options = []
     setting = settle(args)
     write_inputs(setting)

@@ -18,30 +18,15 @@ from moco_det.benchmark.own.plan import (
     run_step_of,
     start_steps,
 )
-from moco_det.benchmark.own.settle import SCHEDULES, SHARES, Setting, costs_of, settle, settle_study
+from moco_det.benchmark.own.settle import Setting, costs_of, settle, settle_study
 from moco_det.benchmark.own.sizes import (
-    OBJECTS,
-    SCENES,
     depth_of,
     kind_of_images,
     schedule_reason,
 )
-from moco_det.benchmark.plan import at_least_one
-from moco_det.benchmark.steps import REPOSITORY
-from moco_det.data.datasets.own import add_dataset_options
 from moco_det.engine.run_folder import check_writable
 from moco_det.utils.errors import user_errors
-
-DESCRIPTION = (
-    "Does pre-training on your own images help your detector? Trains it from several starts on shares of "
-    "your labels, with several seeds, and answers with a page. Everything that is not given follows from "
-    "the data, and is printed with its reason. Give the same command again after an interruption."
-)
-EPILOG = (
-    "Example: moco-det benchmark own --voc train FOLDER trainval --voc test FOLDER test --output "
-    "output/own --dry-run. What stands after -- are KEY VALUE pairs of fine-tuning, over what the rules "
-    "choose."
-)
+from moco_det_cli.parsers.studies import own_parser
 
 
 def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
@@ -51,6 +36,10 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
         ValueError: data or a setting that cannot work; or runs that failed, after the others ran and were
         reported.
     """
+    if len(args.schedules) > 2:
+        raise ValueError(
+            f"--schedules takes one or two multiples of the short schedule; found {args.schedules}"
+        )
     check_writable(args.output, "--output")
     setting = settle(args)
     print(describe(setting), flush=True)
@@ -117,120 +106,7 @@ def describe_study(setting: Setting, study: Study, speed: Speed | None, given_up
     return "\n".join([*lines, *(f"given up for --hours: {sentence}" for sentence in given_up)])
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line of ``moco-det benchmark own``."""
-    parser = argparse.ArgumentParser(prog="moco-det benchmark own", description=DESCRIPTION, epilog=EPILOG)
-    add = parser.add_argument
-    add_dataset_options(parser)
-    add(
-        "--train",
-        default="",
-        metavar="NAME",
-        help="the labeled set; default: the first of two that are named below",
-    )
-    add("--test", default="", metavar="NAME", help="the set that AP is measured on; default: the second")
-    add(
-        "--images",
-        default="",
-        help="images to pre-train on (folder, tar shards, list); default: the training images",
-    )
-    add("--exclude-leaks", action="store_true", help="leave images that show test images out of pre-training")
-    add("--output", required=True, help="folder of all runs and of the report")
-    add(
-        "--inits",
-        nargs="+",
-        default=list(INITS),
-        metavar="NAME[=FILE]",
-        help="; ".join(f"{k}: {v}" for k, v in INITS.items()),
-    )
-    add(
-        "--shares",
-        nargs="+",
-        type=_percent,
-        default=list(SHARES),
-        metavar="PERCENT",
-        help="of the labels; default: 1 5 20 100",
-    )
-    add(
-        "--seeds",
-        type=at_least_one,
-        default=3,
-        metavar="N",
-        help="runs of each; default: 3, the fewest that are tested",
-    )
-    add(
-        "--schedules",
-        nargs="+",
-        type=at_least_one,
-        default=list(SCHEDULES),
-        metavar="N",
-        help="multiples of the short schedule, one or two; default: 1 3",
-    )
-    add(
-        "--iterations",
-        nargs="+",
-        type=at_least_one,
-        default=[],
-        metavar="N",
-        help="of the short schedule, instead of the rule's: one number, or one for each share",
-    )
-    add("--pretrain-epochs", type=at_least_one, metavar="N", help="instead of the rule's")
-    add(
-        "--pretrain-options",
-        nargs="+",
-        default=[],
-        metavar="KEY VALUE",
-        help="for pre-training, over what the rules choose",
-    )
-    add(
-        "--images-show",
-        choices=(OBJECTS, SCENES),
-        help="one object a picture, or several; default: by the boxes",
-    )
-    add("--depth", type=int, choices=(18, 50), help="of the ResNet; default: by the device")
-    add(
-        "--tune-lr",
-        action="store_true",
-        help="first try three learning rates for each start on the shortest schedule",
-    )
-    add(
-        "--hours",
-        type=float,
-        metavar="H",
-        help="give up parts of the study until it takes at most so long; says which",
-    )
-    add("--no-trial", action="store_true", help="start without measuring the hours")
-    add("--num-gpus", type=int, help="of each run, 0: the CPU; default: one where there is one")
-    add("--jobs", type=at_least_one, help="runs at a time; default: one a GPU, or one a core, at most 4")
-    add("--dry-run", action="store_true", help="check the data, print choices, plan, hours and commands")
-    add(
-        "--results",
-        default=str(REPOSITORY / "results"),
-        help="folder of kept records: runs in it are not run again",
-    )
-    add("--name", default="", help="of the study in RESULTS; default: the training set's")
-    return parser
-
-
-def _percent(word: str) -> float:
-    try:
-        value = float(word.rstrip("%"))
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 100:
-        raise argparse.ArgumentTypeError(f"expected a percentage above 0, up to 100, found {word!r}")
-    return value
-
-
 @user_errors
 def main(argv: Sequence[str]) -> None:
     """Entry point; what stands after ``--`` are KEY VALUE pairs."""
-    words = list(argv)
-    split = words.index("--") if "--" in words else len(words)
-    args = parser().parse_args(words[:split])
-    args.options = words[split + 1 :]
-    if args.schedules and len(args.schedules) > 2:
-        raise ValueError(
-            f"--schedules takes one or two multiples of the short schedule; found {args.schedules}"
-        )
-    run(args)
+    run(own_parser().parse_args(argv))

@@ -24,22 +24,13 @@ from moco_det.config.overlays import overlay_text
 from moco_det.data.images import names_digest
 from moco_det.engine.record import FILE_NAME as RECORD
 from moco_det.engine.record import running_commit
-from moco_det.model_zoo.model_zoo import CONFIGS
+from moco_det.model_zoo import CONFIGS
 from moco_det.model_zoo.tasks import task_name
 from moco_det.report.own import LONG, SHORT
 from moco_det.weights.backbone_file import file_sha256
+from moco_det_cli.parsers.choices import OWN_INITS as INITS
 
-RANDOM, OWN, SUPERVISED, FROM_SUPERVISED, COCO = (
-    *("random", "own", "supervised", "own_from_supervised"),
-    "coco_detector",
-)
-INITS = {
-    RANDOM: "random weights",
-    OWN: "pre-trained on your images, from random weights",
-    SUPERVISED: "supervised on ImageNet (torchvision's file)",
-    FROM_SUPERVISED: "pre-trained on your images, from the supervised weights",
-    COCO: "a detector trained on COCO (detectron2's R50-FPN), all of it",
-}
+RANDOM, OWN, SUPERVISED, FROM_SUPERVISED, COCO = INITS
 PRETRAINED = (OWN, FROM_SUPERVISED)
 COCO_RECIPE = "COCO-Detection/faster_rcnn_R_50_FPN_3x.yaml"
 # How that detector wants its input (detectron2's MSRA weights), and that its FPN is without norms.

@@ -47,10 +47,10 @@ from moco_det.benchmark.steps import settle_places
 from moco_det.config.overlays import overlay_text
 from moco_det.data.datasets.own import OPTIONS, dataset_words
 from moco_det.utils.machine import num_cores
+from moco_det_cli.parsers.choices import SCHEDULES, SHARES
 
 SETTLED = "own.json"
 RATES = (1 / 3, 1.0, 3.0)  # of --tune-lr, as multiples of the rule's
-SHARES, SCHEDULES = (1.0, 5.0, 20.0, 100.0), (1, 3)  # percent of the labels; multiples of the short schedule
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-OBJECTS, SCENES = "objects", "scenes"
+from moco_det_cli.parsers.choices import OBJECTS, SCENES
+
 # Images shown in a schedule of n labeled images are SHOWN x sqrt(n). detectron2's schedules lie on this curve
 # within a factor of 1.6: COCO 1x 4,200 (90,000 x 16 of 117,266 images), Cityscapes 3,500 (24,000 x 8 of
 # 2,975), VOC07+12 2,250 (18,000 x 16 of 16,551).

@@ -21,44 +21,16 @@ from detectron2.data.datasets import register_coco_instances
 from moco_det.data.datasets.coco_file import keypoint_names, read_categories
 from moco_det.data.datasets.voc_files import list_file, load_voc
 from moco_det.data.images import EXTENSIONS
+from moco_det_cli.parsers.choices import DATASET_OPTIONS as OPTIONS
 
 IGNORE_LABEL = 255
 # A lossy format changes the numbers of classes.
 LABEL_EXTENSIONS = tuple(e for e in EXTENSIONS if e not in (".jpg", ".jpeg", ".webp"))
-# Of each option, its words; the config key is DATASETS and the option in capitals.
-OPTIONS = {
-    "coco": ("NAME", "JSON", "IMAGES"),
-    "voc": ("NAME", "FOLDER", "SPLIT"),
-    "semantic": ("NAME", "IMAGES", "LABELS", "CLASSES"),
-}
 # Those of the words that are files and folders.
 _PLACES = ("JSON", "IMAGES", "FOLDER", "LABELS", "CLASSES")
-_HELP = {
-    "coco": "a set in COCO's format (boxes, masks, keypoints): a label file and the folder of its images",
-    "voc": "a set in VOC's layout: FOLDER holds Annotations, JPEGImages, ImageSets/Main/SPLIT.txt, and may hold "
-    "classes.txt, one name a line (else the names in Annotations count, sorted)",
-    "semantic": "label images (a number for each pixel, 255: none) of the same names as the images; CLASSES: "
-    "names in the order of their numbers, 'background,cat' or a text file with one per line",
-}
 # What this process registered here, so that it may do so again, and which files and modules it ran.
 _registered: dict[str, tuple] = {}
 _ran: set[str] = set()
-
-
-def add_dataset_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name data sets of the user's own."""
-    group = parser.add_argument_group("data sets of your own (each option may be given several times)")
-    for option, words in OPTIONS.items():
-        group.add_argument(
-            f"--{option}", nargs=len(words), action="append", default=[], metavar=words, help=_HELP[option]
-        )
-    group.add_argument(
-        "--register",
-        action="append",
-        default=[],
-        metavar="FILE.py|MODULE",
-        help="run this first; it registers data sets as detectron2 documents",
-    )
 
 
 def dataset_words(args: argparse.Namespace) -> list[str]:
