@@ -128,6 +128,9 @@ def run(name: str, words: Sequence[str] | None = None) -> None:
         refuse(str(error))
     try:
         module = importlib.import_module(command.module)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was done yet", file=sys.stderr)
+        sys.exit(130)
     except Exception as error:  # whatever a broken environment raises, such as torchvision's RuntimeError
         if os.environ.get("MOCO_DET_TRACEBACK") == "1":
             raise

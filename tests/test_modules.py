@@ -80,6 +80,7 @@ TESTED_BY = {
         toyworld/art toyworld/kinds toyworld/outlines toyworld/procedural toyworld/textures
     """,
     "toyworld/test_segmentation_layouts.py": "toyworld/layouts/cityscapes toyworld/layouts/voc_segmentation",
+    "test_ctrl_c.py": "utils/children",
     "weights/sources/test_families.py": """
         weights/sources/layouts weights/sources/locate weights/sources/recognize
         weights/sources/table

@@ -3,7 +3,6 @@
 import argparse
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from moco_det.model_zoo.tasks import METRICS
 from moco_det.report.report import Report, write_report
 from moco_det.report.rows import build_rows
 from moco_det.report.tables import finetune_rows
+from moco_det.utils.children import call
 from moco_det.utils.errors import user_errors
 from moco_det.utils.files import datasets_root
 from moco_det.utils.machine import num_cores
@@ -125,7 +125,7 @@ def _check_data(entries: Sequence[Entry], datasets: Path, args: argparse.Namespa
         asked = ["--datasets", *cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
     words = [*dataset_words(args), *asked]
     command = [sys.executable, "-W", "ignore", str(REPOSITORY / "tools/check_datasets.py"), *words]
-    if subprocess.call(command, env={**os.environ, "DETECTRON2_DATASETS": str(datasets)}):
+    if call(command, env={**os.environ, "DETECTRON2_DATASETS": str(datasets)}):
         raise ValueError(
             "data sets are not complete, see above; complete them, or give --tasks that have theirs"
         )

@@ -10,7 +10,6 @@ import functools
 import json
 import shlex
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from torchvision.models import resnet18
 
 from moco_det.benchmark.steps import REPOSITORY, Step, run_steps, schedule_options
 from moco_det.modeling.precision import gains_by_bfloat16
+from moco_det.utils.children import call
 from moco_det.utils.errors import user_errors
 from moco_det.utils.machine import num_cores
 from moco_det_cli.cores import busy_cores
@@ -240,7 +240,7 @@ def run(args: argparse.Namespace) -> None:
     run_steps(steps, output / "logs", args.jobs or min(4, num_cores()), total=len(steps) + 1)
     print(f"[{len(steps) + 1}/{len(steps) + 1}] report", flush=True)
     report = [str(REPOSITORY / "tools/make_report.py"), str(output), "--output", str(output / "report")]
-    if subprocess.call([sys.executable, "-W", "ignore", *report], cwd=REPOSITORY):
+    if call([sys.executable, "-W", "ignore", *report], cwd=REPOSITORY):
         raise ValueError(f"the report failed; try it alone: {shlex.join(report)}")
     print(f"all steps took {datetime.timedelta(seconds=round(time.perf_counter() - start))}")
 

@@ -4,23 +4,24 @@ Each is printed as a user would type it, run in a process of its own with a log,
 there.
 """
 
+import contextlib
 import datetime
 import itertools
 import os
 import queue
 import shlex
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from moco_det.engine.progress import BAR_POSITION
+from moco_det.utils.children import call, end_children, resumed_by
 from moco_det.utils.machine import num_cores
+from moco_det.utils.progress import BAR_POSITION
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -82,6 +83,7 @@ class Slot:
         return found
 
 
+@resumed_by("the same command resumes; what is finished is skipped")
 def run_steps(
     steps: Sequence[Step],
     logs: Path,
@@ -112,6 +114,7 @@ def run_steps(
             run_step(step, names[step], logs)
 
 
+@resumed_by("the same command resumes; what is finished is skipped")
 def run_chains(chains: Sequence[Sequence[Step]], logs: Path, jobs: int = 1, gpus: Sequence[str] = ()) -> None:
     """Run chains side by side, the steps of each one after the other; after a failure the other chains continue.
 
@@ -168,7 +171,7 @@ def _run_alongside(
             free.put(slot)
 
     failures = []
-    with ThreadPoolExecutor(len(slots)) as pool:
+    with ThreadPoolExecutor(len(slots)) as pool, _ended_by_interrupt(pool):
         for future in as_completed([pool.submit(run, chain) for chain in chains]):
             try:
                 future.result()
@@ -182,6 +185,17 @@ def _run_alongside(
         raise ValueError(
             f"{len(failures)} of {len(chains)} runs failed, see above; start again to resume them"
         )
+
+
+@contextlib.contextmanager
+def _ended_by_interrupt(pool: ThreadPoolExecutor) -> Iterator[None]:
+    """Ctrl-C reaches the main thread alone; the others wait for their steps, which end here."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+        end_children()
+        raise
 
 
 def run_step(step: Step, name: str, logs: Path, slot: Slot = Slot()) -> None:  # noqa: B008
@@ -204,7 +218,7 @@ def run_step(step: Step, name: str, logs: Path, slot: Slot = Slot()) -> None:  #
     start = time.perf_counter()
     with open(log, "w") as file:
         errors = None if sys.stderr.isatty() else file  # bars show on a terminal only
-        code = subprocess.call(
+        code = call(
             [sys.executable, *step.command], stdout=file, stderr=errors, env=environment, cwd=REPOSITORY
         )
     if code:

@@ -15,7 +15,7 @@ from moco_det.data.images import to_pixels
 from moco_det.data.labeled_folder import LabeledFolder
 from moco_det.data.order import Slot
 from moco_det.data.views import ViewSettings, apply_view, center_view, draw_view
-from moco_det.engine.interruption import ignore_stop_signals
+from moco_det.utils.children import ignore_stop_signals
 from moco_det.utils.seeding import numpy_generator, torch_generator
 
 

@@ -14,6 +14,7 @@ from moco_det.classify.classifier import Classifier
 from moco_det.classify.data import CenterViews, view_batches
 from moco_det.data.images import file_of
 from moco_det.data.labeled_folder import LabeledFolder
+from moco_det.utils.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,8 @@ def _compute(
     mine = torch.arange(len(folder)).tensor_split(comm.get_world_size())[comm.get_rank()]
     slots = [part.tolist() for part in mine.split(images_per_batch)]
     rows = np.load(temporary, mmap_mode="r+")
-    for slot, batch in zip(slots, view_batches(CenterViews(folder), slots, num_workers), strict=True):
+    batches = progress(view_batches(CenterViews(folder), slots, num_workers), "features", len(slots), "batch")
+    for slot, batch in zip(slots, batches, strict=True):
         rows[slot] = model.features(batch["image"]).cpu().numpy()
     rows.flush()
     comm.synchronize()

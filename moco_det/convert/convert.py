@@ -11,6 +11,7 @@ from moco_det.convert.official import OFFICIAL, fetch
 from moco_det.convert.targets import TARGETS, check_target, records_preprocessing, write_target
 from moco_det.convert.verify import TOLERANCE, prove_equal_features
 from moco_det.utils.files import atomic_write
+from moco_det.utils.progress import Progress
 from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, Preprocessing, file_sha256
 from moco_det.weights.backbone_tensors import check_backbone, in_channels
 from moco_det.weights.resnet_names import to_detectron2
@@ -126,41 +127,45 @@ def convert(
     """
     if str(source) in OFFICIAL and not Path(source).exists():
         source = fetch(str(source))
-    source, output = weight_file(source), Path(output)
-    overlay = _check_paths(source, output, target, overlay)
-    found = locate_backbone(read_checkpoint(source, trust_pickle), encoder, family, prefix, preprocessing)
-    assumed = []
-    if channels and channels != in_channels(found.backbone):
-        assumed.append(_channels_note(found, channels, channel_rule, preprocessing))
-        found = for_channels(found, channels, channel_rule)
-    assumed += preprocessing_notes(found, preprocessing)
-    preprocessing = agreed_preprocessing(found, preprocessing)
-    check_target(target, output, preprocessing)
-    arch = agreed_arch(found)
-    tensors, notes = check_backbone(found.backbone, arch, in_channels(found.backbone))
-    notes += assumed
-    if preprocessing != TORCHVISION_PREPROCESSING and not records_preprocessing(target, output):
-        notes.append(
-            "the file has no place for its preprocessing: keep the line above, or write .safetensors"
-        )
-    rename = to_detectron2 if TARGETS[target].detectron2_names else str
-    kept = {name: rename(name) for name in tensors}
-    provenance = {
-        "source": found.family,
-        "file": source.name,
-        "sha256": file_sha256(source),
-        "encoder": found.encoder,
-        "arch": arch,
-        "config": found.record.config,
-    }
-    differences = {}
+    with Progress("converting", 3, "part") as shown:  # read, checked, written and proven
+        source, output = weight_file(source), Path(output)
+        overlay = _check_paths(source, output, target, overlay)
+        found = locate_backbone(read_checkpoint(source, trust_pickle), encoder, family, prefix, preprocessing)
+        shown.update()
+        assumed = []
+        if channels and channels != in_channels(found.backbone):
+            assumed.append(_channels_note(found, channels, channel_rule, preprocessing))
+            found = for_channels(found, channels, channel_rule)
+        assumed += preprocessing_notes(found, preprocessing)
+        preprocessing = agreed_preprocessing(found, preprocessing)
+        check_target(target, output, preprocessing)
+        arch = agreed_arch(found)
+        tensors, notes = check_backbone(found.backbone, arch, in_channels(found.backbone))
+        notes += assumed
+        if preprocessing != TORCHVISION_PREPROCESSING and not records_preprocessing(target, output):
+            notes.append(
+                "the file has no place for its preprocessing: keep the line above, or write .safetensors"
+            )
+        rename = to_detectron2 if TARGETS[target].detectron2_names else str
+        kept = {name: rename(name) for name in tensors}
+        provenance = {
+            "source": found.family,
+            "file": source.name,
+            "sha256": file_sha256(source),
+            "encoder": found.encoder,
+            "arch": arch,
+            "config": found.record.config,
+        }
+        shown.update()
+        differences = {}
 
-    def prove(written: Path) -> None:
-        differences.update(prove_equal_features(written, tensors, arch, preprocessing.stride_in_1x1))
+        def prove(written: Path) -> None:
+            differences.update(prove_equal_features(written, tensors, arch, preprocessing.stride_in_1x1))
 
-    named = {kept[name]: tensor for name, tensor in tensors.items()}
-    with _overlay_appears(overlay, output, preprocessing, arch):
-        write_target(output, target, named, preprocessing, provenance, prove)
+        named = {kept[name]: tensor for name, tensor in tensors.items()}
+        with _overlay_appears(overlay, output, preprocessing, arch):
+            write_target(output, target, named, preprocessing, provenance, prove)
+            shown.update()
     renamed = {found.renamed[name]: kept[name] for name in tensors if name in found.renamed}
     return Conversion(
         kept=kept,

@@ -8,14 +8,15 @@ alike, and the picture tells apart objects of one shape on grounds of their own.
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from moco_det.data.images import open_image, to_rgb, upright_image
+from moco_det.utils.children import map_in_processes
 from moco_det.utils.machine import num_cores
+from moco_det.utils.progress import progress
 
 # Bits of 256 in which the hashes of one photograph may differ (those of two photographs differ in about 128), and
 # the least correlation of its pictures of 16 x 16.
@@ -82,12 +83,13 @@ _ONES = np.array([number.bit_count() for number in range(256)], dtype=np.uint8)
 
 
 def _fingerprints(paths: Sequence[str]) -> list[tuple[str, Fingerprint]]:
-    return [(path, mark) for path, mark in zip(paths, _map(paths), strict=True) if mark is not None]
+    marks = progress(_map(paths), "looking for the same photographs", len(paths))
+    return [(path, mark) for path, mark in zip(paths, marks, strict=True) if mark is not None]
 
 
 def _map(paths: Sequence[str]) -> Iterator[Fingerprint | None]:
     if len(paths) < 2000 or num_cores() == 1:  # starting processes takes longer
         yield from map(fingerprint, paths)
         return
-    with ProcessPoolExecutor(num_cores()) as pool:
-        yield from pool.map(fingerprint, paths, chunksize=100)
+    with map_in_processes(num_cores(), chunksize=100) as mapped:
+        yield from mapped(fingerprint, paths)

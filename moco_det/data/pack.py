@@ -9,20 +9,19 @@ import dataclasses
 import io
 import json
 import os
-import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
-
-from tqdm import tqdm
 
 from moco_det.data.images import UnreadableImage, find_images, names_digest, registered_images
 from moco_det.data.packed_images import Settings, member_names, pack_each, packed_jpeg
 from moco_det.data.shards import EXTENSION
 from moco_det.data.unreadable import FILE_NAME as UNREADABLE
+from moco_det.utils.children import resumed_by
 from moco_det.utils.disk_space import check_space
 from moco_det.utils.errors import user_errors
 from moco_det.utils.files import atomic_write, datasets_root, gib
+from moco_det.utils.progress import Progress
 from moco_det.version import __version__
 from moco_det_cli.parsers.data import pack_parser
 
@@ -85,7 +84,7 @@ def pack(
     names = member_names(paths, root)
     start = done["shards"][-1]["end"] if done["shards"] else 0
     items = pack_each(paths[start:], settings, num_workers)
-    with tqdm(total=len(paths), initial=start, desc="packing", disable=not sys.stderr.isatty()) as progress:
+    with Progress("packing", len(paths), done=start) as progress:
         while start < len(paths):
             shard = _write_shard(folder, len(done["shards"]), start, items, names, settings, progress)
             done["shards"].append(shard)
@@ -190,7 +189,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "settings": dataclasses.asdict(settings),
         "moco_det": __version__,
     }
-    done = pack(paths, root_of(args.images), output, settings, record, args.num_workers)
+    with resumed_by("the same command resumes it at the last whole shard"):
+        done = pack(paths, root_of(args.images), output, settings, record, args.num_workers)
     print(
         f"{done['images']:,} images in {len(done['shards'])} shards, {gib(done['bytes'])}, in {args.output}"
     )

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from moco_det.data.images import UnreadableImage, decode_rgb, open_image, orientation
 from moco_det.data.order import PackedPaths
 from moco_det.data.shards import Place
+from moco_det.utils.children import ignore_stop_signals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,13 @@ def pack_each(
 ) -> Iterator[bytes | tuple[str, str]]:
     """Each packed image in the order of the paths, or (path, reason) of one that cannot be read."""
     return iter(
-        DataLoader(_Packed(paths, settings), batch_size=None, collate_fn=_same, num_workers=num_workers)
+        DataLoader(
+            _Packed(paths, settings),
+            batch_size=None,
+            collate_fn=_same,
+            num_workers=num_workers,
+            worker_init_fn=ignore_stop_signals,
+        )
     )
 
 

@@ -86,24 +86,6 @@ def _hold_signals_while_forking() -> None:
     os.register_at_fork(before=hold, after_in_parent=let_in, after_in_child=let_in)
 
 
-def ignore_stop_signals(_worker: int = 0) -> None:
-    """The ``worker_init_fn`` of loaders: schedulers signal all processes, and the run still needs its batch.
-
-    A worker still ends when the process that started it says so, with the same SIGTERM.
-    """
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # which tells who sent it; not on macOS, where a worker ends
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process().pid
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)
-
-
 @contextlib.contextmanager
 def passes_signals_on() -> Iterator[None]:
     """A process that waits for those it started hands SIGNALS on to them, instead of dying."""

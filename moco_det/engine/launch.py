@@ -13,7 +13,8 @@ from torch.distributed.rendezvous import rendezvous
 
 from moco_det.engine.interruption import passes_signals_on
 from moco_det.engine.lost_processes import with_heartbeat
-from moco_det.engine.record import running_commit
+from moco_det.engine.record import resume_command, running_commit
+from moco_det.utils.children import resumed_by
 
 
 def choose_gpus(args: argparse.Namespace) -> None:
@@ -78,12 +79,14 @@ def run_in_processes(function: Callable, args: argparse.Namespace, *function_arg
     NCCL joins processes that have GPUs, gloo those on CPUs. :func:`choose_gpus` comes first.
     """
     if processes_of_torchrun():
-        _run_under_torchrun(function, args, function_args)
+        with resumed_by("the same command resumes with --resume"):
+            _run_under_torchrun(function, args, function_args)
         return
     if args.num_gpus == 0 and args.num_machines > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # detectron2 joins with NCCL wherever it sees a GPU
     starts_others = num_processes(args) > 1
-    with passes_signals_on() if starts_others else contextlib.nullcontext():
+    resumed = resumed_by(f"resume with: {resume_command()}")
+    with resumed, passes_signals_on() if starts_others else contextlib.nullcontext():
         launch(
             _run,
             max(args.num_gpus, 1),

@@ -1,28 +1,15 @@
 """A progress bar for the stages that train: on a terminal only, so that logs stay plain."""
 
-import os
-import sys
-
 from detectron2.utils.events import EventWriter, get_event_storage
-from tqdm import tqdm
 
-# Environment variable with the bar's line, for runs that share a terminal.
-BAR_POSITION = "MOCO_DET_BAR_POSITION"
+from moco_det.utils.progress import terminal_bar
 
 
 class ProgressBar(EventWriter):
     """Follows the iteration of detectron2's event storage, with the loss beside it."""
 
     def __init__(self, description: str, max_iter: int):
-        self.bar = tqdm(
-            desc=description,
-            total=max_iter,
-            unit="step",
-            dynamic_ncols=True,
-            position=int(os.environ.get(BAR_POSITION, 0)),
-            leave=False,
-            disable=not sys.stderr.isatty(),
-        )
+        self.bar = terminal_bar(description, max_iter, "step")
 
     def write(self):
         storage = get_event_storage()

@@ -90,6 +90,14 @@ def command_line(argv: list[str] | None = None) -> str:
     return shlex.join([*start, *map(_relative, rest)])
 
 
+def resume_command() -> str:
+    """This process's command with ``--resume``, before the KEY VALUE pairs."""
+    words = list(sys.argv)
+    if "--resume" not in words:
+        words.insert(2 if os.path.basename(words[0]) == "moco-det" else 1, "--resume")
+    return command_line(words)
+
+
 def _relative(word: str) -> str:
     here = os.getcwd()
     beside = os.path.dirname(here).rstrip(os.sep) + os.sep

@@ -12,6 +12,7 @@ from moco_det.data.bands import RGB, ImageFormat, check_images
 from moco_det.data.images import UnreadableImage, decode_rgb, open_image, orientation
 from moco_det.finetune.check_findings import FAULT, WARNING, Findings
 from moco_det.finetune.record_mapper import size_of_labels
+from moco_det.utils.progress import progress
 
 # Seconds for the headers of a data set's images. Beyond it stand the images that a shuffle puts last.
 SECONDS = 20.0
@@ -36,7 +37,7 @@ def look_at_images(
     order = list(range(len(records)))
     random.Random(0).shuffle(order)
     end, looked = time.monotonic() + seconds, 0
-    for place, number in enumerate(order):
+    for place, number in enumerate(progress(order, "checking images", len(order))):
         if time.monotonic() > end:
             break
         looked += 1

@@ -21,8 +21,8 @@ from moco_det.data.order import PackedPaths, Slot, rank_batches, steps_per_epoch
 from moco_det.data.unreadable import Unreadable, UnreadableLog, begin_list
 from moco_det.data.views import LARGE_VIEWS, ViewSettings, crop_view, draw_view
 from moco_det.engine.hooks import is_due
-from moco_det.engine.interruption import ignore_stop_signals
 from moco_det.engine.launch import check_batch
+from moco_det.utils.children import ignore_stop_signals
 from moco_det.utils.seeding import numpy_generator, torch_generator
 
 MAX_REPLACEMENTS = 20  # images tried in place of one that cannot be read

@@ -13,10 +13,11 @@ from torch import Tensor
 from moco_det.data.bands import ImageFormat
 from moco_det.data.labeled_folder import LabeledFolder, open_labeled_set
 from moco_det.engine.hooks import is_due
-from moco_det.engine.interruption import ignore_stop_signals
 from moco_det.modeling.grouped_batch_norm import average_running_statistics, update_running_statistics
 from moco_det.modeling.knn import knn_accuracy, nearest
 from moco_det.pretrain.diagnostics import effective_rank
+from moco_det.utils.children import ignore_stop_signals
+from moco_det.utils.progress import progress
 from moco_det.utils.seeding import torch_generator
 
 logger = logging.getLogger(__name__)
@@ -130,7 +131,10 @@ def extract_features(model, batches, kind: str = "pooled") -> tuple[Tensor, Tens
     """
     training, features_of = model.training, {"pooled": model.features, "embedding": model.embeddings}[kind]
     model.eval()
-    parts = [(features_of(images).cpu(), labels) for images, labels in batches]
+    parts = [
+        (features_of(images).cpu(), labels)
+        for images, labels in progress(batches, "features for kNN", len(batches), "batch")
+    ]
     model.train(training)
     features, labels = zip(*parts, strict=True)
     return torch.cat(features), torch.cat(labels)

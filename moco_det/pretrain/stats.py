@@ -10,12 +10,10 @@ so.)
 import argparse
 import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from moco_det.config import get_cfg
 from moco_det.config.overlays import check_replaceable, overlay_text
@@ -23,8 +21,10 @@ from moco_det.data.bands import MAX_CHANNELS, RGB, ImageFormat, checked_format
 from moco_det.data.images import UnreadableImage, find_images
 from moco_det.data.order import PackedPaths
 from moco_det.data.unreadable import Unreadable
+from moco_det.utils.children import ignore_stop_signals
 from moco_det.utils.errors import user_errors
 from moco_det.utils.files import atomic_write
+from moco_det.utils.progress import progress
 from moco_det.utils.seeding import numpy_generator
 from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING as IMAGENET
 from moco_det_cli.parsers.choices import PERCENTILES
@@ -97,7 +97,8 @@ def measure_range(paths: Sequence[str], channels: int) -> tuple[float, ...]:
         ValueError: no image can be read, or a channel has one value.
     """
     images, samples, error = ImageFormat(channels), [], None
-    for path in sample_paths(paths, RANGE_IMAGES):
+    sample = sample_paths(paths, RANGE_IMAGES)
+    for path in progress(sample, "measuring the range", len(sample)):
         try:
             values = images.values(path).reshape(channels, -1)
         except UnreadableImage as found:
@@ -126,8 +127,14 @@ def measure(paths: Sequence[str], num_workers: int = 0, images: ImageFormat = RG
     max_share = get_cfg().DATASETS.MAX_UNREADABLE
     total, unreadable = np.zeros((images.channels, 256)), []
     fractions = _ValueFractions(paths, images)
-    items = DataLoader(fractions, batch_size=None, collate_fn=_as_it_is, num_workers=num_workers)
-    for item in tqdm(items, "reading images", leave=False, disable=not sys.stderr.isatty()):
+    items = DataLoader(
+        fractions,
+        batch_size=None,
+        collate_fn=_as_it_is,
+        num_workers=num_workers,
+        worker_init_fn=ignore_stop_signals,
+    )
+    for item in progress(items, "reading images", len(paths)):
         if isinstance(item, np.ndarray):
             total += item
             continue

@@ -2,14 +2,10 @@
 
 import contextlib
 import functools
-import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
-
-from tqdm import tqdm
 
 from moco_det.toyworld.art import Art
 from moco_det.toyworld.layouts.cityscapes import write_cityscapes
@@ -19,6 +15,8 @@ from moco_det.toyworld.layouts.lvis import write_lvis
 from moco_det.toyworld.layouts.voc import write_voc
 from moco_det.toyworld.layouts.voc_segmentation import write_voc_segmentation
 from moco_det.toyworld.scenes import ONE_LARGE, SEVERAL, Scene, compose
+from moco_det.utils.children import map_in_processes
+from moco_det.utils.progress import Progress
 from moco_det.utils.seeding import numpy_generator
 
 
@@ -87,11 +85,8 @@ class World:
         with contextlib.ExitStack() as stack:
             in_order = map
             if processes > 1:  # spawned, since a fork would inherit the threads of torch
-                pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"))
-                in_order = functools.partial(stack.enter_context(pool).map, chunksize=16)
-            bar = stack.enter_context(
-                tqdm(total=counts.total(len(self._classes)), desc="toy world", unit="image", disable=None)
-            )
+                in_order = stack.enter_context(map_in_processes(processes, 16, "spawn"))
+            bar = stack.enter_context(Progress("rendering the toy world", counts.total(len(self._classes))))
 
             def scenes(split: str, count: int, render: Callable[[int], Scene]) -> Iterator[Scene]:
                 for scene in in_order(render, range(count)):

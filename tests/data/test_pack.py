@@ -21,6 +21,7 @@ from moco_det.data.labeled_folder import LabeledFolder
 from moco_det.data.pack import main
 from moco_det.data.packed_images import Settings, member_names, packed_jpeg
 from moco_det.testing.core import REPOSITORY, write_random_images, write_shard
+from moco_det.utils.errors import INTERRUPTED
 
 
 def names(folder) -> list[str]:
@@ -147,9 +148,10 @@ def pack_and_cut(words, writes: int) -> None:
         if left[0] == 0:
             raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.setattr(os, "replace", cut)
         main(words)
+    assert ended.value.code == INTERRUPTED
 
 
 @pytest.mark.parametrize("writes", range(1, 12))
