@@ -71,6 +71,7 @@ TESTED_BY = {
         report/speed_tables speed/busy speed/clock speed/exchange speed/growth speed/images
         speed/measurement speed/options
     """,
+    "test_ctrl_c.py": "utils/children",
     "test_hostile_files.py": "finetune/safe_checkpointer",
     "test_packaging.py": "model_zoo/detectron2_zoo version",
     "toyworld/test_keypoints.py": "toyworld/layouts/coco_keypoints",
@@ -80,7 +81,6 @@ TESTED_BY = {
         toyworld/art toyworld/kinds toyworld/outlines toyworld/procedural toyworld/textures
     """,
     "toyworld/test_segmentation_layouts.py": "toyworld/layouts/cityscapes toyworld/layouts/voc_segmentation",
-    "test_ctrl_c.py": "utils/children",
     "weights/sources/test_families.py": """
         weights/sources/layouts weights/sources/locate weights/sources/recognize
         weights/sources/table

@@ -72,7 +72,9 @@ def _end_interrupted(how: str) -> NoReturn:
     try:
         end_children()
         if BAR_POSITION not in os.environ:  # else the command that started this one says it
-            print(f"interrupted: {how or 'nothing was kept; the same command starts again'}", file=sys.stderr)
+            over = "\r" if sys.stderr.isatty() else ""  # the "^C" of a terminal
+            how = how or "nothing was kept; the same command starts again"
+            print(f"{over}interrupted: {how}", file=sys.stderr)
         sys.exit(INTERRUPTED)
     finally:
         if in_main_thread:
