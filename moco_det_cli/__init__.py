@@ -1,5 +1,5 @@
-"""The command ``moco-det`` and its ``doctor``: what must run where ``import moco_det`` fails.
+"""The commands' names and options, and the doctor: what must run before, or without, ``import moco_det``.
 
 A package of its own, of Python's standard library alone: importing any module of ``moco_det`` imports torch,
-torchvision and detectron2, which are what the doctor examines.
+torchvision and detectron2, which take seconds and are what the doctor examines.
 """

@@ -86,7 +86,7 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
 
 
 def pretrain_parser(prog: str | None = None) -> argparse.ArgumentParser:
-    """Those of a stage, and of pre-training."""
+    """Options of ``pretrain``: those of a stage, and its own."""
     parser = stage_parser(
         prog,
         "Pre-train a ResNet on unlabeled images, with MoCo or another method.",
@@ -122,7 +122,7 @@ def pretrain_parser(prog: str | None = None) -> argparse.ArgumentParser:
 
 
 def classify_parser(prog: str | None = None) -> argparse.ArgumentParser:
-    """Those of a stage, and of classification."""
+    """Options of ``classify``: those of a stage, and its own."""
     parser = stage_parser(
         prog,
         "Evaluate features by a linear classifier and kNN, or train a whole network.",
@@ -143,7 +143,7 @@ def classify_parser(prog: str | None = None) -> argparse.ArgumentParser:
 
 
 def train_parser(prog: str | None = None) -> argparse.ArgumentParser:
-    """Those of a stage, and of fine-tuning."""
+    """Options of ``train``: those of a stage, and its own."""
     parser = stage_parser(
         prog,
         "Fine-tune a detector or segmenter, or evaluate one.",
