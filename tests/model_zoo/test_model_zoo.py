@@ -1,6 +1,5 @@
 import importlib.util
 import shutil
-from pathlib import Path
 
 import pytest
 from detectron2.checkpoint import DetectionCheckpointer
@@ -8,6 +7,7 @@ from torch import nn
 
 from moco_det import model_zoo
 from moco_det.testing.core import REPOSITORY
+from moco_det_cli import places
 
 
 def test_recipes_and_inits_are_listed_apart():
@@ -57,9 +57,9 @@ def test_recipes_are_found_in_a_wheel(tmp_path):
     """A wheel has no configs/ beside the package but one in it, and that one comes first."""
     package = tmp_path / "moco_det"
     shutil.copytree(REPOSITORY / "configs", package / "configs")
-    (package / "model_zoo").mkdir()
-    source = shutil.copy(Path(model_zoo.__file__).with_name("model_zoo.py"), package / "model_zoo")
-    spec = importlib.util.spec_from_file_location("model_zoo_of_a_wheel", source)
+    (tmp_path / "moco_det_cli").mkdir()
+    source = shutil.copy(places.__file__, tmp_path / "moco_det_cli")
+    spec = importlib.util.spec_from_file_location("places_of_a_wheel", source)
     wheel = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(wheel)
     assert wheel.CONFIGS == package / "configs"
