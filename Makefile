@@ -19,6 +19,7 @@ stress: setup         ## the long tests alone
 lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) tools/check_documents.py
 
 bench: setup          ## how fast each part is, next to the published recipe; use no other program meanwhile
 	$(PY) tools/benchmark_speed.py --output output/speed
