@@ -55,7 +55,8 @@ def test_what_is_there_stands(tmp_path):
     (tmp_path / "page.md").write_text(
         "# `Two` words, [a](page.md)\n## Again\n## Again\n"
         "[a](#two-words-a) [b](page.md#again-1) [c](https://x.org/y)\n"
-        "`[x](y.md)` `tools/*.py` `moco-det pack --shorter-side 0` `configs/toy/`\n`toy/faster_rcnn_R_50_{C4,DC5}`\n"
+        "`[x](y.md)` `tools/*.py` `moco-det pack --shorter-side 0` `configs/toy/`\n"
+        "`toy/faster_rcnn_R_50_{C4,DC5}`\n"
         "`tests/test_documents.py::test_what_is_there_stands`, `…::test_what_is_not_there_is_found`\n"
         "```bash\nVENV=a python tools/make_report.py a --output b   # a comment\nmake test VENV=a\n"
         "tools/train_net.py --config-file … --init random MODEL.FPN.NORM ''\n```\n"
