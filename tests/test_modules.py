@@ -17,7 +17,7 @@ TESTED_BY = {
     """,
     "benchmark/test_own.py": """
         benchmark/own/budget benchmark/own/carry_out benchmark/own/command benchmark/own/data
-        benchmark/own/plan benchmark/own/settle
+        benchmark/own/plan benchmark/own/settle benchmark/own/tuning
     """,
     "classify/test_command.py": "classify/data data/labeled_folder",
     "classify/test_features.py": "classify/accuracy classify/classifier",

@@ -210,7 +210,7 @@ def own_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add(
         "--tune-lr",
         action="store_true",
-        help="first try three learning rates for each start on the shortest schedule",
+        help="first try three learning rates for each start on the shortest schedule, on held-out training images",
     )
     add(
         "--hours",
