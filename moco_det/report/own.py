@@ -4,6 +4,7 @@ Its runs are known by what the study's plan says of each: ``labeled_images``, ``
 digest of all that the starts of a comparison share.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,13 @@ SUITE = "own-"  # how the folders of studies in results/ begin
 SHORT, LONG = "short", "long"
 OWN = ("own", "own_from_supervised")
 OTHERS = ("supervised", "coco_detector")
+IN_WORDS = {  # of the starts, in the figure
+    REFERENCE_INIT: "random weights",
+    "own": "MoCo on the own images",
+    "supervised": "ImageNet labels",
+    "own_from_supervised": "ImageNet labels, then MoCo on the own images",
+    "coco_detector": "COCO detector",
+}
 LEAST_AP = 2.0
 HELPS, HURTS, NO_DIFFERENCE = "helps", "hurts", "no difference found"
 UNTESTED, TOO_LOW = "too few seeds to tell", "too low to tell"
@@ -227,10 +235,11 @@ def sentences(rows: Sequence[Row]) -> list[str]:
         if row.init in OWN and reference:
             tested, metric = compare(row, reference), METRICS[row.metric]
             difference = f"; difference {tested} (95 % interval, {tested.n} seeds)" if tested else ""
-            needed = needed_by_random(row, last)
+            said = _verdict_of(row, reference)
+            needed = needed_by_random(row, last) if said in (HELPS, HURTS) else None
             found.append(
                 f"With {images_of(row):,} labeled images, pre-training on your own images ({row.label}): "
-                f"{_verdict_of(row, reference)}. {metric} {row.summary(row.metric)} against "
+                f"{said}. {metric} {row.summary(row.metric)} against "
                 f"{reference.summary(reference.metric)} from random weights{difference}."
                 + (f" That is {needed.in_words}." if needed else "")
             )
@@ -264,11 +273,28 @@ def next_steps(rows: Sequence[Row]) -> list[str]:
             "where labels are many, no pre-training at all: long schedules make starts alike (He et al. "
             "2019, Rethinking ImageNet Pre-training)"
         )
+    if held := _held_by_schedule(last):
+        steps.append(held)
     most = [row for row in last if images_of(row) == images_of(last[-1])]
     best = max(most, key=mean_of)
     if best.init not in (*OWN, REFERENCE_INIT):
         steps.append(f"{best.label} as the start: with all labels it has the highest mean here")
     return steps
+
+
+def _held_by_schedule(rows: Sequence[Row]) -> str:
+    """Where more labels bring random weights nothing in as many iterations, it is these that are too few."""
+    line = [row for row in rows if row.init == REFERENCE_INIT and not row.missing]
+    for few, more in itertools.pairwise(line):
+        before, after = few.summary(few.metric), more.summary(more.metric)
+        spread = max(before.std or 0.0, after.std or 0.0)
+        if few.iterations == more.iterations and after.mean - before.mean <= spread:
+            return (
+                f"a longer schedule (--iterations, --schedules): in {more.iterations:,} iterations random "
+                f"weights reach about the same with {images_of(few):,} and with {images_of(more):,} labeled "
+                "images, so the iterations limit the result and not the labels"
+            )
+    return ""
 
 
 def study_section(rows: Sequence[Row]) -> Section | None:
@@ -316,7 +342,8 @@ def study_figure(rows: Sequence[Row]) -> bytes:
                     "elinewidth": 1.2,
                     "capsize": 3,
                 }
-                axis.errorbar([beside * count for count in images], means, yerr=halves, label=label, **look)
+                look["label"] = IN_WORDS.get(label, label)
+                axis.errorbar([beside * count for count in images], means, yerr=halves, **look)
             lengths = sorted({row.iterations for row in members})
             between = " to ".join(f"{length:,}" for length in dict.fromkeys((lengths[0], lengths[-1])))
             axis.set_title(f"{METRICS[rows[0].metric]}, {schedule} schedule ({between} iterations)")

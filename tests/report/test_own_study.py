@@ -120,6 +120,7 @@ def test_each_share_has_its_verdict(study, tmp_path):
     few, middle, many = own.sentences(rows)
     assert "With 100 labeled images" in few and "helps. AP 10.0" in few and "+5.0 [+4.5, +5.5]" in few
     assert "no difference found" in middle and ": hurts." in many
+    assert "so it saves 216" in few and "saves" not in middle  # a difference that was not found saves nothing
     assert own.next_steps(rows) == [
         "a learning rate for each start (--tune-lr), and a look at kNN below: if it did not rise, the "
         "pre-training "
@@ -160,6 +161,19 @@ def test_nothing_is_said_while_runs_are_missing(study, tmp_path):
     rows = rows_of(tmp_path)
     assert verdicts(rows)[100] == "too few seeds to tell"
     assert "the runs that are missing: give the same command again" in own.next_steps(rows)
+
+
+@pytest.mark.parametrize(("middle", "held"), [(5.1, True), (4.0, True), (15.0, False)])
+def test_iterations_that_limit_the_result_are_told(study, tmp_path, middle, held):
+    """Ten times the labels bring random weights nothing, beyond the spread of the seeds (2)."""
+    study(aps={**AP, "random": {**AP["random"], 1000: middle}})
+    told = [step for step in own.next_steps(rows_of(tmp_path)) if "with 100 and with 1,000 labeled" in step]
+    assert bool(told) == held and all("longer schedule" in step for step in told)
+    rows = rows_of(tmp_path)
+    for row in rows:
+        if own.images_of(row) == 1000:
+            object.__setattr__(row, "iterations", 400)  # they had more iterations too
+    assert not [step for step in own.next_steps(rows) if "with 100 and with" in step]
 
 
 def test_the_longest_schedule_answers(study, tmp_path):
