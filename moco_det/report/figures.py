@@ -61,10 +61,11 @@ def new_figure(height: float) -> Figure:
     return Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
 
 
-def to_png(figure: Figure) -> bytes:
-    """The figure as PNG."""
+def to_png(figure: Figure, description: str = "") -> bytes:
+    """The figure as PNG; a description goes into its text."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white")
+    metadata = {"Description": description} if description else {}
+    figure.savefig(buffer, format="png", facecolor="white", metadata=metadata)
     return buffer.getvalue()
 
 

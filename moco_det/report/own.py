@@ -320,6 +320,31 @@ def study_markdown(rows: Sequence[Row]) -> str:
     return "\n\n".join([*sentences(rows), *(markdown_table(table) for table in tables if table)])
 
 
+def study_summary(rows: Sequence[Row]) -> str:
+    """One line a schedule and share of the labels: AP of each start, and what pre-training adds."""
+    rows = study_rows(rows)
+    if not rows:
+        return ""
+    starts = list(dict.fromkeys(row.label for row in rows))
+    ours = list(dict.fromkeys(row.label for row in rows if row.init in OWN))
+    metric = METRICS[rows[0].metric]
+    header = (
+        "labeled images",
+        "iterations",
+        *(f"{metric}, {IN_WORDS.get(start, start)}" for start in starts),
+    )
+    header += tuple(f"{start} − random [95 %]" if len(ours) > 1 else "difference [95 %]" for start in ours)
+    lines = []
+    for images, iterations in dict.fromkeys((images_of(row), row.iterations) for row in rows):
+        there = {row.label: row for row in rows if (images_of(row), row.iterations) == (images, iterations)}
+        means = [str(there[start].summary(rows[0].metric)) if start in there else "—" for start in starts]
+        tested = [compare(there[s], reference_row(there[s], rows)) if s in there else None for s in ours]
+        lines.append(
+            (f"{images:,}", f"{iterations:,}", *means, *(str(one or "not tested") for one in tested))
+        )
+    return markdown_table(Table(header, tuple(lines)))
+
+
 def study_figure(rows: Sequence[Row]) -> bytes:
     """AP over the number of labeled images: one panel a schedule, one color a start."""
     schedules = list(dict.fromkeys(map(schedule_of, rows)))
@@ -354,7 +379,17 @@ def study_figure(rows: Sequence[Row]) -> bytes:
         axes[-1].xaxis.set_minor_formatter(NullFormatter())
         axes[-1].set_xlabel("labeled images")
         axes[0].set_ylim(bottom=0)
-        return to_png(figure)
+        return to_png(figure, figure_caption(rows))
+
+
+def figure_caption(rows: Sequence[Row]) -> str:
+    """What the figure shows, in words and numbers."""
+    shown = "; ".join(
+        f"{images_of(row):,} labels, {row.iterations:,} iterations, {IN_WORDS.get(row.label, row.label)}: "
+        f"{row.summary(row.metric)} (n = {row.count})"
+        for row in rows
+    )
+    return f"{METRICS[rows[0].metric]} over labeled images. {shown}."
 
 
 def _point(row: Row) -> tuple[int, float, float]:

@@ -203,6 +203,28 @@ def test_the_page_opens_with_the_answer(study, tmp_path):
     assert "Pre-training helped" not in text  # said once
 
 
+def test_the_summary_has_one_line_a_share_and_the_figure_its_numbers(study, tmp_path):
+    study()
+    runs, _ = find_runs([tmp_path / "runs"])
+    zoo.save_results(runs, tmp_path / "results", "own-mine")
+    document = tmp_path / "README.md"
+    document.write_text("<!-- own-summary:mine -->\n<!-- /own-summary:mine -->\n")
+    assert zoo.update_tables(document, tmp_path / "results")
+    header, _, *lines = document.read_text().splitlines()[1:-1]
+    assert "| AP, random weights | AP, MoCo on the own images | difference [95 %] |" in header
+    assert len(lines) == 3 and lines[0] == "| 100 | 100 | 5.0 ± 2.0 | 10.0 ± 2.2 | +5.0 [+4.5, +5.5] |"
+    figure = tmp_path / "results/own-mine/figure.png"
+    before = figure.read_bytes()
+    assert not zoo.update_tables(document, tmp_path / "results") and figure.read_bytes() == before
+
+    kept = next(run for run in zoo.load_results(tmp_path / "results", "own-mine") if run.init == "own")
+    kept.folder.with_suffix(".json").unlink()
+    rows = own.study_rows(build_rows(zoo.load_results(tmp_path / "results", "own-mine"))[0])
+    assert not zoo.figure_is_current(figure, rows)
+    zoo.update_tables(document, tmp_path / "results")
+    assert zoo.figure_is_current(figure, rows) and figure.read_bytes() != before
+
+
 def test_kept_records_give_the_same_answer(study, tmp_path):
     study()
     runs, _ = find_runs([tmp_path / "runs"])
