@@ -103,6 +103,7 @@ def benchmark_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add(
         "--suite",
         choices=sorted(SUITES),
+        metavar="{own,paper,photos,toy}",
         required=True,
         help="the paper's recipes, small ones on scenes; or own, whose options are others: own --help",
     )
