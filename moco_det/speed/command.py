@@ -19,6 +19,7 @@ from moco_det.speed.busy import measure_busy
 from moco_det.speed.exchange import measure_shuffle
 from moco_det.speed.growth import Cost, measure_growth
 from moco_det.speed.images import measure_augment, measure_loader, write_photographs
+from moco_det.speed.loop import measure_loop
 from moco_det.speed.model import measure_loss, measure_momentum, measure_step
 from moco_det.speed.options import Options, cpu_options, smoke_options
 from moco_det.speed.transfer import measure_eval, measure_finetune
@@ -35,6 +36,7 @@ PARTS = {
     "momentum": measure_momentum,
     "loss": measure_loss,
     "step": measure_step,
+    "loop": measure_loop,
     "shuffle": measure_shuffle,
     "finetune": measure_finetune,
     "eval": measure_eval,
