@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -77,19 +77,21 @@ def run(args: argparse.Namespace) -> dict:
         options = settle_options(args, images)
         if args.threads:
             torch.set_num_threads(args.threads)
-        record = _measure(list(PARTS) if "all" in args.part else args.part, options)
-    if args.output:
-        for name, text in (
-            (JSON, json.dumps(record, indent=1) + "\n"),
-            (MARKDOWN, kept_speed(record) + "\n"),
-        ):
-            os.makedirs(args.output, exist_ok=True)
-            with atomic_write(os.path.join(args.output, name)) as temporary:
-                temporary.write_text(text)
+        for record in _measure(list(PARTS) if "all" in args.part else args.part, options):
+            if args.output:
+                _write(record, args.output)
     return record
 
 
-def _measure(parts: Sequence[str], options: Options) -> dict:
+def _write(record: dict, folder: str) -> None:
+    os.makedirs(folder, exist_ok=True)
+    for name, text in ((JSON, json.dumps(record, indent=1)), (MARKDOWN, kept_speed(record))):
+        with atomic_write(os.path.join(folder, name)) as temporary:
+            temporary.write_text(text + "\n")
+
+
+def _measure(parts: Sequence[str], options: Options) -> Iterator[dict]:
+    """The record after each part, so that one that fails, or is stopped, costs none before it."""
     record = {
         "command": command_line(),
         "commit": running_commit(),
@@ -111,7 +113,7 @@ def _measure(parts: Sequence[str], options: Options) -> dict:
                 print(terminal_table(table), flush=True)
         for kind, measured in found.items():
             record[kind] += measured
-    return record | {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        yield record | {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds")}
 
 
 @user_errors

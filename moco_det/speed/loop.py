@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from detectron2.utils.events import EventStorage
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
@@ -23,6 +24,7 @@ from moco_det.speed.measurement import Measurement, rates
 from moco_det.speed.model import CLASSES, DIM, MOMENTUM, TEMPERATURE, recipe, sgd
 from moco_det.speed.options import Options
 from moco_det.speed.references import MEAN, STD, PublishedMoCo, open_rgb, published_views
+from moco_det.utils.machine import num_cores
 
 
 class Files(Dataset):
@@ -38,9 +40,28 @@ class Files(Dataset):
         return self.transform(open_rgb(self.paths[index]))
 
 
+class TwoViews:
+    """Two views of an image by the same transform."""
+
+    def __init__(self, transform: Callable):
+        self.transform = transform
+
+    def __call__(self, image: Image.Image) -> tuple[Tensor, Tensor]:
+        return self.transform(image), self.transform(image)
+
+
+def workers(options: Options) -> int:
+    """Of each loop: on a CPU the process that trains loads, beside a GPU all cores do."""
+    return num_cores() if options.cuda else 0
+
+
 def batches(paths: Sequence[str], transform: Callable, options: Options) -> Iterator:
-    """Batches without end, loaded by the process that trains, as ours are."""
-    loader = DataLoader(Files(paths, transform), options.batch, shuffle=True, drop_last=True)
+    """Batches without end."""
+    count = workers(options)
+    loader = DataLoader(
+        *(Files(paths, transform), options.batch),
+        **{"shuffle": True, "drop_last": True, "num_workers": count, "persistent_workers": count > 0},
+    )
     return itertools.chain.from_iterable(itertools.repeat(loader))
 
 
@@ -48,7 +69,7 @@ def batches(paths: Sequence[str], transform: Callable, options: Options) -> Iter
 def our_loop(paths: Sequence[str], options: Options, precision: str) -> Iterator[Callable[[], int]]:
     """Steps of the trainer, without hooks."""
     cfg = recipe(options, precision, channels_last=True)
-    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.DATALOADER.NUM_WORKERS = workers(options)
     logging.disable(logging.WARNING)
     try:
         with tempfile.TemporaryDirectory() as folder, EventStorage(0):
@@ -100,10 +121,9 @@ def supervised_loop(paths: Sequence[str], options: Options, precision: str) -> C
 
 def published_loop(paths: Sequence[str], options: Options) -> Callable[[], int]:
     """MoCo v2 as the official code and solo-learn write it: torchvision's transforms of Pillow images, float32."""
-    view = published_views(options.size)
     queue = max(options.queue - options.queue % options.batch, options.batch)
     model = PublishedMoCo(options.arch, DIM, queue, MOMENTUM, TEMPERATURE).to(options.device).train()
-    found = batches(paths, lambda image: (view(image), view(image)), options)
+    found = batches(paths, TwoViews(published_views(options.size)), options)
     return stepping(model, lambda: model(*(part.to(options.device) for part in next(found))), options)
 
 
@@ -142,7 +162,7 @@ def lightly_loop(paths: Sequence[str], options: Options) -> Callable[[], int]:
 
 
 def measure_loop(options: Options) -> Iterator[Measurement]:
-    """Images a second of whole loops with one process, of each of ``options.loops``."""
+    """Images a second of whole loops, of each of ``options.loops``."""
     paths, side = readable(options.images)
     fastest = options.precisions[-1]
     for arch, size, batch in options.loops:

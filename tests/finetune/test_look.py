@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import own_data
@@ -467,7 +468,7 @@ def test_a_truncated_image_is_found_among_more_than_are_decoded(tmp_path, kind):
 
 def test_beyond_the_budget_a_part_of_the_images_is_looked_at(coco, monkeypatch):
     clock = iter(range(1000))
-    monkeypatch.setattr(look_images.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(look_images, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     findings = Findings("a")
     look_images.look_at_images(DatasetCatalog.get("a"), findings, seconds=2.5)
     assert str(*findings.of("warning")) == "1 x part of the images only was looked at: 2 of 4 in 2.5 s"
@@ -528,7 +529,7 @@ def test_a_label_image_of_another_size_is_refused(semantic, tmp_path):
 def test_beyond_the_budget_nothing_is_said_of_classes(semantic, monkeypatch):
     semantic()
     clock = iter(range(1000))
-    monkeypatch.setattr(look_semantic.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(look_semantic, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     findings = Findings("a")
     args = DatasetCatalog.get("a"), MetadataCatalog.get("a"), True, findings
     look_semantic.look_at_labels(*args, seconds=2.5)
