@@ -25,9 +25,9 @@ OWN = ("own", "own_from_supervised")
 OTHERS = ("supervised", "coco_detector")
 IN_WORDS = {  # of the starts, in the figure
     REFERENCE_INIT: "random weights",
-    "own": "MoCo on the own images",
+    "own": "MoCo on own images",
     "supervised": "ImageNet labels",
-    "own_from_supervised": "ImageNet labels, then MoCo on the own images",
+    "own_from_supervised": "ImageNet labels, then MoCo on own images",
     "coco_detector": "COCO detector",
 }
 LEAST_AP = 2.0

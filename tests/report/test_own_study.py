@@ -211,7 +211,7 @@ def test_the_summary_has_one_line_a_share_and_the_figure_its_numbers(study, tmp_
     document.write_text("<!-- own-summary:mine -->\n<!-- /own-summary:mine -->\n")
     assert zoo.update_tables(document, tmp_path / "results")
     header, _, *lines = document.read_text().splitlines()[1:-1]
-    assert "| AP, random weights | AP, MoCo on the own images | difference [95 %] |" in header
+    assert "| AP, random weights | AP, MoCo on own images | difference [95 %] |" in header
     assert len(lines) == 3 and lines[0] == "| 100 | 100 | 5.0 ± 2.0 | 10.0 ± 2.2 | +5.0 [+4.5, +5.5] |"
     figure = tmp_path / "results/own-mine/figure.png"
     before = figure.read_bytes()
