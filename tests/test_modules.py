@@ -21,7 +21,7 @@ TESTED_BY = {
     """,
     "classify/test_command.py": "classify/data data/labeled_folder",
     "classify/test_features.py": "classify/accuracy classify/classifier",
-    "classify/test_linear.py": "classify/judge classify/settings classify/trainer",
+    "classify/test_linear.py": "classify/evaluation_hooks classify/settings classify/trainer",
     "config/test_keys.py": "config/architectures config/key config/page",
     "convert/test_convert.py": "convert/command",
     "convert/test_onnx.py": "weights/sources/onnx_graph",

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from moco_det.report import own, zoo
+from moco_det.report import kept_results, own
 from moco_det.report.report import make_sections, write_report
 from moco_det.report.rows import build_rows
 from moco_det.report.runs import find_runs
@@ -192,13 +192,13 @@ def test_the_page_opens_with_the_answer(study, tmp_path):
 def test_kept_records_give_the_same_answer(study, tmp_path):
     study()
     runs, _ = find_runs([tmp_path / "runs"])
-    zoo.save_results(runs, tmp_path / "results", "own-mine")
+    kept_results.save_results(runs, tmp_path / "results", "own-mine")
     expected = own.study_markdown(build_rows(runs)[0])
     document = "<!-- own:mine -->\n<!-- /own:mine -->\n"
-    assert "helps" in expected and expected in zoo.render(document, tmp_path / "results")
-    assert zoo.EMPTY in zoo.render(document.replace("mine", "other"), tmp_path / "results")
-    for run in zoo.load_results(tmp_path / "results", "own-mine"):
-        zoo.restore_run(run, tmp_path / "again" / run.folder.name)
+    assert "helps" in expected and expected in kept_results.render(document, tmp_path / "results")
+    assert kept_results.EMPTY in kept_results.render(document.replace("mine", "other"), tmp_path / "results")
+    for run in kept_results.load_results(tmp_path / "results", "own-mine"):
+        kept_results.restore_run(run, tmp_path / "again" / run.folder.name)
     again, incomplete = find_runs([tmp_path / "again"])
     assert not incomplete and own.study_markdown(build_rows(again)[0]) == expected
     assert sorted(run.curves["bbox/AP"] for run in again) == sorted(run.curves["bbox/AP"] for run in runs)

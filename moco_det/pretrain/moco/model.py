@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
-from moco_det.engine.plan_text import Row
+from moco_det.engine.plan_text import PlanRow
 from moco_det.modeling.collectives import local_block
 from moco_det.modeling.grouped_batch_norm import update_running_statistics
 from moco_det.modeling.momentum_encoder import momentum_update
@@ -120,7 +120,7 @@ class MoCo(ShuffledKeys):
         check_queue_size(cfg, num_images)
 
     @classmethod
-    def plan_rows(cls, facts) -> list[Row]:
+    def plan_rows(cls, facts) -> list[PlanRow]:
         return DICTIONARY_ROWS[facts.cfg.MODEL.MOCO.DICTIONARY](facts)
 
     def forward(self, batch: dict) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ The functions and rules that speak of a queue and its key encoder hold for all m
 
 import math
 
-from moco_det.engine.plan_text import Row
+from moco_det.engine.plan_text import PlanRow
 from moco_det.pretrain.plan.advice import Advice
 from moco_det.pretrain.plan.facts import Facts
 from moco_det.utils.files import gib
@@ -52,7 +52,7 @@ def start_left(facts: Facts) -> float:
     return key_momentum(facts) ** facts.steps
 
 
-def queue_rows(facts: Facts) -> list[Row]:
+def queue_rows(facts: Facts) -> list[PlanRow]:
     return [
         (
             "queue",
@@ -69,7 +69,7 @@ def queue_rows(facts: Facts) -> list[Row]:
     ]
 
 
-def memory_bank_rows(facts: Facts) -> list[Row]:
+def memory_bank_rows(facts: Facts) -> list[PlanRow]:
     moco = facts.cfg.MODEL.MOCO
     return [
         (
@@ -81,7 +81,7 @@ def memory_bank_rows(facts: Facts) -> list[Row]:
     ]
 
 
-def end_to_end_rows(facts: Facts) -> list[Row]:
+def end_to_end_rows(facts: Facts) -> list[PlanRow]:
     who = "one encoder" if facts.cfg.MODEL.MOCO.SHARED_ENCODER else "an encoder for queries and one for keys"
     return [("end-to-end", f"{facts.batch - 1:,} negatives, the other keys of the batch; {who}, all trained")]
 
