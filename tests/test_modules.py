@@ -26,6 +26,7 @@ TESTED_BY = {
     "convert/test_convert.py": "convert/command",
     "convert/test_onnx.py": "weights/sources/onnx_graph",
     "convert/test_prefixes.py": "weights/sources/places",
+    "data/test_image_format.py": "data/file_values",
     "data/test_pack.py": "data/packed_images",
     "engine/test_checkpoint_files.py": "engine/checkpoint engine/run_logs utils/files",
     "engine/test_cli.py": "engine/launch",

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from moco_det.data.images import to_pixels
+from moco_det.data.decoding import to_pixels
 from moco_det.data.labeled_folder import LabeledFolder
 from moco_det.data.order import Slot
 from moco_det.data.views import ViewSettings, apply_view, center_view, draw_view

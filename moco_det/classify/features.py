@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from moco_det.classify.classifier import Classifier
 from moco_det.classify.data import CenterViews, view_batches
-from moco_det.data.images import file_of
+from moco_det.data.image_files import file_of
 from moco_det.data.labeled_folder import LabeledFolder
 from moco_det.utils.progress import progress
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from moco_det.classify.data import RandomViews, feature_batches, view_batches
 from moco_det.classify.evaluation_hooks import EvaluateClassifier, EvaluateFeatures
 from moco_det.classify.features import cached_features
-from moco_det.data.bands import ImageFormat
+from moco_det.data.image_format import ImageFormat
 from moco_det.data.labeled_folder import open_labeled_set
 from moco_det.data.order import rank_batches, steps_per_epoch
 from moco_det.engine.trainer import EpochTrainer, build_seeded_model, with_count

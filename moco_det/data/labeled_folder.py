@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from moco_det.data.bands import RGB, ImageFormat, check_images
-from moco_det.data.images import UnreadableImage, decode_rgb, find_images
+from moco_det.data.decoding import UnreadableImage, decode_rgb
+from moco_det.data.image_files import find_images
+from moco_det.data.image_format import RGB, ImageFormat, check_images
 from moco_det.data.shards import EXTENSION
 from moco_det.data.views import center_view, whole_view
 from moco_det.utils.seeding import numpy_generator

@@ -13,7 +13,8 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from moco_det.data.images import UnreadableImage, find_images, names_digest, registered_images
+from moco_det.data.decoding import UnreadableImage
+from moco_det.data.image_files import find_images, names_digest, registered_images
 from moco_det.data.packed_images import Settings, member_names, pack_each, packed_jpeg
 from moco_det.data.shards import EXTENSION
 from moco_det.data.unreadable import FILE_NAME as UNREADABLE

@@ -18,7 +18,7 @@ from torchvision.transforms import functional as F
 from moco_det.config.key import PRETRAIN
 from moco_det.config.rules import check_value
 from moco_det.data import augment
-from moco_det.data.bands import RGB, ImageFormat
+from moco_det.data.image_format import RGB, ImageFormat
 
 ASPECT_RATIO = (3 / 4, 4 / 3)  # width / height of a crop
 CROP_ATTEMPTS = 10

@@ -16,9 +16,9 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
-from moco_det.data.bands import ImageFormat
 from moco_det.data.datasets.downloads import OFFICIAL_COUNTS, how_to_get
 from moco_det.data.datasets.lvis import check_reader
+from moco_det.data.image_format import ImageFormat
 from moco_det.engine.agreement import code_digest
 from moco_det.finetune.check_coco import check_coco
 from moco_det.finetune.check_findings import FAULT, MISSING, PATH, WARNING, Files, Finding, Findings

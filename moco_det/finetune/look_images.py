@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from PIL import UnidentifiedImageError
 
-from moco_det.data.bands import RGB, ImageFormat, check_images
-from moco_det.data.images import UnreadableImage, decode_rgb, open_image, orientation
+from moco_det.data.decoding import UnreadableImage, decode_rgb, open_image, orientation
+from moco_det.data.image_format import RGB, ImageFormat, check_images
 from moco_det.finetune.check_findings import FAULT, WARNING, Findings
 from moco_det.finetune.record_mapper import size_of_labels
 from moco_det.utils.progress import progress

@@ -11,8 +11,8 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.utils.file_io import PathManager
 
-from moco_det.data.bands import ImageFormat
-from moco_det.data.images import UnreadableImage
+from moco_det.data.decoding import UnreadableImage
+from moco_det.data.image_format import ImageFormat
 from moco_det.data.label_images import read_labels
 from moco_det.data.unreadable import UnreadableLog
 

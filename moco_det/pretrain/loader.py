@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from moco_det.data.augment import augment
-from moco_det.data.images import UnreadableImage
+from moco_det.data.decoding import UnreadableImage
 from moco_det.data.order import PackedPaths, Slot, rank_batches, steps_per_epoch
 from moco_det.data.unreadable import Unreadable, UnreadableLog, begin_list
 from moco_det.data.views import LARGE_VIEWS, ViewSettings, crop_view, draw_view

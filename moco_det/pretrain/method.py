@@ -16,7 +16,7 @@ from torchvision.models.resnet import ResNet
 
 from moco_det.config.key import PRETRAIN
 from moco_det.config.rules import check_values
-from moco_det.data.bands import ImageFormat
+from moco_det.data.image_format import ImageFormat
 from moco_det.engine.launch import check_batch
 from moco_det.engine.plan_text import PlanRow
 from moco_det.modeling.encoder import build_resnet, pooled_features

@@ -1,6 +1,6 @@
 """``tools/compute_stats.py``: mean and std of a set of images, as an overlay for pre-training.
 
-The pixels are those that pre-training sees, of 8 bits (:mod:`moco_det.data.bands`). Each image weighs the same,
+The pixels are those that pre-training sees (:mod:`moco_det.data.image_format`). Each image weighs the same,
 however large it is, since each gives as many crops to an epoch: mean and std are those of the average of the
 images' histograms, so the std holds how pixels differ within images and between them. (ImageNet's usual std is
 the mean of each image's own std, which leaves the second part out and is smaller: 58 where this way gives 70 or
@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from moco_det.config import get_cfg
 from moco_det.config.overlays import check_replaceable, overlay_text
-from moco_det.data.bands import MAX_CHANNELS, RGB, ImageFormat, checked_format
-from moco_det.data.images import UnreadableImage, find_images
+from moco_det.data.decoding import UnreadableImage
+from moco_det.data.image_files import find_images
+from moco_det.data.image_format import MAX_CHANNELS, RGB, ImageFormat, checked_format
 from moco_det.data.order import PackedPaths
 from moco_det.data.unreadable import Unreadable
 from moco_det.utils.children import ignore_stop_signals

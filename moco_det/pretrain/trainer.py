@@ -9,8 +9,8 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
-from moco_det.data.bands import ImageFormat, check_images, picture
-from moco_det.data.images import names_digest
+from moco_det.data.image_files import names_digest
+from moco_det.data.image_format import ImageFormat, check_images, picture
 from moco_det.data.views import ViewSettings
 from moco_det.engine.agreement import check_agreement
 from moco_det.engine.checkpoint_files import newest_first

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from moco_det.data.images import find_images
+from moco_det.data.image_files import find_images
 from moco_det.engine.record import command_line, running_commit
 from moco_det.report.document import terminal_table
 from moco_det.report.speed_tables import TABLES, kept_speed

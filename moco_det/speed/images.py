@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms.functional import resized_crop, to_pil_image
 
 from moco_det.data.augment import augment
-from moco_det.data.images import UnreadableImage, decode_pixels, decode_rgb
+from moco_det.data.decoding import UnreadableImage, decode_pixels, decode_rgb
 from moco_det.data.views import ViewSettings, crop_view, draw_view
 from moco_det.pretrain.loader import TwoViews, build_loader, collate, finish_batch
 from moco_det.speed.clock import Pair, Sample, alternate, seconds_a_unit

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import transforms as T
 
-from moco_det.data.images import open_image
+from moco_det.data.decoding import open_image
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import functional as F
 
 from moco_det.data.augment import BLUR, COLUMNS, DROPPED, FLIP, GRAYSCALE, HUE, SLOTS, SOLARIZE, augment
-from moco_det.data.bands import ImageFormat
+from moco_det.data.image_format import ImageFormat
 from moco_det.data.views import ViewSettings, apply_view, center_view, crop_view, draw_view, whole_view
 
 BYOL = ("jitter", "grayscale", "blur", "solarize")

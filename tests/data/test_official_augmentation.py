@@ -16,7 +16,7 @@ from scipy.stats import ks_2samp
 from torchvision import transforms as T
 
 from moco_det.data import augment, views
-from moco_det.data.images import to_pixels
+from moco_det.data.decoding import to_pixels
 from moco_det.data.views import ViewSettings, crop_view
 from moco_det.testing.planted import planted
 

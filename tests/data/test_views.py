@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 from torchvision import transforms as T
 from torchvision.transforms import functional as F
 
-from moco_det.data.images import to_pixels
+from moco_det.data.decoding import to_pixels
 from moco_det.data.views import (
     ASPECT_RATIO,
     RECIPES,

@@ -8,7 +8,7 @@ import torch
 from detectron2.data import DatasetMapper
 from PIL import Image
 
-from moco_det.data.bands import ImageFormat
+from moco_det.data.image_format import ImageFormat
 from moco_det.finetune import look
 from moco_det.finetune.check_findings import FAULT, WARNING, Findings
 from moco_det.finetune.look_images import look_at_images

@@ -19,9 +19,9 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 from pycocotools.cocoeval import COCOeval
 
-from moco_det.data.bands import RGB, ImageFormat
 from moco_det.data.datasets import own as own_datasets
-from moco_det.data.images import UnreadableImage, decode_rgb
+from moco_det.data.decoding import UnreadableImage, decode_rgb
+from moco_det.data.image_format import RGB, ImageFormat
 from moco_det.data.unreadable import begin_list
 from moco_det.finetune import command, look, look_images, look_records, look_semantic
 from moco_det.finetune.check_datasets import main as check_main

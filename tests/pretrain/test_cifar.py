@@ -9,7 +9,7 @@ from PIL import Image
 from moco_det import model_zoo
 from moco_det.config import get_cfg, merge_config
 from moco_det.convert.command import main as convert
-from moco_det.data.images import decode_rgb
+from moco_det.data.decoding import decode_rgb
 from moco_det.data.labeled_folder import LabeledFolder
 from moco_det.data.views import RECIPES
 from moco_det.modeling.encoder import build_resnet, pooled_features

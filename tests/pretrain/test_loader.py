@@ -12,8 +12,8 @@ from PIL import Image
 
 from moco_det.config import get_cfg
 from moco_det.data.augment import COLUMNS
-from moco_det.data.bands import ImageFormat
-from moco_det.data.images import decode_pixels
+from moco_det.data.decoding import decode_pixels
+from moco_det.data.image_format import ImageFormat
 from moco_det.data.order import PackedPaths, epoch_order, rank_batches, steps_per_epoch
 from moco_det.data.unreadable import FILE_NAME, UnreadableLog, begin_list
 from moco_det.data.views import ViewSettings, apply_view, draw_view

@@ -21,7 +21,7 @@ from moco_det.benchmark.own.sizes import Choice
 from moco_det.benchmark.plan import Planned
 from moco_det.benchmark.steps import REPOSITORY, Step, schedule_options
 from moco_det.config.overlays import overlay_text
-from moco_det.data.images import names_digest
+from moco_det.data.image_files import names_digest
 from moco_det.engine.record import FILE_NAME as RECORD
 from moco_det.engine.record import running_commit
 from moco_det.model_zoo import CONFIGS

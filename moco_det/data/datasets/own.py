@@ -20,7 +20,7 @@ from detectron2.data.datasets import register_coco_instances
 
 from moco_det.data.datasets.coco_file import keypoint_names, read_categories
 from moco_det.data.datasets.voc_files import list_file, load_voc
-from moco_det.data.images import EXTENSIONS
+from moco_det.data.image_files import EXTENSIONS
 from moco_det_cli.parsers.choices import DATASET_OPTIONS as OPTIONS
 
 IGNORE_LABEL = 255

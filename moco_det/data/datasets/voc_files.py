@@ -8,7 +8,7 @@ from pathlib import Path
 
 from detectron2.structures import BoxMode
 
-from moco_det.data.images import EXTENSIONS
+from moco_det.data.image_files import EXTENSIONS
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from PIL import Image
 
-from moco_det.data.bands import RGB, ImageFormat
-from moco_det.data.images import open_image
+from moco_det.data.decoding import open_image
+from moco_det.data.image_format import RGB, ImageFormat
 from moco_det.data.order import steps_per_epoch
 from moco_det.modeling.grouped_batch_norm import bn_group_size
 from moco_det.pretrain.method import PretrainMethod, method_class

@@ -8,7 +8,7 @@ import dataclasses
 
 import torch
 
-from moco_det.data.bands import ImageFormat
+from moco_det.data.image_format import ImageFormat
 from moco_det.engine.launch import choose_gpus, num_processes, processes_of_torchrun
 from moco_det.engine.plan_text import PlanRow, changed_settings, count, fill, show, show_start
 from moco_det.engine.threads import choose_threads

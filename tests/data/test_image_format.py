@@ -11,8 +11,9 @@ import torch
 from fuzzing import mutated_bytes
 from PIL import Image
 
-from moco_det.data.bands import ImageFormat, UnfitImage, check_images, picture
-from moco_det.data.images import UnreadableImage, decode_pixels, find_images
+from moco_det.data.decoding import UnfitImage, UnreadableImage, decode_pixels
+from moco_det.data.image_files import find_images
+from moco_det.data.image_format import ImageFormat, check_images, picture
 from moco_det.data.labeled_folder import LabeledFolder
 from moco_det.testing.core import tiny_pretrain_config as tiny
 from moco_det.testing.core import write_random_images
@@ -286,11 +287,11 @@ def test_damaged_files_are_named(tmp_path, write, reason):
 
 
 def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("moco_det.data.bands.MAX_VALUES", 700)
+    monkeypatch.setattr("moco_det.data.file_values.MAX_VALUES", 700)
     for name in ("tiled.tif", "packed.npz"):
         WRITERS[name](tmp_path / name, values(4))
         if name.endswith("npz"):
-            monkeypatch.setattr("moco_det.data.bands.MAX_VALUES", 100)
+            monkeypatch.setattr("moco_det.data.file_values.MAX_VALUES", 100)
         with pytest.raises(UnreadableImage, match="more than the limit of"):
             ImageFormat(4).decode(str(tmp_path / name))
 
