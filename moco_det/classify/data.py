@@ -47,7 +47,7 @@ class RandomViews(CenterViews):
     def __init__(self, folder: LabeledFolder, *, seed: int, recipe: str, crop_scale: Sequence[float]):
         super().__init__(folder)
         self.seed = seed
-        self.settings = ViewSettings(recipe, folder.size, tuple(crop_scale), images=folder.images)
+        self.settings = ViewSettings(recipe, folder.size, tuple(crop_scale), image_format=folder.image_format)
 
     def _view(self, image: Image.Image | Tensor, slot: Slot) -> Tensor:
         rng = numpy_generator(self.seed, "classified view", *slot)

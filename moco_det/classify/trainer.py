@@ -38,7 +38,7 @@ class ClassifierTrainer(EpochTrainer):
             cfg.INPUT.VIEWS.SIZE,
             "--images",
             held_out=cfg.TEST.HELD_OUT,
-            images=ImageFormat.from_config(cfg),
+            image_format=ImageFormat.from_config(cfg),
         )
         self.classes, self.weights = self.train_set.classes, weights
         cfg = with_count(cfg, "CLASSIFY.NUM_CLASSES", len(self.classes))

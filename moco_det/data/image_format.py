@@ -45,14 +45,14 @@ class ImageFormat:
         channels: of the pixels, 1 to 16.
         range: the value that becomes 0 and that which becomes 255, for all channels or for each in
             turn; empty: those of the file's type, 0..255 or 0..65535.
-        order: ``"RGB"`` or ``"BGR"``: how the model wants the first three channels, which files have as red,
-            green and blue; ``"L"`` (detectron2's and Pillow's word for gray): each channel is a gray image of its
-            own.
+        channel_order: ``"RGB"`` or ``"BGR"``: how the model wants the first three channels, which files have as
+            red, green and blue; ``"L"`` (detectron2's and Pillow's word for gray): each channel is a gray image
+            of its own.
     """
 
     channels: int = 3
     range: tuple[float, ...] = ()
-    order: str = "RGB"
+    channel_order: str = "RGB"
 
     @classmethod
     def from_config(cls, cfg) -> "ImageFormat":
@@ -61,7 +61,11 @@ class ImageFormat:
         Raises:
             ValueError: keys that do not fit each other; with the values found, what was expected and the fix.
         """
-        channels, limits, order = cfg.INPUT.CHANNELS, tuple(map(float, cfg.INPUT.RANGE)), cfg.INPUT.FORMAT
+        channels, limits, channel_order = (
+            cfg.INPUT.CHANNELS,
+            tuple(map(float, cfg.INPUT.RANGE)),
+            cfg.INPUT.FORMAT,
+        )
         for key, values in (
             ("MODEL.PIXEL_MEAN", cfg.MODEL.PIXEL_MEAN),
             ("MODEL.PIXEL_STD", cfg.MODEL.PIXEL_STD),
@@ -71,7 +75,7 @@ class ImageFormat:
                     f"INPUT.CHANNELS is {channels} and {key} has {len(values)} numbers, {list(values)}; "
                     f"expected one for each channel: {HOW_TO_MEASURE.format(channels)}"
                 )
-        return checked_format(channels, limits, order)
+        return checked_format(channels, limits, channel_order)
 
     @property
     def is_plain(self) -> bool:
@@ -81,7 +85,7 @@ class ImageFormat:
     @property
     def has_colors(self) -> bool:
         """Whether the first three channels are red, green and blue."""
-        return self.order != "L"
+        return self.channel_order != "L"
 
     def decode(self, path: str, upright: bool = True) -> Tensor:
         """The pixels of a file or of a place in a shard, uint8 (channels, H, W), colors as red, green, blue.
@@ -150,9 +154,9 @@ RGB = ImageFormat()
 def checked_format(
     channels: int,
     limits: tuple[float, ...],
-    order: str,
+    channel_order: str,
     range_key: str = "INPUT.RANGE",
-    order_key: str = "INPUT.FORMAT",
+    channel_order_key: str = "INPUT.FORMAT",
 ) -> ImageFormat:
     """An image format whose parts fit each other.
 
@@ -166,12 +170,12 @@ def checked_format(
             "value for all channels, such as 0 and 4095, or two such numbers for each in turn; none: the full "
             "range of 8 or 16 bits"
         )
-    if channels < 3 and order != "L":
+    if channels < 3 and channel_order != "L":
         raise ValueError(
-            f"{order_key} is {order} with {channels} channel{'s' * (channels > 1)}; expected L: fewer than "
-            "three have no order of colors"
+            f"{channel_order_key} is {channel_order} with {channels} channel{'s' * (channels > 1)}; expected L: "
+            "fewer than three have no order of colors"
         )
-    return ImageFormat(channels, limits, order)
+    return ImageFormat(channels, limits, channel_order)
 
 
 def _pairs(limits: Sequence[float]) -> list[tuple[float, float]]:
@@ -207,7 +211,7 @@ def _channels_first(values: np.ndarray, channels: int) -> np.ndarray:
 # ---- before a run ----------------------------------------------------------------------------------------
 
 
-def check_images(paths: Sequence[str], images: ImageFormat) -> None:
+def check_images(paths: Sequence[str], image_format: ImageFormat) -> None:
     """Look at a few of a run's images, spread over all, before the run.
 
     Raises:
@@ -216,10 +220,10 @@ def check_images(paths: Sequence[str], images: ImageFormat) -> None:
     """
     looked_at, depths = {}, set()
     for path in paths[:: max(len(paths) // LOOKED_AT, 1)][:LOOKED_AT]:
-        bits = _bits_by_pillow(path) if images.is_plain else None
+        bits = _bits_by_pillow(path) if image_format.is_plain else None
         if bits != 8:
             try:
-                looked_at[path] = images.decode(path)
+                looked_at[path] = image_format.decode(path)
                 bits = bits or read_values(path)[0].dtype.itemsize * 8
             except UnfitImage as error:
                 raise ValueError(str(error)) from error
@@ -228,15 +232,15 @@ def check_images(paths: Sequence[str], images: ImageFormat) -> None:
         depths.add(bits)
     if not looked_at:
         return
-    first, how = next(iter(looked_at)), HOW_TO_MEASURE.format(images.channels)
+    first, how = next(iter(looked_at)), HOW_TO_MEASURE.format(image_format.channels)
     darkest = min(int(pixels.min()) for pixels in looked_at.values())
     brightest = max(int(pixels.max()) for pixels in looked_at.values())
-    if images.range and brightest == darkest:
+    if image_format.range and brightest == darkest:
         raise ValueError(
-            f"INPUT.RANGE {images.range} makes all pixels of {first!r} and {len(looked_at) - 1} other images "
-            f"{brightest} of 0..255; give the values that the images have. {how}"
+            f"INPUT.RANGE {image_format.range} makes all pixels of {first!r} and {len(looked_at) - 1} other "
+            f"images {brightest} of 0..255; give the values that the images have. {how}"
         )
-    if not images.range and 8 not in depths and brightest < FEW_VALUES:
+    if not image_format.range and 8 not in depths and brightest < FEW_VALUES:
         highest = (1 << ((brightest + 1) * 257 - 1).bit_length()) - 1
         raise ValueError(
             f"images such as {first!r} have 16 bits and are nearly black: 0..65535 becomes 0..255, the brightest "

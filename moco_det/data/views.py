@@ -85,7 +85,7 @@ class ViewSettings:
         crop_scale, small_crop_scale: smallest and largest fraction of the image's area that a crop takes.
         blur_sigma: smallest and largest sigma of the blur, in pixels of the view.
         channel_dropout: probability with which each channel of a view is replaced by its mean.
-        images: how the images' files become pixels (not of INPUT.VIEWS).
+        image_format: how the images' files become pixels (not of INPUT.VIEWS).
 
     Raises:
         ValueError: names the key under INPUT.VIEWS, what was found and what is expected.
@@ -99,18 +99,18 @@ class ViewSettings:
     small_size: int = 96
     small_crop_scale: tuple[float, float] = SMALL_CROP_SCALE
     channel_dropout: float = 0.0
-    images: ImageFormat = RGB
+    image_format: ImageFormat = RGB
 
     @classmethod
     def from_config(cls, cfg) -> "ViewSettings":
         """The settings of a config."""
         views = cfg.INPUT.VIEWS
         settings = {name: views[name.upper()] for name in cls._names()}
-        return cls(**settings, images=ImageFormat.from_config(cfg))
+        return cls(**settings, image_format=ImageFormat.from_config(cfg))
 
     @classmethod
     def _names(cls) -> list[str]:
-        return [field.name for field in dataclasses.fields(cls) if field.name != "images"]
+        return [field.name for field in dataclasses.fields(cls) if field.name != "image_format"]
 
     def __post_init__(self):
         for name in self._names():
@@ -192,7 +192,7 @@ def draw_view(
     flip = rng.random() < FLIP_PROBABILITY
     # These two last, so that settings without them sample the rest as if they did not exist.
     solarize = rng.random() < colors.solarize_probability
-    dropped = _draw_dropped(rng, settings.images.channels, settings.channel_dropout)
+    dropped = _draw_dropped(rng, settings.image_format.channels, settings.channel_dropout)
     return ViewParameters(
         size=settings.size if large else settings.small_size,
         order=colors.order,
@@ -203,7 +203,7 @@ def draw_view(
         solarize=solarize,
         flip=flip,
         dropped=dropped,
-        has_colors=settings.images.has_colors,
+        has_colors=settings.image_format.has_colors,
     )
 
 

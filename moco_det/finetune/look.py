@@ -134,7 +134,7 @@ def _look_inside(name: str, metadata: Metadata, use: Use, findings: Findings) ->
         map_records(records, use, findings)
     if use.train is False and metadata.evaluator_type == "coco" and metadata.get("json_file"):
         look_at_truth(metadata, use, findings)
-    look_at_images(records, findings, images=ImageFormat(use.channels, use.range))
+    look_at_images(records, findings, image_format=ImageFormat(use.channels, use.range))
     if metadata.evaluator_type.endswith("sem_seg") and records and "sem_seg_file_name" in records[0]:
         look_at_labels(records, metadata, use.train is not False, findings)
 

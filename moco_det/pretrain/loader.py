@@ -66,7 +66,7 @@ class TwoViews(Dataset):
         unreadable: list[Unreadable] = []
         for index in self._candidates(slot):
             try:
-                return self.views.images.decode(self.paths[index]), index, unreadable
+                return self.views.image_format.decode(self.paths[index]), index, unreadable
             except UnreadableImage as error:
                 unreadable.append((error.path, error.reason))
         return None, slot[1], unreadable
@@ -190,7 +190,7 @@ def finish_batch(batch: dict, views: ViewSettings, device: torch.device | str) -
         return batch
     finished = dict(batch)
     colors = finished.pop("colors")
-    rgb = views.images.has_colors
+    rgb = views.image_format.has_colors
     for view, name in enumerate(("query", "key")):
         finished[name] = augment(batch[name], colors[:, view], views.order(view), device, rgb)
     if "small" in batch:

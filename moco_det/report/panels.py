@@ -53,10 +53,10 @@ def open_image(name: str, folder: Path) -> Image.Image | None:
 
     Of other than RGB images it shows the run's INPUT.SHOWN_CHANNELS.
     """
-    images, channels = _image_format(folder / "config.yaml")
+    image_format, channels = _image_format(folder / "config.yaml")
     for path in (name, str(folder / name)):
         with contextlib.suppress(UnreadableImage):
-            return picture(images.decode(entry_of(path)), channels)
+            return picture(image_format.decode(entry_of(path)), channels)
     return None
 
 

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import own_data
@@ -331,7 +332,7 @@ def test_pixels_are_those_of_pretraining(tmp_path, mode):
     )
     path = str(tmp_path / ("x.tif" if mode == "CMYK" else "x.png"))
     image.save(path)
-    read = read_image({"file_name": path}, ImageFormat(order="BGR"))
+    read = read_image({"file_name": path}, ImageFormat(channel_order="BGR"))
     assert np.array_equal(read[:, :, ::-1], np.asarray(decode_rgb(path)))
     if mode in ("RGB", "L", "P", "CMYK"):  # detectron2 reads these the same
         assert np.array_equal(read, utils.read_image(path, "BGR"))
@@ -467,7 +468,8 @@ def test_a_truncated_image_is_found_among_more_than_are_decoded(tmp_path, kind):
 
 def test_beyond_the_budget_a_part_of_the_images_is_looked_at(coco, monkeypatch):
     clock = iter(range(1000))
-    monkeypatch.setattr(look_images.time, "monotonic", lambda: next(clock))
+    # Of this module alone: the progress line has a clock of its own.
+    monkeypatch.setattr(look_images, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     findings = Findings("a")
     look_images.look_at_images(DatasetCatalog.get("a"), findings, seconds=2.5)
     assert str(*findings.of("warning")) == "1 x part of the images only was looked at: 2 of 4 in 2.5 s"

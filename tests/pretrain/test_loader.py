@@ -177,7 +177,7 @@ def test_each_epoch_is_a_permutation_without_its_last_part_batch():
 
 
 @pytest.mark.parametrize(
-    ("images", "batch", "last"),
+    ("num_images", "batch", "last"),
     [
         (143, 32, 16),
         (100, 32, 8),
@@ -186,14 +186,14 @@ def test_each_epoch_is_a_permutation_without_its_last_part_batch():
         (39, 20, 20),
     ],  # (39: a multiple of 8 is no more than 20)
 )
-def test_a_last_smaller_batch_is_filled_as_by_8_official_processes(images, batch, last):
+def test_a_last_smaller_batch_is_filled_as_by_8_official_processes(num_images, batch, last):
     """Each image once, then the first of the order again until 8 processes could share the batch equally."""
-    steps = steps_per_epoch(images, batch, drop_last=False)
-    order = [*map(int, epoch_order(images, 0, 1))]
+    steps = steps_per_epoch(num_images, batch, drop_last=False)
+    order = [*map(int, epoch_order(num_images, 0, 1))]
     for world_size in (1, 2, 4):
         ranks = [
             rank_batches(
-                images,
+                num_images,
                 seed=0,
                 images_per_batch=batch,
                 rank=rank,
@@ -208,7 +208,7 @@ def test_a_last_smaller_batch_is_filled_as_by_8_official_processes(images, batch
         together = [sum(slots, []) for slots in parts]
         assert {epoch for slots in together[:-1] for epoch, _ in slots} == {1} and together[-1][0][0] == 2
         seen = [index for slots in together[:-1] for _, index in slots]
-        assert len(together[-2]) == last and seen == order + order[: len(seen) - images]
+        assert len(together[-2]) == last and seen == order + order[: len(seen) - num_images]
 
 
 def test_the_linear_epoch_of_imagenet_has_the_official_number_of_steps():
@@ -375,9 +375,9 @@ def test_many_channels_have_the_same_views_in_workers_and_on_the_device(tmp_path
     for number in range(8):
         np.save(tmp_path / f"{number}.npy", rng.integers(0, 256, (30, 40, 5), dtype=np.uint8))
     paths = [str(path) for path in sorted(tmp_path.iterdir())]
-    images = ImageFormat(5, (), order)
+    image_format = ImageFormat(5, (), order)
     views = dataclasses.replace(
-        VIEWS, recipe="byol", small_crops=2, small_size=8, channel_dropout=0.3, images=images
+        VIEWS, recipe="byol", small_crops=2, small_size=8, channel_dropout=0.3, image_format=image_format
     )
     crops = batches(paths, 2, views=views, finished=False)
     for crop, theirs in zip(crops, batches(paths, 2, views=views), strict=True):

@@ -120,13 +120,13 @@ class Facts:
         return math.ceil(steps / self.steps_per_epoch)
 
 
-def typical_side(paths: Sequence[str], images: ImageFormat = RGB, sample: int = 64) -> int | None:
+def typical_side(paths: Sequence[str], image_format: ImageFormat = RGB, sample: int = 64) -> int | None:
     """Median of the shorter sides of ``sample`` images spread over all, in pixels; None: none can be read."""
     sides = []
     for path in paths[:: max(len(paths) // sample, 1)][:sample]:
         try:
-            if not images.is_plain:
-                sides.append(min(images.decode(path).shape[1:]))
+            if not image_format.is_plain:
+                sides.append(min(image_format.decode(path).shape[1:]))
                 continue
             with open_image(path) as image:
                 sides.append(min(image.size))
