@@ -51,7 +51,7 @@ TESTED_BY = {
     "finetune/test_weights_check.py": "finetune/loaded_weights",
     "model_zoo/test_tasks.py": "model_zoo/paper_results",
     "modeling/test_grouped_batch_norm.py": "modeling/collectives utils/seeding",
-    "pretrain/test_loader.py": "data/order data/unreadable",
+    "pretrain/test_loader.py": "data/sample_order data/unreadable",
     "pretrain/test_method.py": "modeling/heads",
     "pretrain/test_moco_model.py": """
         modeling/momentum_encoder pretrain/checks pretrain/moco/checks pretrain/moco/shuffled_keys

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from moco_det.data.decoding import to_pixels
 from moco_det.data.labeled_folder import LabeledFolder
-from moco_det.data.order import Slot
+from moco_det.data.sample_order import Slot
 from moco_det.data.views import ViewSettings, apply_view, center_view, draw_view
 from moco_det.utils.children import ignore_stop_signals
 from moco_det.utils.seeding import numpy_generator, torch_generator

@@ -13,7 +13,7 @@ from moco_det.classify.evaluation_hooks import EvaluateClassifier, EvaluateFeatu
 from moco_det.classify.features import cached_features
 from moco_det.data.image_format import ImageFormat
 from moco_det.data.labeled_folder import open_labeled_set
-from moco_det.data.order import rank_batches, steps_per_epoch
+from moco_det.data.sample_order import rank_batches, steps_per_epoch
 from moco_det.engine.trainer import EpochTrainer, build_seeded_model, with_count
 from moco_det.weights.initial_weights import InitialWeights
 

@@ -33,11 +33,11 @@ SAMPLE = 64  # images that are packed beforehand, to foresee how much disk is ne
 _MEMBER_BYTES = 1024  # of a header, and of the padding after the content, on average
 
 
-def root_of(images: str | None) -> str:
+def root_of(where: str | None) -> str:
     """The folder below which images are named: that given, that of a list file, or that of the data sets."""
-    if not images:
+    if not where:
         return datasets_root()
-    return images if os.path.isdir(images) else os.path.dirname(images) or "."
+    return where if os.path.isdir(where) else os.path.dirname(where) or "."
 
 
 # ---- the disk ----------------------------------------------------------------------------------------

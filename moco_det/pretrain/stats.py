@@ -20,7 +20,7 @@ from moco_det.config.overlays import check_replaceable, overlay_text
 from moco_det.data.decoding import UnreadableImage
 from moco_det.data.image_files import find_images
 from moco_det.data.image_format import MAX_CHANNELS, RGB, ImageFormat, checked_format
-from moco_det.data.order import PackedPaths
+from moco_det.data.sample_order import PackedPaths
 from moco_det.data.unreadable import Unreadable
 from moco_det.utils.children import ignore_stop_signals
 from moco_det.utils.errors import user_errors

@@ -17,7 +17,7 @@ from moco_det.engine.checkpoint_files import newest_first
 from moco_det.engine.trainer import EpochTrainer, build_seeded_model, with_count
 from moco_det.pretrain.diagnostics import CollapseWatch
 from moco_det.pretrain.feeding import DataWaitWatch
-from moco_det.pretrain.loader import UnreadableImages, build_loader, colors_on_device, finish_batch
+from moco_det.pretrain.loader import UnreadableImages, augments_on_device, build_loader, finish_batch
 from moco_det.pretrain.method import StepState, method_class
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.pretrain.numerics import LossGuard, stop_at_loss, with_clipped_gradients
@@ -63,7 +63,7 @@ class PretrainTrainer(EpochTrainer):
             world_size=comm.get_world_size(),
             start_iteration=self.start_iter,
             views=self.views,
-            finished=not colors_on_device(cfg),
+            finished=not augments_on_device(cfg),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             prefetch=cfg.DATALOADER.PREFETCH,
         )

@@ -111,9 +111,9 @@ def float_images(images: Tensor) -> Tensor:
     return (images / 255 - mean) / std
 
 
-def all_gather_bytes(images: int, ranks: int, size: int) -> int:
+def all_gather_bytes(num_images: int, ranks: int, size: int) -> int:
     """What each rank sends when all gather the float images: its own, to every other rank."""
-    return (ranks - 1) * images * 3 * size * size * 4
+    return (ranks - 1) * num_images * 3 * size * size * 4
 
 
 def bytes_of_shuffle(permutation: Tensor, ranks: int, size: int) -> list[int]:

@@ -9,7 +9,7 @@ from classify_runs import LINEAR, SUPERVISED, lines, make_trainer
 from detectron2.utils import comm
 
 from moco_det.classify import evaluation_hooks, trainer
-from moco_det.data.order import rank_batches
+from moco_det.data.sample_order import rank_batches
 from moco_det.testing.core import run_processes
 from moco_det.testing.methods import assert_one_algorithm
 from moco_det.testing.planted import assert_caught

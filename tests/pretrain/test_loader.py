@@ -14,14 +14,14 @@ from moco_det.config import get_cfg
 from moco_det.data.augment import COLUMNS
 from moco_det.data.decoding import decode_pixels
 from moco_det.data.image_format import ImageFormat
-from moco_det.data.order import PackedPaths, epoch_order, rank_batches, steps_per_epoch
+from moco_det.data.sample_order import PackedPaths, epoch_order, rank_batches, steps_per_epoch
 from moco_det.data.unreadable import FILE_NAME, UnreadableLog, begin_list
 from moco_det.data.views import ViewSettings, apply_view, draw_view
 from moco_det.pretrain.loader import (
     MAX_REPLACEMENTS,
     TwoViews,
+    augments_on_device,
     build_loader,
-    colors_on_device,
     finish_batch,
 )
 from moco_det.utils.seeding import numpy_generator
@@ -105,7 +105,7 @@ def test_colors_of_the_whole_batch_are_those_of_the_workers(paths, num_workers):
     expected = batches(paths, 4, views=views)
     finished = [finish_batch(batch, views, "cpu") for batch in crops]
     for crop, ours, theirs in zip(crops, finished, expected, strict=True):
-        assert crop["colors"].shape == (4, 5, COLUMNS) and ours.keys() == theirs.keys()
+        assert crop["photometric"].shape == (4, 5, COLUMNS) and ours.keys() == theirs.keys()
         assert torch.equal(ours["index"], theirs["index"])
         for name in ("query", "key", "small"):
             assert ours[name].shape == theirs[name].shape and ours[name].dtype == torch.uint8
@@ -123,7 +123,7 @@ def test_where_colors_are_done():
         ("cpu", "device", True),
     ):
         cfg.MODEL.DEVICE, cfg.INPUT.VIEWS.AUGMENT_ON = device, where
-        assert colors_on_device(cfg) == expected
+        assert augments_on_device(cfg) == expected
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

@@ -107,7 +107,7 @@ def rows_of(tmp_path):
 
 def verdicts(rows):
     return {
-        own.images_of(row): own._verdict_of(row, own.reference_row(row, rows))
+        own.num_images_of(row): own._verdict_of(row, own.reference_row(row, rows))
         for row in rows
         if row.init == "own"
     }
@@ -134,7 +134,7 @@ def test_each_share_has_its_verdict(study, tmp_path):
 def test_labels_saved_have_the_ends_of_the_interval(study, tmp_path):
     study()
     rows = rows_of(tmp_path)
-    (few,) = [row for row in rows if row.init == "own" and own.images_of(row) == 100]
+    (few,) = [row for row in rows if row.init == "own" and own.num_images_of(row) == 100]
     found = own.needed_by_random(few, rows)
     tested = own.compare(few, own.reference_row(few, rows))
     curve = [*AP["random"].items()]

@@ -158,7 +158,7 @@ def _facts(name: str, records: Sequence[dict], unlabeled: Sequence[str]) -> Data
     ]
     return DataFacts(
         name=name,
-        images=len(records),
+        num_images=len(records),
         unlabeled=len(unlabeled),
         classes=tuple(MetadataCatalog.get(name).thing_classes),
         boxes=len(parts) / len(records),

@@ -94,7 +94,7 @@ def rows(facts: Facts) -> list[PlanRow]:
     left_out = f", without {count(facts.dropped, 'image')} (others each time)" if facts.dropped else ""
     resumed = f"; {facts.start:,} are done" if facts.start else ""
     return [
-        ("images", f"{facts.images:,} in {cfg.DATASETS.IMAGES or ', '.join(cfg.DATASETS.TRAIN)}{side}"),
+        ("images", f"{facts.num_images:,} in {cfg.DATASETS.IMAGES or ', '.join(cfg.DATASETS.TRAIN)}{side}"),
         ("a step", f"{facts.batch} images on {processes}{parts}"),
         ("batch norm", f"{count(groups, 'group')} of {facts.group} images {over}"),
         ("an epoch", f"{count(facts.steps_per_epoch, 'step')}{left_out}"),
