@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms.functional import resized_crop, to_pil_image
 
 from moco_det.data.augment import augment
-from moco_det.data.images import UnreadableImage, decode_pixels, decode_rgb
+from moco_det.data.decoding import UnreadableImage, decode_pixels, decode_rgb
 from moco_det.data.views import ViewSettings, crop_view, draw_view
 from moco_det.pretrain.loader import TwoViews, build_loader, collate, finish_batch
 from moco_det.speed.clock import Pair, Sample, alternate, seconds_a_unit
@@ -75,7 +75,7 @@ def view_settings(size: int) -> ViewSettings:
 
 def measure_loader(options: Options) -> Iterator[Measurement]:
     """Files to views on one core, then on more: with colors left to the device, and all of it."""
-    paths, side = readable(options.images)
+    paths, side = readable(options.paths)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -116,7 +116,7 @@ def _profile(paths: Sequence[str], side: float, options: Options) -> Iterator[Me
     ]
     crops = [crop_view(image, view) for image, view in zip(pixels, parameters, strict=True)]
     cropped = [to_pil_image(crop) for crop in crops]
-    rows = [torch.tensor([view.colors()]) for view in parameters]
+    rows = [torch.tensor([view.photometric_row()]) for view in parameters]
     transform, count = published_colors(on_tensors=False), range(len(paths))
 
     def over(work: Callable[[int], object]) -> Callable[[], int]:
@@ -132,7 +132,7 @@ def _profile(paths: Sequence[str], side: float, options: Options) -> Iterator[Me
         (
             "colors of one view alone",
             lambda i: transform(cropped[i]),
-            lambda i: augment(crops[i][None], rows[i], parameters[i].order),
+            lambda i: augment(crops[i][None], rows[i], parameters[i].operations),
         ),
     ):
         pair = alternate(
@@ -186,10 +186,10 @@ def _seconds_an_image(paths: Sequence[str], options: Options, workers: int) -> f
 
 def measure_augment(options: Options) -> Iterator[Measurement]:
     """Color, blur, flip and normalization of two views for each image of a batch, on the device."""
-    paths, _ = readable(options.images)
+    paths, _ = readable(options.paths)
     dataset = TwoViews(paths, seed=0, views=view_settings(options.size), finished=False)
     batch = collate([dataset[0, number % len(paths)] for number in range(options.batch)])
-    batch = {name: batch[name] for name in ("query", "key", "colors")}
+    batch = {name: batch[name] for name in ("query", "key", "photometric")}
     on_device = [batch[name].to(options.device) for name in ("query", "key")]
     transform = published_colors()
 
