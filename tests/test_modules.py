@@ -69,7 +69,7 @@ TESTED_BY = {
     "report/test_own_study.py": "report/own",
     "speed/test_references.py": "speed/model speed/transfer",
     "speed/test_speed_command.py": """
-        report/speed_tables speed/busy speed/clock speed/exchange speed/growth speed/images
+        report/speed_tables speed/busy speed/clock speed/exchange speed/growth speed/images speed/loop
         speed/measurement speed/options
     """,
     "test_ctrl_c.py": "utils/children",
