@@ -29,7 +29,7 @@ def test_a_loop_that_is_not_installed_is_left_out_by_name(monkeypatch, tmp_path,
         raise ImportError("No module named 'lightly'")
 
     monkeypatch.setattr(loop, "lightly_loop", lacks)
-    options = smoke_options("cpu", paths=tuple(write_photographs(tmp_path, 8)))
+    options = smoke_options("cpu", paths=tuple(write_photographs(tmp_path, 256)))
     found = [row.reference for row in loop.measure_loop(options)]
     assert len(found) == 2 and not any("lightly" in reference for reference in found)
     assert "lightly's transform, modules and loss: left out (No module named" in capsys.readouterr().out
