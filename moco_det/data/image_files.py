@@ -6,7 +6,7 @@ import functools
 import hashlib
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from detectron2.data import DatasetCatalog
@@ -45,7 +45,7 @@ def find_images(where: str) -> list[str]:
     if os.path.isdir(where):
         return _in_folder(where)
     if shards.is_shard(where):
-        return shards.find_members(shards.shards_of(where), EXTENSIONS)
+        return _in_shards(shards.shards_of(where))
     if os.path.isfile(where):
         return _read_list(where)
     raise ValueError(f"{where!r} does not exist (looked in {os.getcwd()!r}): {WHAT_TO_GIVE}")
@@ -62,12 +62,19 @@ def entry_of(name: str) -> str:
 
 @functools.lru_cache
 def _entries(shard: str) -> dict[str, str]:
-    return {place: place for place in shards.find_members([shard], EXTENSIONS)}
+    return {place: place for place in shards.find_members([shard], (*EXTENSIONS, *ARRAY_EXTENSIONS))}
 
 
 def file_of(path: str) -> str:
     """The file that holds an image: itself, or its shard."""
     return path.shard if isinstance(path, shards.Place) else path
+
+
+def _in_shards(archives: Iterable[str]) -> list[str]:
+    """The images of shards; as in folders, arrays where there is nothing else."""
+    places = shards.find_members(archives, (*EXTENSIONS, *ARRAY_EXTENSIONS))
+    images = [place for place in places if not place.lower().endswith(ARRAY_EXTENSIONS)]
+    return images if any(not place.error for place in images) else places
 
 
 def _in_folder(folder: str) -> list[str]:
@@ -82,7 +89,7 @@ def _in_folder(folder: str) -> list[str]:
         )
     plain = [path for path in archives if shards.is_shard(path)]  # compressed ones are refused here
     if plain:
-        return shards.find_members(plain, EXTENSIONS)
+        return _in_shards(plain)
     if not paths:
         looked_for = ", ".join((*EXTENSIONS, *ARRAY_EXTENSIONS, shards.EXTENSION))
         raise ValueError(f"no image in folder {folder!r} or below it; looked for {looked_for}")
@@ -122,7 +129,7 @@ def _read_list(list_file: str) -> list[str]:
     for of_shards, group in itertools.groupby(listed, key=shards.is_shard):
         if of_shards:
             archives = [shard for pattern in group for shard in shards.shards_of(pattern)]
-            group = shards.find_members(archives, EXTENSIONS)
+            group = _in_shards(archives)
         paths.extend(group)
     return paths
 

@@ -172,6 +172,27 @@ def test_places_in_shards(tmp_path):
         ImageFormat(5, (0.0, 4095.0)).decode(place)
 
 
+def test_arrays_in_shards_are_images_where_nothing_else_is(tmp_path):
+    array = values(4)
+    np.save(tmp_path / "a.npy", array)
+    np.savez(tmp_path / "b.npz", array)
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name in ("a.npy", "b.npz"):
+            archive.add(tmp_path / name, name)
+            (tmp_path / name).unlink()
+    for where in (tmp_path, tmp_path / "x.tar"):
+        found = find_images(str(where))
+        assert [place.name for place in found] == ["a.npy", "b.npz"]
+        for place in found:
+            decoded = ImageFormat(4, (0.0, 4095.0)).decode(place)
+            assert np.array_equal(decoded, slow(array, 4, (0, 4095)))
+    Image.new("RGB", (8, 8)).save(tmp_path / "c.png")
+    with tarfile.open(tmp_path / "x.tar", "a") as archive:
+        archive.add(tmp_path / "c.png", "c.png")
+    (tmp_path / "c.png").unlink()
+    assert [place.name for place in find_images(str(tmp_path))] == ["c.png"]  # arrays beside images are labels
+
+
 def test_dicom(tmp_path):
     pydicom = pytest.importorskip("pydicom")
     from pydicom.dataset import FileDataset, FileMetaDataset
