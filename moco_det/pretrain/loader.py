@@ -5,6 +5,7 @@ So the number of workers and ranks, and where a run was stopped, change no view.
 generator.
 """
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -16,10 +17,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from moco_det.data.augment import augment
+from moco_det.data.fast_jpeg import decode_for_views
 from moco_det.data.images import UnreadableImage
 from moco_det.data.order import PackedPaths, Slot, rank_batches, steps_per_epoch
 from moco_det.data.unreadable import Unreadable, UnreadableLog, begin_list
-from moco_det.data.views import LARGE_VIEWS, ViewSettings, crop_view, draw_view
+from moco_det.data.views import LARGE_VIEWS, ViewParameters, ViewSettings, crop_view, draw_view
 from moco_det.engine.hooks import is_due
 from moco_det.engine.launch import check_batch
 from moco_det.utils.children import ignore_stop_signals
@@ -49,11 +51,11 @@ class TwoViews(Dataset):
 
     def __getitem__(self, slot: Slot) -> dict:
         """One item of a batch; without its views if neither the image nor a replacement can be read."""
-        pixels, index, unreadable = self._read(slot)
+        read, index, unreadable = self._read(slot)
         item = {"epoch": slot[0], "index": index, "unreadable": unreadable}
-        if pixels is not None:
-            views = [self._view(pixels, slot, view) for view in range(self.views.num_views)]
-            crops, colors = zip(*views, strict=True)
+        if read is not None:
+            pixels, parameters = read
+            crops, colors = zip(*(self._view(pixels, view) for view in parameters), strict=True)
             item["query"], item["key"] = crops[:LARGE_VIEWS]
             if self.views.small_crops:
                 item["small"] = torch.stack(crops[LARGE_VIEWS:])
@@ -61,12 +63,13 @@ class TwoViews(Dataset):
                 item["colors"] = torch.tensor(colors)
         return item
 
-    def _read(self, slot: Slot) -> tuple[Tensor | None, int, list[Unreadable]]:
-        """The slot's image or its replacement, which one it is, and what could not be read before."""
+    def _read(self, slot: Slot) -> tuple[tuple[Tensor, list[ViewParameters]] | None, int, list[Unreadable]]:
+        """The slot's image or its replacement with its views, which it is, and what could not be read before."""
         unreadable: list[Unreadable] = []
         for index in self._candidates(slot):
             try:
-                return self.views.images.decode(self.paths[index]), index, unreadable
+                draw = functools.partial(self._draw, slot)
+                return decode_for_views(self.paths[index], self.views, draw), index, unreadable
             except UnreadableImage as error:
                 unreadable.append((error.path, error.reason))
         return None, slot[1], unreadable
@@ -76,11 +79,14 @@ class TwoViews(Dataset):
         for attempt in range(MAX_REPLACEMENTS):
             yield int(numpy_generator(self.seed, "replacement", *slot, attempt).integers(len(self)))
 
-    def _view(self, pixels: Tensor, slot: Slot, view: int) -> tuple[Tensor, list[float]]:
+    def _draw(self, slot: Slot, width: int, height: int) -> list[ViewParameters]:
+        return [
+            draw_view(numpy_generator(self.seed, "view", *slot, view), width, height, self.views, view)
+            for view in range(self.views.num_views)
+        ]
+
+    def _view(self, pixels: Tensor, parameters: ViewParameters) -> tuple[Tensor, list[float]]:
         """The view, or its crop, and the row of its colors."""
-        rng = numpy_generator(self.seed, "view", *slot, view)
-        height, width = pixels.shape[1:]
-        parameters = draw_view(rng, width, height, self.views, view)
         crop, colors = crop_view(pixels, parameters), parameters.colors()
         if self.finished:
             row = torch.tensor([colors])
