@@ -28,6 +28,9 @@ from moco_det.utils.children import ignore_stop_signals
 from moco_det.utils.seeding import numpy_generator, torch_generator
 
 MAX_REPLACEMENTS = 20  # images tried in place of one that cannot be read
+# Side of views, in pixels, up to which a worker finishes those of a batch at once. A small view costs less time
+# than starting its hundred operations; large ones, together, would not fit the processor's cache.
+TOGETHER = 96
 
 
 class TwoViews(Dataset):
@@ -133,7 +136,8 @@ def build_loader(
     if prefetch < 1:
         raise ValueError(f"DATALOADER.PREFETCH is {prefetch}; expected at least 1 batch for each worker")
     steps_per_epoch(len(paths), images_per_batch)
-    dataset = TwoViews(paths, seed=seed, views=views, finished=finished)
+    together = finished and views.size <= TOGETHER
+    dataset = TwoViews(paths, seed=seed, views=views, finished=finished and not together)
     slots = rank_batches(
         len(dataset),
         seed=seed,
@@ -147,7 +151,7 @@ def build_loader(
         batch_sampler=slots,
         num_workers=num_workers,
         prefetch_factor=prefetch if num_workers else None,
-        collate_fn=collate,
+        collate_fn=functools.partial(_collate_finished, views) if together else collate,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=ignore_stop_signals,
         generator=torch_generator(seed, "workers"),  # else DataLoader takes numbers from the global one
@@ -170,6 +174,10 @@ def collate(items: list[dict]) -> dict:
         "epoch": items[0]["epoch"],
         "unreadable": list(itertools.chain.from_iterable(item["unreadable"] for item in items)),
     }
+
+
+def _collate_finished(views: ViewSettings, items: list[dict]) -> dict:
+    return finish_batch(collate(items), views, "cpu")
 
 
 def _stack(parts: list[Tensor]) -> Tensor:
