@@ -87,6 +87,22 @@ def decode_pixels(path: str) -> Tensor:
         raise unreadable(path, error) from error
 
 
+def jpeg_content(path: str) -> tuple[bytes, int, int]:
+    """The bytes of an upright JPEG file of three channels, its width and its height; the pixels are not decoded.
+
+    Raises:
+        UnreadableImage: as :func:`decode_rgb`, or it is another file.
+    """
+    try:
+        with open_image(path) as image:
+            if image.format != "JPEG" or image.mode != "RGB" or orientation(image) != 1:
+                raise ValueError("not an upright JPEG file of three channels")
+            image.fp.seek(0)
+            return image.fp.read(), *image.size
+    except Exception as error:  # as in decode_rgb
+        raise unreadable(path, error) from error
+
+
 def to_pixels(image: Image.Image) -> Tensor:
     """An RGB image as uint8 (3, H, W), whose channels lie together in memory."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

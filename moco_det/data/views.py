@@ -86,6 +86,7 @@ class ViewSettings:
         blur_sigma: smallest and largest sigma of the blur, in pixels of the view.
         channel_dropout: probability with which each channel of a view is replaced by its mean.
         image_format: how the images' files become pixels (not of INPUT.VIEWS).
+        decode: INPUT.DECODE, see :mod:`moco_det.data.fast_jpeg`.
 
     Raises:
         ValueError: names the key under INPUT.VIEWS, what was found and what is expected.
@@ -100,17 +101,19 @@ class ViewSettings:
     small_crop_scale: tuple[float, float] = SMALL_CROP_SCALE
     channel_dropout: float = 0.0
     image_format: ImageFormat = RGB
+    decode: str = "exact"
 
     @classmethod
     def from_config(cls, cfg) -> "ViewSettings":
         """The settings of a config."""
         views = cfg.INPUT.VIEWS
         settings = {name: views[name.upper()] for name in cls._names()}
-        return cls(**settings, image_format=ImageFormat.from_config(cfg))
+        return cls(**settings, image_format=ImageFormat.from_config(cfg), decode=cfg.INPUT.DECODE)
 
     @classmethod
     def _names(cls) -> list[str]:
-        return [field.name for field in dataclasses.fields(cls) if field.name != "image_format"]
+        own = ("image_format", "decode")
+        return [field.name for field in dataclasses.fields(cls) if field.name not in own]
 
     def __post_init__(self):
         for name in self._names():

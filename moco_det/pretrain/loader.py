@@ -5,6 +5,7 @@ So the number of workers and ranks, and where a run was stopped, change no view.
 generator.
 """
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -17,15 +18,19 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from moco_det.data.augment import augment
 from moco_det.data.decoding import UnreadableImage
+from moco_det.data.fast_jpeg import decode_for_views
 from moco_det.data.sample_order import PackedPaths, Slot, rank_batches, steps_per_epoch
 from moco_det.data.unreadable import Unreadable, UnreadableLog, begin_list
-from moco_det.data.views import LARGE_VIEWS, ViewSettings, crop_view, draw_view
+from moco_det.data.views import LARGE_VIEWS, ViewParameters, ViewSettings, crop_view, draw_view
 from moco_det.engine.hooks import is_due
 from moco_det.engine.launch import check_batch
 from moco_det.utils.children import ignore_stop_signals
 from moco_det.utils.seeding import numpy_generator, torch_generator
 
 MAX_REPLACEMENTS = 20  # images tried in place of one that cannot be read
+# Side of views, in pixels, up to which a worker finishes those of a batch at once. A small view costs less time
+# than starting its hundred operations; large ones, together, would not fit the processor's cache.
+TOGETHER = 96
 
 
 class TwoViews(Dataset):
@@ -49,11 +54,11 @@ class TwoViews(Dataset):
 
     def __getitem__(self, slot: Slot) -> dict:
         """One item of a batch; without its views if neither the image nor a replacement can be read."""
-        pixels, index, unreadable = self._read(slot)
+        read, index, unreadable = self._read(slot)
         item = {"epoch": slot[0], "index": index, "unreadable": unreadable}
-        if pixels is not None:
-            views = [self._view(pixels, slot, view) for view in range(self.views.num_views)]
-            crops, rows = zip(*views, strict=True)
+        if read is not None:
+            pixels, parameters = read
+            crops, rows = zip(*(self._view(pixels, view) for view in parameters), strict=True)
             item["query"], item["key"] = crops[:LARGE_VIEWS]
             if self.views.small_crops:
                 item["small"] = torch.stack(crops[LARGE_VIEWS:])
@@ -61,12 +66,13 @@ class TwoViews(Dataset):
                 item["photometric"] = torch.tensor(rows)
         return item
 
-    def _read(self, slot: Slot) -> tuple[Tensor | None, int, list[Unreadable]]:
-        """The slot's image or its replacement, which one it is, and what could not be read before."""
+    def _read(self, slot: Slot) -> tuple[tuple[Tensor, list[ViewParameters]] | None, int, list[Unreadable]]:
+        """The slot's image or its replacement with its views, which it is, and what could not be read before."""
         unreadable: list[Unreadable] = []
         for index in self._candidates(slot):
             try:
-                return self.views.image_format.decode(self.paths[index]), index, unreadable
+                draw = functools.partial(self._draw, slot)
+                return decode_for_views(self.paths[index], self.views, draw), index, unreadable
             except UnreadableImage as error:
                 unreadable.append((error.path, error.reason))
         return None, slot[1], unreadable
@@ -76,11 +82,14 @@ class TwoViews(Dataset):
         for attempt in range(MAX_REPLACEMENTS):
             yield int(numpy_generator(self.seed, "replacement", *slot, attempt).integers(len(self)))
 
-    def _view(self, pixels: Tensor, slot: Slot, view: int) -> tuple[Tensor, list[float]]:
+    def _draw(self, slot: Slot, width: int, height: int) -> list[ViewParameters]:
+        return [
+            draw_view(numpy_generator(self.seed, "view", *slot, view), width, height, self.views, view)
+            for view in range(self.views.num_views)
+        ]
+
+    def _view(self, pixels: Tensor, parameters: ViewParameters) -> tuple[Tensor, list[float]]:
         """The view, or its crop, and its row of photometric parameters."""
-        rng = numpy_generator(self.seed, "view", *slot, view)
-        height, width = pixels.shape[1:]
-        parameters = draw_view(rng, width, height, self.views, view)
         crop, row = crop_view(pixels, parameters), parameters.photometric_row()
         if self.finished:
             rows = torch.tensor([row])
@@ -127,7 +136,8 @@ def build_loader(
     if prefetch < 1:
         raise ValueError(f"DATALOADER.PREFETCH is {prefetch}; expected at least 1 batch for each worker")
     steps_per_epoch(len(paths), images_per_batch)
-    dataset = TwoViews(paths, seed=seed, views=views, finished=finished)
+    together = finished and views.size <= TOGETHER
+    dataset = TwoViews(paths, seed=seed, views=views, finished=finished and not together)
     slots = rank_batches(
         len(dataset),
         seed=seed,
@@ -141,7 +151,7 @@ def build_loader(
         batch_sampler=slots,
         num_workers=num_workers,
         prefetch_factor=prefetch if num_workers else None,
-        collate_fn=collate,
+        collate_fn=functools.partial(_collate_finished, views) if together else collate,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=ignore_stop_signals,
         generator=torch_generator(seed, "workers"),  # else DataLoader takes numbers from the global one
@@ -164,6 +174,10 @@ def collate(items: list[dict]) -> dict:
         "epoch": items[0]["epoch"],
         "unreadable": list(itertools.chain.from_iterable(item["unreadable"] for item in items)),
     }
+
+
+def _collate_finished(views: ViewSettings, items: list[dict]) -> dict:
+    return finish_batch(collate(items), views, "cpu")
 
 
 def _stack(parts: list[Tensor]) -> Tensor:

@@ -190,7 +190,9 @@ def test_arrays_in_shards_are_images_where_nothing_else_is(tmp_path):
     with tarfile.open(tmp_path / "x.tar", "a") as archive:
         archive.add(tmp_path / "c.png", "c.png")
     (tmp_path / "c.png").unlink()
-    assert [place.name for place in find_images(str(tmp_path))] == ["c.png"]  # arrays beside images are labels
+    assert [place.name for place in find_images(str(tmp_path))] == [
+        "c.png"
+    ]  # arrays beside images are labels
 
 
 def test_dicom(tmp_path):

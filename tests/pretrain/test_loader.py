@@ -17,6 +17,7 @@ from moco_det.data.image_format import ImageFormat
 from moco_det.data.sample_order import PackedPaths, epoch_order, rank_batches, steps_per_epoch
 from moco_det.data.unreadable import FILE_NAME, UnreadableLog, begin_list
 from moco_det.data.views import ViewSettings, apply_view, draw_view
+from moco_det.pretrain import loader
 from moco_det.pretrain.loader import (
     MAX_REPLACEMENTS,
     TwoViews,
@@ -42,10 +43,10 @@ def paths(tmp_path_factory) -> list[str]:
 
 
 def batches(paths, count, *, images_per_batch=4, num_workers=0, **changes) -> list[dict]:
-    loader = build_loader(
+    made = build_loader(
         paths, **{**SETTINGS, **changes}, images_per_batch=images_per_batch, num_workers=num_workers
     )
-    return list(itertools.islice(loader, count))
+    return list(itertools.islice(made, count))
 
 
 def assert_equal_batches(ours: list[dict], theirs: list[dict]) -> None:
@@ -98,12 +99,16 @@ def test_small_views_come_on_top_and_change_no_large_one(paths):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_colors_of_the_whole_batch_are_those_of_the_workers(paths, num_workers):
-    """AUGMENT_ON device: the same random numbers, so the same views but for a rounding."""
+def test_colors_of_the_whole_batch_are_those_of_the_workers(paths, num_workers, monkeypatch):
+    """AUGMENT_ON device: the same random numbers, so the same views but for a rounding; small ones too."""
     views = dataclasses.replace(VIEWS, recipe="byol", small_crops=3, small_size=8)
     crops = batches(paths, 4, views=views, finished=False, num_workers=num_workers, prefetch=1)
-    expected = batches(paths, 4, views=views)
     finished = [finish_batch(batch, views, "cpu") for batch in crops]
+    together = batches(paths, 4, views=views, num_workers=num_workers)
+    assert all(map(torch.equal, *([batch["small"] for batch in made] for made in (finished, together))))
+    assert_equal_batches(finished, together)
+    monkeypatch.setattr(loader, "TOGETHER", views.size - 1)
+    expected = batches(paths, 4, views=views)
     for crop, ours, theirs in zip(crops, finished, expected, strict=True):
         assert crop["photometric"].shape == (4, 5, COLUMNS) and ours.keys() == theirs.keys()
         assert torch.equal(ours["index"], theirs["index"])
