@@ -29,7 +29,7 @@ from moco_det.weights.backbone_file import read_backbone
 if importlib.util.find_spec("tifffile") is None:
     pytest.skip("the extra moco_det[bands] is not installed", allow_module_level=True)
 
-TEXT = (REPOSITORY / "docs/OTHER_IMAGES.md").read_text()
+TEXT = (REPOSITORY / "docs/OTHER_IMAGES.md").read_text().split("\n## RGB images unlike")[0]
 COMMANDS = [
     shlex.split(line)
     for block in re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL)
