@@ -114,7 +114,7 @@ def labels_needed(curve: Sequence[tuple[int, float]], value: float) -> float:
 
     Args:
         curve: (labeled images, AP), in any order; between them AP is linear in the logarithm of the images,
-        and where it falls the highest value before counts.
+            and where it falls the highest value before counts.
 
     Returns:
         0 for a value below the curve's first, infinity above its highest.
