@@ -1,4 +1,4 @@
-"""tools/build_site.py: what becomes of links, and that each document and each room has its page. `make site` builds."""
+"""tools/build_site.py: what becomes of links, and that each document has its page. `make site` builds."""
 
 import importlib.util
 import re

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Build the documents as a site, in output/site: `make site`. Needs the packages of docs/requirements-site.txt alone.
+"""Build the documents as a site, in output/site: `make site`. Needs docs/requirements-site.txt alone.
 
-The documents stay where GitHub shows them; copies go to output/site_pages, with a page of the API for each room and
-stage. Links to files that are no document keep their text. A warning of mkdocs ends the build.
+The documents stay where GitHub shows them; copies go to output/site_pages, with a page of the API for each
+room and stage. Links to files that are no document keep their text. A warning of mkdocs ends the build.
 """
 
 import ast
