@@ -152,7 +152,12 @@ def _pretraining(pretrained: Sequence[Row]) -> tuple[Block, ...]:
 def _each_run(pretrained: Sequence[Row], draw, name: str, caption: str) -> tuple[Block, ...]:
     drawn = [(run, draw(run)) for row in pretrained for run in row.runs]
     return tuple(
-        Picture(f"{name}_{number}", png, f"{run.folder.name}. {caption}")
+        Picture(
+            f"{name}_{number}",
+            png,
+            f"{run.folder.name}. {caption}",
+            f"{run.folder.name}: {name.replace('_', ' ')}.",
+        )
         for number, (run, png) in enumerate(drawn)
         if png
     )
