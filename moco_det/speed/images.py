@@ -162,10 +162,11 @@ def _decoding(paths: Sequence[str], options: Options) -> Iterator[Step]:
     except UnreadableImage:
         return  # among them is another file, which both decode alike
     settings = view_settings(options.size, FAST)
+    views = [_drawn(number, options)(*open_rgb(path).size) for number, path in enumerate(paths)]
     yield (
         "decoding alone, INPUT.DECODE fast",
         lambda i: open_rgb(paths[i]),
-        lambda i: decode_for_views(paths[i], settings, _drawn(i, options)),
+        lambda i: decode_for_views(paths[i], settings, lambda width, height: views[i]),
     )
     yield (  # no decoder can leave these out
         "its Huffman codes, decoded to 1/8, the limit of INPUT.DECODE fast",
