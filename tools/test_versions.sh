@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Which versions this works with: an environment a row, the tests in it, and a table in Markdown at the end.
-#   tools/test_versions.sh                 all rows, one after the other (a row takes 5 GB while it runs, and as long as
-#                                          `make test`); rows that are in the table already are not run again
+#   tools/test_versions.sh                 all rows, one after the other (a row takes 5 GB while it runs); rows that are in
+#                                          the table already are not run again
 #   tools/test_versions.sh 3.13 3.10       the rows of these Pythons alone
-#   TESTS="tests/data/test_views.py"            other tests than `make test` runs
+#   TESTS="tests/data/test_views.py"       other tests; TESTS=all: those of `make test`
 #   OUTPUT=output/versions                 folder of table.md and a log for each row (default)
 # A Python is looked for as python3.13 on the PATH and in ~/.pyenv/versions. "newest" is what the index gives.
 set -euo pipefail
