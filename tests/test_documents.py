@@ -1,6 +1,7 @@
 """tools/check_documents.py finds what a document names and is not there, and lets stand what is."""
 
 import importlib.util
+import re
 
 import pytest
 
@@ -72,3 +73,15 @@ def test_every_document_is_looked_at():
         for path in REPOSITORY.glob(pattern)
     }
     assert {"README.md", "docs/CONFIG.md", "projects/README.md", "projects/BYOL/README.md"} <= tracked
+
+
+def test_the_chinese_concepts_have_the_numbers_and_links_of_the_english_ones():
+    english, chinese = (
+        (REPOSITORY / "docs" / name).read_text(encoding="utf-8").split("\n\n", 2)[2]
+        for name in ("CONCEPTS.md", "CONCEPTS.zh-CN.md")
+    )
+    for part, other in zip(english.split("\n## "), chinese.split("\n## "), strict=True):
+        assert re.findall(r"\]\(([^)]+)\)", part) == re.findall(r"\]\(([^)]+)\)", other)
+        assert re.findall(r"`([^`]+)`", part) == re.findall(r"`([^`]+)`", other)
+        numbers = [sorted(re.findall(r"[+−]?\d[\d.,]*\d|\d", text)) for text in (part, other)]
+        assert numbers[0] == numbers[1], part.partition("\n")[0]
