@@ -64,6 +64,7 @@ setup(
         "bands": ["tifffile", "imagecodecs"],  # images of many channels or 16 bits, in TIFF and PNG
         "fast-decode": ["simplejpeg"],  # INPUT.DECODE fast
         "dicom": ["pydicom"],  # medical images
+        "peers": ["lightly"],  # the loop that tools/benchmark_speed.py --part loop measures beside ours
         # Cityscapes alone needs them. It also needs cityscapesscripts, which no extra can name: it must come with
         # --no-deps, since it drags in a "typing" that hides Python's own module (INSTALL.md).
         "cityscapes": ["shapely", "pyquaternion"],

@@ -70,6 +70,14 @@ def interrupted(words, ready, folder, everyone: bool = True) -> str:
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.fixture(autouse=True)
+def sigint_is_not_ignored():
+    """Programs inherit that a signal is ignored, as a shell does for what it starts with ``&``."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")

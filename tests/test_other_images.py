@@ -16,8 +16,8 @@ from PIL import Image
 
 from moco_det.classify.command import main as classify
 from moco_det.convert.command import main as convert
-from moco_det.data.bands import ImageFormat
 from moco_det.data.datasets import own as own_datasets
+from moco_det.data.image_format import ImageFormat
 from moco_det.finetune.command import main as train
 from moco_det.pretrain.command import main as pretrain
 from moco_det.pretrain.stats import main as compute_stats

@@ -39,8 +39,8 @@ interpreter() {
   return 1
 }
 
-# The pins of requirements.txt with those of a row in their places. With a newest torch all that may disagree with it or
-# with its numpy goes to its newest too.
+# The pins of requirements.txt with those of a row in their places. What may disagree with another numpy is left open, and
+# with a newest torch all that may disagree with that.
 requirements() {
   local package version edit="s/#.*//"
   for package in torch torchvision numpy pillow; do
@@ -50,6 +50,7 @@ requirements() {
       newest) edit+="; s/^$package==.*/$package/" ;;
       *) edit+="; s/^$package==.*/$package==$version/" ;;
     esac
+    if [ "$package" = numpy ] && [ "$version" != pinned ]; then edit+="; s/^ml_dtypes==.*/ml_dtypes/"; fi
   done
   case $edit in *"/torch/"*) edit+="; s/^(scipy|shapely|matplotlib|pycocotools|setuptools|tensorboard)==.*/\1/" ;; esac
   sed -E "$edit" requirements.txt | sort -u  # a package of two markers becomes two equal lines

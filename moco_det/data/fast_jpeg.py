@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, from_numpy
 
-from moco_det.data.images import jpeg_content
+from moco_det.data.decoding import jpeg_content
 from moco_det.data.views import ViewParameters, ViewSettings
 
 EXACT, FAST = "exact", "fast"
@@ -47,14 +47,13 @@ def decode_for_views(path: str, settings: ViewSettings, draw: Draw) -> tuple[Ten
         uint8 (channels, H, W), the file's size or a half, a fourth or an eighth of it, rounded up; and the views.
 
     Raises:
-        UnreadableImage: as :meth:`moco_det.data.bands.ImageFormat.decode`.
+        UnreadableImage: as :meth:`moco_det.data.image_format.ImageFormat.decode`.
     """
-    if settings.decode == FAST and settings.images.is_plain:
-        with contextlib.suppress(
-            ValueError
-        ):  # not such a file, or a broken one: the other way says what is wrong
+    if settings.decode == FAST and settings.image_format.is_plain:
+        # Refused: not such a file, or a broken one, of which the other way says what is wrong.
+        with contextlib.suppress(ValueError):
             return _decode_reduced(path, draw)
-    pixels = settings.images.decode(path)
+    pixels = settings.image_format.decode(path)
     return pixels, draw(pixels.shape[2], pixels.shape[1])
 
 

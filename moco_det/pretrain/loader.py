@@ -1,6 +1,6 @@
 """Batches of view pairs without end, in an order and with views that are a function of the seed.
 
-The order is that of :mod:`moco_det.data.order`; a slot's views are keyed (seed, "view", epoch, index, view).
+The order is :mod:`moco_det.data.sample_order`'s; a slot's views are keyed (seed, "view", epoch, index, view).
 So the number of workers and ranks, and where a run was stopped, change no view. Nothing here reads a global
 generator.
 """
@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from moco_det.data.augment import augment
+from moco_det.data.decoding import UnreadableImage
 from moco_det.data.fast_jpeg import decode_for_views
-from moco_det.data.images import UnreadableImage
-from moco_det.data.order import PackedPaths, Slot, rank_batches, steps_per_epoch
+from moco_det.data.sample_order import PackedPaths, Slot, rank_batches, steps_per_epoch
 from moco_det.data.unreadable import Unreadable, UnreadableLog, begin_list
 from moco_det.data.views import LARGE_VIEWS, ViewParameters, ViewSettings, crop_view, draw_view
 from moco_det.engine.hooks import is_due
@@ -44,7 +44,7 @@ class TwoViews(Dataset):
         """
         Args:
             paths: files of the images; a slot's index counts in it.
-            finished: else the views are crops, which :func:`finish_batch` finishes from the item's "colors".
+            finished: else the views are crops, which :func:`finish_batch` finishes from the item's "photometric".
         """
         self.paths = PackedPaths(paths)
         self.seed, self.views, self.finished = seed, views, finished
@@ -58,12 +58,12 @@ class TwoViews(Dataset):
         item = {"epoch": slot[0], "index": index, "unreadable": unreadable}
         if read is not None:
             pixels, parameters = read
-            crops, colors = zip(*(self._view(pixels, view) for view in parameters), strict=True)
+            crops, rows = zip(*(self._view(pixels, view) for view in parameters), strict=True)
             item["query"], item["key"] = crops[:LARGE_VIEWS]
             if self.views.small_crops:
                 item["small"] = torch.stack(crops[LARGE_VIEWS:])
             if not self.finished:
-                item["colors"] = torch.tensor(colors)
+                item["photometric"] = torch.tensor(rows)
         return item
 
     def _read(self, slot: Slot) -> tuple[tuple[Tensor, list[ViewParameters]] | None, int, list[Unreadable]]:
@@ -89,12 +89,12 @@ class TwoViews(Dataset):
         ]
 
     def _view(self, pixels: Tensor, parameters: ViewParameters) -> tuple[Tensor, list[float]]:
-        """The view, or its crop, and the row of its colors."""
-        crop, colors = crop_view(pixels, parameters), parameters.colors()
+        """The view, or its crop, and its row of photometric parameters."""
+        crop, row = crop_view(pixels, parameters), parameters.photometric_row()
         if self.finished:
-            row = torch.tensor([colors])
-            crop = augment(crop[None], row, parameters.order, has_colors=parameters.has_colors)[0]
-        return crop, colors
+            rows = torch.tensor([row])
+            crop = augment(crop[None], rows, parameters.operations, has_colors=parameters.has_colors)[0]
+        return crop, row
 
 
 def build_loader(
@@ -126,7 +126,7 @@ def build_loader(
         iterator over ``{"query": uint8 (n, C, S, S), "key": uint8 (n, C, S, S), "index": int64 (n,),
         "epoch": int, "unreadable": [(path, reason), ...]}``: which images these are (a replacement by its own
         index), and the files that this rank met and replaced; with local crops, also ``"small"``: uint8
-        (n, V, C, s, s). Unfinished ones have ``"colors"``, too: float32 (n, 2 + V, COLUMNS).
+        (n, V, C, s, s). Unfinished ones have ``"photometric"``, too: float32 (n, 2 + V, COLUMNS).
 
     Raises:
         ValueError: a setting is out of range, or batch, ranks and images do not fit together; while
@@ -167,7 +167,7 @@ def collate(items: list[dict]) -> dict:
         # nx3xSxS, nx3xSxS, nxVx3xsxs, nx(2+V)xCOLUMNS
         **{
             name: _stack([item[name] for item in items])
-            for name in ("query", "key", "small", "colors")
+            for name in ("query", "key", "small", "photometric")
             if name in items[0]
         },
         "index": torch.tensor([item["index"] for item in items]),  # n
@@ -187,7 +187,7 @@ def _stack(parts: list[Tensor]) -> Tensor:
     return default_collate([part.movedim(-3, -1) for part in parts]).movedim(-1, -3)  # crops
 
 
-def colors_on_device(cfg) -> bool:
+def augments_on_device(cfg) -> bool:
     """Whether the views get their colors where the model is, and not in the workers (INPUT.VIEWS.AUGMENT_ON)."""
     where = cfg.INPUT.VIEWS.AUGMENT_ON
     return where == "device" or (where == "auto" and cfg.MODEL.DEVICE != "cpu")
@@ -200,17 +200,17 @@ def finish_batch(batch: dict, views: ViewSettings, device: torch.device | str) -
         batch: of :func:`build_loader`.
         views: the settings that it was sampled with.
     """
-    if "colors" not in batch:
+    if "photometric" not in batch:
         return batch
     finished = dict(batch)
-    colors = finished.pop("colors")
-    rgb = views.images.has_colors
+    photometric = finished.pop("photometric")
+    rgb = views.image_format.has_colors
     for view, name in enumerate(("query", "key")):
-        finished[name] = augment(batch[name], colors[:, view], views.order(view), device, rgb)
+        finished[name] = augment(batch[name], photometric[:, view], views.operations(view), device, rgb)
     if "small" in batch:
         small = batch["small"].flatten(0, 1)  # n*V
-        rows = colors[:, LARGE_VIEWS:].flatten(0, 1)
-        finished["small"] = augment(small, rows, views.order(LARGE_VIEWS), device, rgb).view(
+        rows = photometric[:, LARGE_VIEWS:].flatten(0, 1)
+        finished["small"] = augment(small, rows, views.operations(LARGE_VIEWS), device, rgb).view(
             batch["small"].shape
         )
     return finished

@@ -1,8 +1,8 @@
 """What must hold before a run starts: the same checks for a run, its plan and its dry run. Nothing here writes."""
 
 from moco_det.data.fast_jpeg import check_decoder
-from moco_det.data.images import find_images, registered_images, without
-from moco_det.data.order import steps_per_epoch
+from moco_det.data.image_files import find_images, registered_images, without
+from moco_det.data.sample_order import steps_per_epoch
 from moco_det.engine.run_folder import check_output
 from moco_det.pretrain.method import method_class
 from moco_det.pretrain.monitor import KNNMonitor

@@ -61,14 +61,15 @@ def new_figure(height: float) -> Figure:
     return Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
 
 
-def to_png(figure: Figure) -> bytes:
-    """The figure as PNG."""
+def to_png(figure: Figure, description: str = "") -> bytes:
+    """The figure as PNG; a description goes into its text."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white")
+    metadata = {"Description": description} if description else {}
+    figure.savefig(buffer, format="png", facecolor="white", metadata=metadata)
     return buffer.getvalue()
 
 
-def colors_of(labels: Sequence[str]) -> dict[str, str]:
+def curve_colors(labels: Sequence[str]) -> dict[str, str]:
     """One color per label; the known inits always have the same one."""
     others = [label for label in dict.fromkeys(labels) if label not in INIT_COLORS]
     rest = {label: OTHER_COLORS[i % len(OTHER_COLORS)] for i, label in enumerate(others)}
@@ -144,13 +145,13 @@ def metric_curves(rows: Sequence[Row]) -> bytes | None:
         return None
     metric = rows[0].metric
     schedules = sorted({row.iterations for row in rows})
-    colors = colors_of([row.label for row in rows])
+    by_label = curve_colors([row.label for row in rows])
     with matplotlib.rc_context(STYLE):
         figure = new_figure(0.3 + 2.6 * len(schedules))
         axes = figure.subplots(len(schedules), 1, sharey=True, squeeze=False)[:, 0]
         for axis, iterations in zip(axes, schedules, strict=True):
             for row in (row for row in rows if row.iterations == iterations):
-                _draw_row(axis, row, colors[row.label], metric)
+                _draw_row(axis, row, by_label[row.label], metric)
             axis.set_title(f"{METRICS[metric]}, schedule of {iterations:,} iterations")
             axis.legend()
         axes[0].set_ylim(bottom=0)  # shared; once all is drawn, or it would fix the top as well

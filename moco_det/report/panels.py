@@ -12,8 +12,9 @@ import yaml
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from moco_det.data.bands import RGB, ImageFormat, picture
-from moco_det.data.images import UnreadableImage, entry_of
+from moco_det.data.decoding import UnreadableImage
+from moco_det.data.image_files import entry_of
+from moco_det.data.image_format import RGB, ImageFormat, picture
 from moco_det.report.figures import STYLE, WIDTH, new_figure, to_png
 from moco_det.report.rows import Row
 from moco_det.report.runs import Run
@@ -52,10 +53,10 @@ def open_image(name: str, folder: Path) -> Image.Image | None:
 
     Of other than RGB images it shows the run's INPUT.SHOWN_CHANNELS.
     """
-    images, channels = _image_format(folder / "config.yaml")
+    image_format, channels = _image_format(folder / "config.yaml")
     for path in (name, str(folder / name)):
         with contextlib.suppress(UnreadableImage):
-            return picture(images.decode(entry_of(path)), channels)
+            return picture(image_format.decode(entry_of(path)), channels)
     return None
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from moco_det.report import captions, figures, panels, zoo
+from moco_det.report import captions, figures, kept_results, panels
 from moco_det.report.document import Block, Lines, Picture, Section, Text, markdown
 from moco_det.report.own import study_rows, study_section
 from moco_det.report.page import html_page
@@ -198,7 +198,7 @@ def _describe_run(run: Run) -> str:
 def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
     """Carry out a parsed command line (``add_configs``: the same signature as every stage; unused here)."""
     if args.runs or args.from_results:
-        kept = zoo.load_results(args.results, args.from_results) if args.from_results else []
+        kept = kept_results.load_results(args.results, args.from_results) if args.from_results else []
         found, incomplete = find_runs(args.runs) if args.runs else ([], [])
         report = write_report_of([*found, *kept], incomplete, args.output)
         print(report.table)
@@ -207,11 +207,11 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
             print(f"incomplete, not counted: {entry.folder}: {entry.reason}")
         if args.suite:
             refuse_incomplete(report.incomplete)
-            saved = zoo.save_results(report.runs, args.results, args.suite)
+            saved = kept_results.save_results(report.runs, args.results, args.suite)
             print(f"{len(saved)} results in {Path(args.results, args.suite)}")
         print(f"report: {report.html.resolve()}")
     for path in args.update_tables:
-        zoo.update_tables(path, args.results)
+        kept_results.update_tables(path, args.results)
 
 
 def refuse_incomplete(incomplete: Sequence[Incomplete]) -> None:

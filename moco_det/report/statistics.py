@@ -5,8 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from scipy.special import stdtrit
-
 # Below this many pairs a t-interval says next to nothing (its quantile is 12.7 for two).
 MIN_PAIRS = 3
 
@@ -57,6 +55,8 @@ def paired_difference(ours: Mapping[int, float], reference: Mapping[int, float])
     seeds = sorted(ours.keys() & reference.keys())
     if len(seeds) < MIN_PAIRS:
         return None
+    from scipy.special import stdtrit  # late: a machine without a network may have none, and runs without it
+
     summary = summarize(ours[seed] - reference[seed] for seed in seeds)
     quantile = float(stdtrit(summary.n - 1, 0.975))  # of Student's t, with 2.5 % above it
     half = quantile * summary.std / math.sqrt(summary.n)

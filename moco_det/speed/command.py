@@ -5,13 +5,13 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
 
-from moco_det.data.images import find_images
+from moco_det.data.image_files import find_images
 from moco_det.engine.record import command_line, running_commit
 from moco_det.report.document import terminal_table
 from moco_det.report.speed_tables import TABLES, kept_speed
@@ -19,6 +19,7 @@ from moco_det.speed.busy import measure_busy
 from moco_det.speed.exchange import measure_shuffle
 from moco_det.speed.growth import Cost, measure_growth
 from moco_det.speed.images import measure_augment, measure_loader, write_photographs
+from moco_det.speed.loop import measure_loop
 from moco_det.speed.model import measure_loss, measure_momentum, measure_step
 from moco_det.speed.options import Options, cpu_options, smoke_options
 from moco_det.speed.transfer import measure_eval, measure_finetune
@@ -35,6 +36,7 @@ PARTS = {
     "momentum": measure_momentum,
     "loss": measure_loss,
     "step": measure_step,
+    "loop": measure_loop,
     "shuffle": measure_shuffle,
     "finetune": measure_finetune,
     "eval": measure_eval,
@@ -43,7 +45,7 @@ PARTS = {
 }
 
 
-def settle_options(args: argparse.Namespace, images: Sequence[str]) -> Options:
+def settle_options(args: argparse.Namespace, paths: Sequence[str]) -> Options:
     """Sizes from the arguments.
 
     Raises:
@@ -52,7 +54,7 @@ def settle_options(args: argparse.Namespace, images: Sequence[str]) -> Options:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device is cuda, but torch sees no CUDA GPU; give --device cpu")
-    changes = {"images": tuple(images)}
+    changes = {"paths": tuple(paths)}
     for name in ("batch", "rounds", "threads"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -71,28 +73,30 @@ def run(args: argparse.Namespace) -> dict:
         the record, as it stands in speed.json.
     """
     with tempfile.TemporaryDirectory() as made_up:
-        images = find_images(args.images) if args.images else write_photographs(Path(made_up))
-        options = settle_options(args, images)
+        paths = find_images(args.images) if args.images else write_photographs(Path(made_up))
+        options = settle_options(args, paths)
         if args.threads:
             torch.set_num_threads(args.threads)
-        record = _measure(list(PARTS) if "all" in args.part else args.part, options)
-    if args.output:
-        for name, text in (
-            (JSON, json.dumps(record, indent=1) + "\n"),
-            (MARKDOWN, kept_speed(record) + "\n"),
-        ):
-            os.makedirs(args.output, exist_ok=True)
-            with atomic_write(os.path.join(args.output, name)) as temporary:
-                temporary.write_text(text)
+        for record in _measure(list(PARTS) if "all" in args.part else args.part, options):
+            if args.output:
+                _write(record, args.output)
     return record
 
 
-def _measure(parts: Sequence[str], options: Options) -> dict:
+def _write(record: dict, folder: str) -> None:
+    os.makedirs(folder, exist_ok=True)
+    for name, text in ((JSON, json.dumps(record, indent=1)), (MARKDOWN, kept_speed(record))):
+        with atomic_write(os.path.join(folder, name)) as temporary:
+            temporary.write_text(text + "\n")
+
+
+def _measure(parts: Sequence[str], options: Options) -> Iterator[dict]:
+    """The record after each part, so that one that fails, or is stopped, costs none before it."""
     record = {
         "command": command_line(),
         "commit": running_commit(),
         "machine": describe_machine(options.device) | {"threads": torch.get_num_threads()},
-        "options": {name: v for name, v in dataclasses.asdict(options).items() if name != "images"},
+        "options": {name: v for name, v in dataclasses.asdict(options).items() if name != "paths"},
         "measurements": [],
         "growth": [],
     }
@@ -109,7 +113,7 @@ def _measure(parts: Sequence[str], options: Options) -> dict:
                 print(terminal_table(table), flush=True)
         for kind, measured in found.items():
             record[kind] += measured
-    return record | {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        yield record | {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds")}
 
 
 @user_errors

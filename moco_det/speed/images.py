@@ -13,8 +13,8 @@ from torchvision.transforms import functional as F
 from torchvision.transforms.functional import resized_crop, to_pil_image
 
 from moco_det.data.augment import BLUR, COLUMNS, GRAYSCALE, HUE, SLOTS, augment
+from moco_det.data.decoding import UnreadableImage, decode_pixels, decode_rgb, jpeg_content
 from moco_det.data.fast_jpeg import EXACT, FAST, decode_for_views
-from moco_det.data.images import UnreadableImage, decode_pixels, decode_rgb, jpeg_content
 from moco_det.data.views import ViewParameters, ViewSettings, crop_view, draw_view
 from moco_det.pretrain.loader import TwoViews, build_loader, collate, finish_batch
 from moco_det.speed.clock import Pair, Sample, alternate, seconds_a_unit
@@ -94,7 +94,7 @@ def decoders() -> tuple[str, ...]:
 
 def measure_loader(options: Options) -> Iterator[Measurement]:
     """Files to views on one core, then on more: with colors left to the device, and all of it."""
-    paths, side = readable(options.images)
+    paths, side = readable(options.paths)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -198,8 +198,8 @@ def _colors(paths: Sequence[str], options: Options) -> Iterator[Step]:
         for number, path in enumerate(paths)
     ]
     crops = [crop_view(pixels, views[0]) for pixels, views in decoded]
-    pictures, order = [to_pil_image(crop) for crop in crops], decoded[0][1][0].order
-    rows = [torch.tensor([views[0].colors()]) for _, views in decoded]
+    pictures, order = [to_pil_image(crop) for crop in crops], decoded[0][1][0].operations
+    rows = [torch.tensor([views[0].photometric_row()]) for _, views in decoded]
     transform = published_colors(on_tensors=False)
     yield (
         "colors of one view alone",
@@ -263,10 +263,10 @@ def _seconds_an_image(paths: Sequence[str], options: Options, workers: int) -> f
 
 def measure_augment(options: Options) -> Iterator[Measurement]:
     """Color, blur, flip and normalization of two views for each image of a batch, on the device."""
-    paths, _ = readable(options.images)
+    paths, _ = readable(options.paths)
     dataset = TwoViews(paths, seed=0, views=view_settings(options.size), finished=False)
     batch = collate([dataset[0, number % len(paths)] for number in range(options.batch)])
-    batch = {name: batch[name] for name in ("query", "key", "colors")}
+    batch = {name: batch[name] for name in ("query", "key", "photometric")}
     on_device = [batch[name].to(options.device) for name in ("query", "key")]
     transform = published_colors()
 
@@ -298,8 +298,8 @@ def _small_views(paths: Sequence[str], options: Options) -> Measurement:
 
     def one_by_one() -> int:
         for view, name in enumerate(("query", "key")):
-            for crop, row in zip(batch[name], batch["colors"][:, view], strict=True):
-                augment(crop[None], row[None], views.order(view))
+            for crop, row in zip(batch[name], batch["photometric"][:, view], strict=True):
+                augment(crop[None], row[None], views.operations(view))
         return count
 
     def at_once() -> int:

@@ -124,7 +124,7 @@ def recipe(options: Options, precision: str, channels_last: bool):
 def our_step(options: Options, precision: str, channels_last: bool) -> Callable[[], int]:
     """A step of MoCo v2 as the trainer takes it, without the loader."""
     model = build_model(recipe(options, precision, channels_last)).train()
-    optimizer = _sgd(model)
+    optimizer = sgd(model)
     batch, done = views_of(options, options.batch), iter(range(2**31))
 
     def step() -> int:
@@ -140,7 +140,7 @@ def published_step(options: Options) -> Callable[[], int]:
     """A step of the published recipe in float32."""
     queue = max(options.queue - options.queue % options.batch, options.batch)
     model = PublishedMoCo(options.arch, DIM, queue, MOMENTUM, TEMPERATURE).to(options.device).train()
-    optimizer = _sgd(model)
+    optimizer = sgd(model)
     batch = views_of(options, options.batch)
 
     def step() -> int:
@@ -157,7 +157,7 @@ def supervised_step(options: Options, precision: str, channels_last: bool) -> Ca
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = getattr(torchvision.models, options.arch)(num_classes=CLASSES)
     model = model.to(options.device, memory_format=layout).train()
-    optimizer = _sgd(model)
+    optimizer = sgd(model)
     images = views_of(options, options.batch)["query"]
     labels = torch.arange(options.batch, device=options.device) % CLASSES
 
@@ -174,7 +174,7 @@ def supervised_step(options: Options, precision: str, channels_last: bool) -> Ca
     return step
 
 
-def _sgd(model: nn.Module) -> torch.optim.Optimizer:
+def sgd(model: nn.Module) -> torch.optim.Optimizer:
     trained = [p for p in model.parameters() if p.requires_grad]
     return torch.optim.SGD(trained, lr=0.03, momentum=0.9, weight_decay=1e-4)
 

@@ -11,7 +11,7 @@ class Options:
 
     Attributes:
         device: "cuda" or "cpu".
-        images: paths of JPEG files.
+        paths: of JPEG files.
         rounds: how often each pair is measured.
         seconds: least time of each in a round.
         arch: encoder.
@@ -23,10 +23,11 @@ class Options:
         queues: values of K to which the loss grows.
         batches: images of a step to which it grows, in fractions of ``batch``.
         sizes: sides of a view to which it grows, in pixels.
+        loops: encoder, side of a view and images in a step of whole loops.
     """
 
     device: str
-    images: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
     rounds: int = 5
     seconds: float = 2.0
     arch: str = "resnet50"
@@ -39,6 +40,7 @@ class Options:
     queues: tuple[int, ...] = (4096, 16384, 65536, 262144, 1048576)
     batches: tuple[float, ...] = (0.25, 0.5, 1, 2)
     sizes: tuple[int, ...] = (96, 160, 224)
+    loops: tuple[tuple[str, int, int], ...] = (("resnet18", 64, 64), ("resnet50", 224, 16))
 
     @property
     def cuda(self) -> bool:
@@ -60,6 +62,6 @@ def smoke_options(device: str, **changes) -> Options:
     tiny = {
         **{"rounds": 2, "seconds": 0.0, "arch": "resnet18", "batch": 8, "size": 32},
         **{"queries": 8, "queue": 64, "coco_images": 20, "detectors": ("toy/mask_rcnn_R_18_FPN",)},
-        **{"queues": (64,), "batches": (1,), "sizes": (32,)},
+        **{"queues": (64,), "batches": (1,), "sizes": (32,), "loops": (("resnet18", 32, 8),)},
     }
     return Options(device, **{**tiny, **changes})

@@ -55,7 +55,19 @@ ABLATION_SCALES = ("imagenette", "paper")
 SUITES = ("paper", "toy", "photos")
 DEMO_SCALES = ("toy", "photos", "photos_gpu")
 SPEED_PARTS = (
-    *("loader", "augment", "momentum", "loss", "step", "shuffle", "finetune", "eval", "busy", "growth"),
+    *(
+        "loader",
+        "augment",
+        "momentum",
+        "loss",
+        "step",
+        "loop",
+        "shuffle",
+        "finetune",
+        "eval",
+        "busy",
+        "growth",
+    ),
 )
 PACKED = {"shorter_side": 256, "quality": 92, "shard_mib": 1024}
 TOYWORLD = {

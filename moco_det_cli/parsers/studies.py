@@ -103,6 +103,7 @@ def benchmark_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add(
         "--suite",
         choices=sorted(SUITES),
+        metavar="{own,paper,photos,toy}",
         required=True,
         help="the paper's recipes, small ones on scenes; or own, whose options are others: own --help",
     )
@@ -210,7 +211,7 @@ def own_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add(
         "--tune-lr",
         action="store_true",
-        help="first try three learning rates for each start on the shortest schedule",
+        help="first try three learning rates for each start on the shortest schedule, on held-out training images",
     )
     add(
         "--hours",

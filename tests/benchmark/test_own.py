@@ -16,16 +16,19 @@ from run_examples import make_record
 from moco_det.benchmark import command as benchmark
 from moco_det.benchmark.own import command as own
 from moco_det.benchmark.own import data as own_data
+from moco_det.benchmark.own.data import read_data
 from moco_det.benchmark.own.plan import COCO_PAIRS, given_keys, make_starts, recipe_digest
 from moco_det.benchmark.own.settle import first_study, settle, write_inputs
+from moco_det.benchmark.own.tuning import hold_out
 from moco_det.config import get_cfg
 from moco_det.data.labels import take_labels
 from moco_det.finetune.command import main as train
 from moco_det.finetune.inits import read_init
+from moco_det.report.kept_results import load_results, render
 from moco_det.report.runs import find_runs
-from moco_det.report.zoo import load_results, render
 from moco_det.testing.core import REPOSITORY
 from moco_det.toyworld.make import main as make_toyworld
+from moco_det_cli.parsers.stages import train_parser
 from moco_det_cli.parsers.studies import own_parser
 
 
@@ -273,7 +276,8 @@ def fake_steps(monkeypatch):
                 json.dumps(record_of(step.command)) if step.result.suffix == ".json" else ""
             )
 
-    monkeypatch.setattr("moco_det.benchmark.own.carry_out.run_steps", carry)
+    for module in ("carry_out", "tuning"):
+        monkeypatch.setattr(f"moco_det.benchmark.own.{module}.run_steps", carry)
     return done
 
 
@@ -323,6 +327,7 @@ def test_tuned_starts_are_compared_at_their_own_rates(sets, tmp_path, capsys, fa
     assert "learning rate of own: 0.0067" in printed
     tuned = [step for step in fake_steps if "tuning" in str(step.result)]
     assert len(tuned) == 6 and {step.command[step.command.index("SEED") + 1] for step in tuned} == {"0"}
+    assert not any(str(tmp_path / "test") in step.command for step in tuned)
     assert printed.count("(own): helps.") == 2
     runs, incomplete = find_runs([tmp_path / "out/study"])
     assert not incomplete and {(r.init, r.record["extra"].get("learning_rate")) for r in runs} >= {
@@ -330,6 +335,27 @@ def test_tuned_starts_are_compared_at_their_own_rates(sets, tmp_path, capsys, fa
         ("own", 0.0067),
     }
     assert "| learning rate |" in (tmp_path / "out/report/report.md").read_text()
+
+
+def test_rates_are_tried_on_training_images_that_are_held_out(sets, tmp_path):
+    """Two parts that together are the labeled training images: same boxes, classes and files; none of the test."""
+    data = read_data(own_parser().parse_args([*sets, "--output", str(tmp_path / "out")]))
+    words = hold_out(data, tmp_path / "tuning")
+    parsed = train_parser().parse_args(["--config-file", "x", *words])
+    parts = {name: json.loads(Path(path).read_text()) for name, path, _ in parsed.coco}
+    assert [len(part["images"]) for part in parts.values()] == [13, 3]
+    assert "".join(parsed.opts).endswith("DATASETS.TRAIN('tuning_train',)DATASETS.TEST('tuning_held_out',)")
+    files = [image["file_name"] for part in parts.values() for image in part["images"]]
+    assert sorted(files) == sorted(record["file_name"] for record in data.records)
+    for part in parts.values():
+        assert [entry["name"] for entry in part["categories"]] == ["bolt", "nut"]
+        numbers = {image["id"]: int(Path(image["file_name"]).stem) for image in part["images"]}
+        assert len(part["annotations"]) == len(numbers)
+        for box in part["annotations"]:
+            assert box["category_id"] == numbers[box["image_id"]] % 2 and box["bbox"] == [8, 8, 32, 22]
+    assert hold_out(data, tmp_path / "again")[1] == words[1]
+    for name in parts:
+        assert (tmp_path / f"again/{name}.json").read_text() == (tmp_path / f"tuning/{name}.json").read_text()
 
 
 def test_what_is_kept_is_not_run_again_unless_its_pre_training_is_another(sets, tmp_path, capsys, fake_steps):

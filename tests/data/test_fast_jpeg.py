@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from moco_det.data.bands import ImageFormat
+from moco_det.data.decoding import UnreadableImage, decode_pixels
 from moco_det.data.fast_jpeg import check_decoder, decode_for_views, reduced_view, reduction
-from moco_det.data.images import UnreadableImage, decode_pixels
+from moco_det.data.image_format import ImageFormat
 from moco_det.data.views import ViewParameters, ViewSettings, crop_view, draw_view
 from moco_det.pretrain.loader import TwoViews
 from moco_det.speed.images import write_photographs
@@ -78,7 +78,7 @@ def test_views_are_those_of_all_pixels_within_the_stated_distribution(photograph
         assert torch.equal(expected, decode_pixels(path)) and views == drawn(number)(500, 375)
         reductions.add(round(375 / found[0].shape[1]))
         for fast_view, exact_view in zip(found[1], views, strict=True):
-            assert fast_view.colors() == exact_view.colors()
+            assert fast_view.photometric_row() == exact_view.photometric_row()
             pair = [crop_view(*given).float() for given in ((found[0], fast_view), (expected, exact_view))]
             noise.append(float((pair[0] - pair[1]).square().mean()))
             statistics.append([_statistics(view) for view in pair])
@@ -138,9 +138,10 @@ def test_other_files_are_decoded_exactly(tmp_path, photographs):
 
 
 def test_pixels_of_another_range_are_decoded_exactly(photographs):
-    images = ImageFormat(3, (0.0, 200.0))
-    pixels, _ = decode_for_views(photographs[0], dataclasses.replace(FAST, images=images), drawn(0))
-    assert torch.equal(pixels, images.decode(photographs[0])) and pixels.shape == (3, 375, 500)
+    image_format = ImageFormat(3, (0.0, 200.0))
+    settings = dataclasses.replace(FAST, image_format=image_format)
+    pixels, _ = decode_for_views(photographs[0], settings, drawn(0))
+    assert torch.equal(pixels, image_format.decode(photographs[0])) and pixels.shape == (3, 375, 500)
 
 
 def test_a_broken_file_is_refused_as_exact_refuses_it(tmp_path, photographs):

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import own_data
@@ -19,9 +20,9 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 from pycocotools.cocoeval import COCOeval
 
-from moco_det.data.bands import RGB, ImageFormat
 from moco_det.data.datasets import own as own_datasets
-from moco_det.data.images import UnreadableImage, decode_rgb
+from moco_det.data.decoding import UnreadableImage, decode_rgb
+from moco_det.data.image_format import RGB, ImageFormat
 from moco_det.data.unreadable import begin_list
 from moco_det.finetune import command, look, look_images, look_records, look_semantic
 from moco_det.finetune.check_datasets import main as check_main
@@ -331,7 +332,7 @@ def test_pixels_are_those_of_pretraining(tmp_path, mode):
     )
     path = str(tmp_path / ("x.tif" if mode == "CMYK" else "x.png"))
     image.save(path)
-    read = read_image({"file_name": path}, ImageFormat(order="BGR"))
+    read = read_image({"file_name": path}, ImageFormat(channel_order="BGR"))
     assert np.array_equal(read[:, :, ::-1], np.asarray(decode_rgb(path)))
     if mode in ("RGB", "L", "P", "CMYK"):  # detectron2 reads these the same
         assert np.array_equal(read, utils.read_image(path, "BGR"))
@@ -467,7 +468,7 @@ def test_a_truncated_image_is_found_among_more_than_are_decoded(tmp_path, kind):
 
 def test_beyond_the_budget_a_part_of_the_images_is_looked_at(coco, monkeypatch):
     clock = iter(range(1000))
-    monkeypatch.setattr(look_images.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(look_images, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     findings = Findings("a")
     look_images.look_at_images(DatasetCatalog.get("a"), findings, seconds=2.5)
     assert str(*findings.of("warning")) == "1 x part of the images only was looked at: 2 of 4 in 2.5 s"
@@ -528,7 +529,7 @@ def test_a_label_image_of_another_size_is_refused(semantic, tmp_path):
 def test_beyond_the_budget_nothing_is_said_of_classes(semantic, monkeypatch):
     semantic()
     clock = iter(range(1000))
-    monkeypatch.setattr(look_semantic.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(look_semantic, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     findings = Findings("a")
     args = DatasetCatalog.get("a"), MetadataCatalog.get("a"), True, findings
     look_semantic.look_at_labels(*args, seconds=2.5)

@@ -12,18 +12,15 @@ from moco_det.benchmark.own.plan import (
     run_step_of,
     start_steps,
 )
-from moco_det.benchmark.own.settle import RATES, Setting, write_inputs
+from moco_det.benchmark.own.settle import Setting, write_inputs
+from moco_det.benchmark.own.tuning import tune
 from moco_det.benchmark.plan import Planned, settle_plan
 from moco_det.benchmark.steps import run_steps
-from moco_det.engine.record import read_run_record
-from moco_det.model_zoo.tasks import main_metric
-from moco_det.report import zoo
+from moco_det.report import kept_results
 from moco_det.report.own import SUITE, next_steps, sentences, study_rows
 from moco_det.report.report import write_report
 from moco_det.report.rows import build_rows
 from moco_det.report.runs import PLAN, Run
-
-TUNING_SEED = 0  # of no run of the study
 
 
 def carry_out(setting: Setting, study: Study) -> None:
@@ -36,7 +33,9 @@ def carry_out(setting: Setting, study: Study) -> None:
     write_inputs(setting)
     logs, folder = output / "logs", output / STUDY
     suite = SUITE + re.sub(r"[^\w-]", "-", args.name or setting.data.facts.name)
-    kept = {run.record["extra"].get("fingerprint"): run for run in zoo.load_results(args.results, suite)}
+    kept = {
+        run.record["extra"].get("fingerprint"): run for run in kept_results.load_results(args.results, suite)
+    }
     rates = {}
     if args.tune_lr:
         run_steps(start_steps(setting.starts, setting.pretrain_command(study), output), logs)
@@ -55,7 +54,7 @@ def carry_out(setting: Setting, study: Study) -> None:
     except ValueError as error:
         failure = error
     report = write_report([folder], output / "report")
-    zoo.save_results(report.runs, args.results, suite)
+    kept_results.save_results(report.runs, args.results, suite)
     rows = study_rows(build_rows(report.runs, report.incomplete)[0])
     answer = [*sentences(rows), f"To try next: {'; '.join(next_steps(rows))}."] if rows else []
     print("\n".join([report.table, *answer, f"report: {report.html}", f"kept: {Path(args.results, suite)}"]))
@@ -90,35 +89,4 @@ def restore(planned: Sequence[Planned], kept: dict[str, Run], folder: Path) -> N
             continue
         for one, run in runs:
             print(f"{one.folder}: done before, as its record in results/ says", flush=True)
-            zoo.restore_run(run, folder / one.folder)
-
-
-def tune(setting: Setting, study: Study) -> dict[str, float]:
-    """The best learning rate of each start, by AP of one run each on the shortest schedule."""
-    folder, base = setting.output / "tuning", float(setting.value(0, "SOLVER.BASE_LR"))
-    share, schedule, iterations = min(study.schedules, key=lambda entry: (entry[2], -entry[0]))
-    tried = {}
-    for start in setting.starts_of(study):
-        for rate in (float(f"{part * base:.2g}") for part in RATES):
-            place = folder / f"{rate:g}"
-            one = setting.runs(place, {start.name: rate}).run(share, schedule, iterations, start, TUNING_SEED)
-            tried[start.name, rate] = run_step_of(one, place)
-    run_steps(list(tried.values()), setting.output / "logs/tuning", setting.jobs, setting.gpus)
-    best: dict[str, float] = {}
-    scores = {key: _score(step.result.parent) for key, step in tried.items()}
-    for start in setting.starts:
-        best[start.name] = max(
-            (rate for name, rate in scores if name == start.name), key=lambda r: scores[start.name, r]
-        )
-        found = ", ".join(
-            f"{rate:g}: {scores[name, rate]:.1f}" for name, rate in scores if name == start.name
-        )
-        print(f"learning rate of {start.name}: {best[start.name]:g} (AP by rate {found})", flush=True)
-    return best
-
-
-def _score(folder: Path) -> float:
-    record = read_run_record(folder)
-    metrics = {name: value for name, value in record["metrics"].items() if value is not None}
-    metric = main_metric(record["extra"]["task"], metrics)
-    return metrics[metric] if metric else 0.0
+            kept_results.restore_run(run, folder / one.folder)

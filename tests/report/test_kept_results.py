@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from moco_det.report.runs import read_run
-from moco_det.report.zoo import (
+from moco_det.report.kept_results import (
+    FIGURE,
     MARKER,
+    STUDIES,
+    figure_is_current,
     load_all_results,
     load_results,
     paper_table,
@@ -17,6 +19,9 @@ from moco_det.report.zoo import (
     save_results,
     update_tables,
 )
+from moco_det.report.own import study_rows
+from moco_det.report.rows import build_rows
+from moco_det.report.runs import read_run
 
 ROOT = Path(__file__).resolve().parents[2]
 EMPTY = "<!-- results:photos -->\nold\n<!-- /results:photos -->"
@@ -169,3 +174,6 @@ def test_committed_tables_are_those_of_the_files(document):
     text = document.read_text(encoding="utf-8")
     message = f"run: tools/make_report.py --update-tables {document.relative_to(ROOT)}"
     assert render(text, ROOT / "results", document.name) == text, message
+    for name in {opening[3] for opening in MARKER.finditer(text) if opening[2] in STUDIES}:
+        rows = study_rows(build_rows(load_results(ROOT / "results", f"own-{name}"))[0])
+        assert figure_is_current(ROOT / f"results/own-{name}" / FIGURE, rows), message

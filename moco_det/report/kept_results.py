@@ -3,6 +3,7 @@
 A document holds a table between two markers, each alone on its line: ``<!-- results:SUITE -->`` and
 ``<!-- /results:SUITE -->`` (runs of this project, with their commands), the same with ``summary`` (without the
 commands), ``<!-- own:NAME -->`` (the answer of a study of one's own data, the suite own-NAME),
+``<!-- own-summary:NAME -->`` (one line a share of the labels; ``results/own-NAME/figure.png`` is its figure),
 ``<!-- ablation:NAME-SCALE -->`` (runs that tools/run_ablation.py kept), ``<!-- speed:NAME -->`` (what
 tools/benchmark_speed.py measured, ``results/speed/NAME.json``), or ``<!-- paper:PREFIX -->`` (printed by the
 paper, for the recipes whose names start so), each with its closing marker.
@@ -16,6 +17,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from moco_det.engine.record import FILE_NAME as RECORD
 from moco_det.engine.record import check_record
 from moco_det.model_zoo.ablations import ABLATIONS, SCALES
@@ -23,7 +26,7 @@ from moco_det.model_zoo.paper_results import PAPER_RESULTS
 from moco_det.model_zoo.tasks import METRICS
 from moco_det.report.ablation_results import UNTRAINED, ablation_table, lines_of
 from moco_det.report.document import Table, markdown_table
-from moco_det.report.own import SUITE, study_markdown
+from moco_det.report.own import SUITE, figure_caption, study_figure, study_markdown, study_rows, study_summary
 from moco_det.report.rows import Row, build_rows
 from moco_det.report.runs import Run, run_from_record
 from moco_det.report.speed_tables import kept_speed
@@ -42,7 +45,9 @@ KEPT_CURVES = (*(name for name in METRICS if not name.endswith("75")), "knn_accu
 ABLATION_SUITE = "ablations"
 EMPTY = "Not measured yet."
 SPEED_SUITE = "speed"  # measurements of a machine, not runs
-KINDS = ("results", "summary", "paper", "ablation", "speed", "own")
+KINDS = ("results", "summary", "paper", "ablation", "speed", "own", "own-summary")
+STUDIES = {"own": study_markdown, "own-summary": study_summary}
+FIGURE = "figure.png"
 MARKER = re.compile(r"^<!-- (/?)([\w-]+):([\w-]+) -->$", re.MULTILINE)
 
 
@@ -277,8 +282,8 @@ def render(text: str, results: str | os.PathLike, name: str = "text") -> str:
             table = paper_table(suite)
         elif kind == "speed":
             table = speed_of_machine(results, suite)
-        elif kind == "own":
-            table = study_markdown(build_rows(load_results(results, SUITE + suite))[0]) or EMPTY
+        elif kind in STUDIES:
+            table = STUDIES[kind](_rows_of_study(results, suite)) or EMPTY
         elif kind == "ablation":
             table = kept_ablation_table(*suite.rpartition("-")[::2], load_results(results, ABLATION_SUITE))
         else:
@@ -288,11 +293,37 @@ def render(text: str, results: str | os.PathLike, name: str = "text") -> str:
     return "".join([*parts, text[end:]])
 
 
+def _rows_of_study(results: str | os.PathLike, name: str) -> list[Row]:
+    return build_rows(load_results(results, SUITE + name))[0]
+
+
 def update_tables(path: str | os.PathLike, results: str | os.PathLike) -> bool:
-    """Generate the tables of a document again; True if that changed it."""
+    """Generate the tables of a document again, and the figures of its studies; True if that changed one."""
     path = Path(path)
     text = path.read_text(encoding="utf-8")
     new = render(text, results, str(path))
     if new != text:
         path.write_text(new, encoding="utf-8")
-    return new != text
+    studies = {opening[3] for opening in MARKER.finditer(text) if opening[2] in STUDIES}
+    return any([new != text, *(update_figure(results, name) for name in studies)])
+
+
+def update_figure(results: str | os.PathLike, name: str) -> bool:
+    """Draw the figure of a study again if it is not that of its kept runs; True if that changed it.
+
+    The figure tells what it shows (:func:`moco_det.report.own.figure_caption`) in its text, so it is known without
+    drawing it.
+    """
+    path, rows = Path(results, SUITE + name, FIGURE), study_rows(_rows_of_study(results, name))
+    if not rows or figure_is_current(path, rows):
+        return False
+    path.write_bytes(study_figure(rows))
+    return True
+
+
+def figure_is_current(path: Path, rows: Sequence[Row]) -> bool:
+    """Whether a kept figure shows these rows."""
+    if not path.is_file():
+        return False
+    with Image.open(path) as image:
+        return image.info.get("Description") == figure_caption(rows)
