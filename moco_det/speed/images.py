@@ -298,8 +298,8 @@ def _small_views(paths: Sequence[str], options: Options) -> Measurement:
 
     def one_by_one() -> int:
         for view, name in enumerate(("query", "key")):
-            for crop, row in zip(batch[name], batch["colors"][:, view], strict=True):
-                augment(crop[None], row[None], views.order(view))
+            for crop, row in zip(batch[name], batch["photometric"][:, view], strict=True):
+                augment(crop[None], row[None], views.operations(view))
         return count
 
     def at_once() -> int:

@@ -138,9 +138,10 @@ def test_other_files_are_decoded_exactly(tmp_path, photographs):
 
 
 def test_pixels_of_another_range_are_decoded_exactly(photographs):
-    images = ImageFormat(3, (0.0, 200.0))
-    pixels, _ = decode_for_views(photographs[0], dataclasses.replace(FAST, images=images), drawn(0))
-    assert torch.equal(pixels, images.decode(photographs[0])) and pixels.shape == (3, 375, 500)
+    image_format = ImageFormat(3, (0.0, 200.0))
+    settings = dataclasses.replace(FAST, image_format=image_format)
+    pixels, _ = decode_for_views(photographs[0], settings, drawn(0))
+    assert torch.equal(pixels, image_format.decode(photographs[0])) and pixels.shape == (3, 375, 500)
 
 
 def test_a_broken_file_is_refused_as_exact_refuses_it(tmp_path, photographs):
