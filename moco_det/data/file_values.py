@@ -23,7 +23,7 @@ def read_values(path: str) -> tuple[np.ndarray, int]:
     """What a file holds, as it is: (H, W), (H, W, C) or (C, H, W), and its EXIF orientation, 1 to 8.
 
     Raises:
-        ValueError, OSError and what else decoders raise.
+        ValueError: as OSError and what else decoders raise, for a file that they cannot read.
     """
     file = _opened(path)
     with file:

@@ -36,13 +36,17 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
+# Okabe and Ito's palette, whose colors stay apart for the color-blind; markers tell them apart in gray.
 INIT_COLORS = {
-    "random": "#7a828c",
-    "moco": "#c8553d",
-    "supervised_torchvision": "#2f6690",
-    "supervised_msra": "#3a9188",
+    "random": "#6b7280",
+    "moco": "#d55e00",
+    "own": "#d55e00",
+    "supervised": "#0072b2",
+    "supervised_torchvision": "#0072b2",
+    "supervised_msra": "#009e73",
 }
-OTHER_COLORS = ("#8661c1", "#b08900", "#2d7dd2", "#5c8001", "#b5179e")
+OTHER_COLORS = ("#cc79a7", "#e69f00", "#56b4e9", "#332288", "#117733")
+MARKERS = "osD^vP"
 RUN_COLORS = (INIT_COLORS["moco"], *OTHER_COLORS)
 
 # name in metrics.json, title of the panel, factor to what is shown

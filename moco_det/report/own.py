@@ -14,7 +14,7 @@ from matplotlib.ticker import NullFormatter
 
 from moco_det.model_zoo.tasks import METRICS
 from moco_det.report.document import Block, Picture, Section, Table, Text, markdown_table
-from moco_det.report.figures import STYLE, curve_colors, new_figure, to_png
+from moco_det.report.figures import MARKERS, STYLE, curve_colors, new_figure, to_png
 from moco_det.report.rows import REFERENCE_INIT, Row
 from moco_det.report.statistics import Interval, paired_difference
 
@@ -114,7 +114,7 @@ def labels_needed(curve: Sequence[tuple[int, float]], value: float) -> float:
 
     Args:
         curve: (labeled images, AP), in any order; between them AP is linear in the logarithm of the images,
-        and where it falls the highest value before counts.
+            and where it falls the highest value before counts.
 
     Returns:
         0 for a value below the curve's first, infinity above its highest.
@@ -250,6 +250,23 @@ def sentences(rows: Sequence[Row]) -> list[str]:
     return found
 
 
+def headline(rows: Sequence[Row]) -> list[str]:
+    """The answer in a line for each own pre-training: the verdicts of the longest schedule, most labels first."""
+    last = [row for row in rows if schedule_of(row) == schedule_of(rows[-1])]
+    found = []
+    for label in dict.fromkeys(row.label for row in last if row.init in OWN):
+        said: dict[str, list[str]] = {}
+        for row in sorted((row for row in last if row.label == label), key=num_images_of, reverse=True):
+            if reference := reference_row(row, last):
+                said.setdefault(_verdict_of(row, reference), []).append(f"{num_images_of(row):,}")
+        verdicts = "; ".join(f"{verdict} with {' and '.join(counts)}" for verdict, counts in said.items())
+        if verdicts:
+            found.append(
+                f"Pre-training on your own images ({label}) against random weights: {verdicts} labeled images."
+            )
+    return found
+
+
 def next_steps(rows: Sequence[Row]) -> list[str]:
     """What to try next, by rules on the verdicts of the longest schedule."""
     last = [row for row in rows if schedule_of(row) == schedule_of(rows[-1])]
@@ -306,10 +323,12 @@ def study_section(rows: Sequence[Row]) -> Section | None:
     rows = study_rows(rows)
     if not rows:
         return None
-    blocks: list[Block] = [Text(sentence) for sentence in sentences(rows)]
+    picture = Picture("own", study_figure(rows), FIGURE, figure_caption(rows))
+    blocks: list[Block] = [Text(sentence, lead=True) for sentence in headline(rows)]
+    blocks += [picture, *(Text(sentence) for sentence in sentences(rows))]
     if steps := next_steps(rows):
         blocks.append(Text(f"To try next: {'; '.join(steps)}."))
-    blocks += [Picture("own", study_figure(rows), FIGURE), study_table(rows)]
+    blocks.append(study_table(rows))
     if others := others_table(rows):
         blocks.append(others)
     return Section(TITLE, tuple(blocks))
@@ -367,7 +386,7 @@ def study_figure(rows: Sequence[Row]) -> bytes:
                 beside = 1.02 ** (number - (len(labels) - 1) / 2)  # so that bars do not cover one another
                 look = {
                     "color": by_label[label],
-                    "marker": "o",
+                    "marker": MARKERS[number % len(MARKERS)],
                     "ms": 4,
                     "lw": 1.8,
                     "elinewidth": 1.2,

@@ -130,7 +130,9 @@ def _curves(finetuned: Sequence[Row]) -> tuple[Block, ...]:
     pictures = []
     for number, task in enumerate(dict.fromkeys(row.task for row in finetuned)):
         if png := figures.metric_curves([row for row in finetuned if row.task == task]):
-            pictures.append(Picture(f"curves_{number}", png, f"{task}."))
+            pictures.append(
+                Picture(f"curves_{number}", png, f"{task}.", f"{task}: the metric over the iterations.")
+            )
     return _explained(pictures, captions.CURVES)
 
 
@@ -170,7 +172,14 @@ def _detections(finetuned: Sequence[Row]) -> tuple[Block, ...]:
         rows = [row for row in finetuned if row.task == task]
         longest = max(row.iterations for row in rows)
         if png := panels.detections([row for row in rows if row.iterations == longest]):
-            pictures.append(Picture(f"detections_{number}", png, f"{task}, {longest:,} iterations."))
+            pictures.append(
+                Picture(
+                    f"detections_{number}",
+                    png,
+                    f"{task}, {longest:,} iterations.",
+                    f"{task}: true boxes and detections on test images.",
+                )
+            )
     return _explained(pictures, captions.DETECTIONS)
 
 
