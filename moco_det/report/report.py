@@ -152,7 +152,10 @@ def _pretraining(pretrained: Sequence[Row]) -> tuple[Block, ...]:
 def _each_run(pretrained: Sequence[Row], draw, name: str, caption: str) -> tuple[Block, ...]:
     drawn = [(run, draw(run)) for row in pretrained for run in row.runs]
     return tuple(
-        Picture(f"{name}_{number}", png, f"{run.folder.name}. {caption}")
+        Picture(
+            *(f"{name}_{number}", png, f"{run.folder.name}. {caption}"),
+            content=f"{run.folder.name}: {caption.partition('. ')[0]}.",
+        )
         for number, (run, png) in enumerate(drawn)
         if png
     )
