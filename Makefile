@@ -16,9 +16,10 @@ test: setup           ## the test suite, without the long tests
 stress: setup         ## the long tests alone
 	$(PY) -m pytest -m stress
 
-lint: setup
+lint: setup           ## ruff, and what the documents name
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) tools/check_docs.py
 
 bench: setup          ## how fast each part is, next to the published recipe; use no other program meanwhile
 	$(PY) tools/benchmark_speed.py --output output/speed

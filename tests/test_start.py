@@ -24,8 +24,9 @@ from moco_det_cli.command import COMMANDS
 from moco_det_cli.parsers import choices
 
 TOOLS = {
-    re.search(r'    run\("([\w-]+)"\)', path.read_text())[1]: path
+    found[1]: path
     for path in (REPOSITORY / "tools").glob("*.py")
+    if (found := re.search(r'    run\("([\w-]+)"\)', path.read_text()))
 }
 # Prints, at its end, which of the packages that take time this process has imported.
 CODE = """
