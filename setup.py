@@ -62,6 +62,7 @@ setup(
         "convert": ["safetensors"],  # to read and write .safetensors; all else of convert needs no more
         "onnx": ["onnx"],  # to convert ONNX files
         "bands": ["tifffile", "imagecodecs"],  # images of many channels or 16 bits, in TIFF and PNG
+        "fast-decode": ["simplejpeg"],  # INPUT.DECODE fast
         "dicom": ["pydicom"],  # medical images
         "peers": ["lightly"],  # the loop that tools/benchmark_speed.py --part loop measures beside ours
         # Cityscapes alone needs them. It also needs cityscapesscripts, which no extra can name: it must come with

@@ -33,7 +33,7 @@ check_environment()
 from moco_det import finetune as _finetune  # noqa: E402, F401  registers heads and toy data sets
 from moco_det.classify import classifier as _classifier  # noqa: E402, F401  registers Classifier
 from moco_det.config import add_moco_config, get_cfg  # noqa: E402
-from moco_det.data.images import register_imagenet as _register_imagenet  # noqa: E402
+from moco_det.data.image_files import register_imagenet as _register_imagenet  # noqa: E402
 from moco_det.pretrain.moco import model as _moco  # noqa: E402, F401  registers MoCo
 
 _register_imagenet()

@@ -22,7 +22,7 @@ from moco_det.classify.command import main as classify
 from moco_det.convert.convert import convert
 from moco_det.model_zoo import get_config_file, list_configs, list_inits
 from moco_det.pretrain.command import main as pretrain
-from moco_det.report.zoo import load_results, render
+from moco_det.report.kept_results import load_results, render
 from moco_det.testing.core import REPOSITORY, write_random_images
 from moco_det.weights.backbone_file import read_backbone
 

@@ -1,68 +1,87 @@
-"""tools/check_docs.py finds each kind of fault in a document, and nothing in what is right."""
+"""tools/check_documents.py finds what a document names and is not there, and lets stand what is."""
 
 import importlib.util
+import re
 
 import pytest
 
 from moco_det.testing.core import REPOSITORY
 
-spec = importlib.util.spec_from_file_location("check_docs", REPOSITORY / "tools/check_docs.py")
-check_docs = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(check_docs)
-
-TRAIN = "tools/train_net.py --config-file configs/toy/mask_rcnn_R_18_FPN.yaml"
-RIGHT = [
-    "## The `--plan` option, twice\n## The `--plan` option, twice\n[a](#the---plan-option-twice-1)",
-    "[a](docs/BENCHMARK.md), [b](https://no.where/x.md), `[c](no.md)`",
-    "`configs/toy/{mask,keypoint}_rcnn_R_18_FPN.yaml` `tests/test_documents.py::test_x` `tools/run_*.py`",
-    "`output/backbone.pkl`, `projects/…/configs`, `moco_det/`",
-    f"```bash\nCUDA_VISIBLE_DEVICES=0 {TRAIN} \\\n    --init moco SOLVER.MAX_ITER 9 | tee log  # it's said\n```",
-    "```bash\ntools/make_report.py …\npython tools/doctor.py\npython elsewhere.py --what\n```",
-    "```\ntools/train_net.py --no-such-option\n```",
-    "<!-- table:x -->\n`tools/gone.py`\n<!-- /table:x -->",
-]
-WRONG = {
-    "## A heading\n[a](#another-heading)": "no such heading",
-    "[a](docs/BENCHMARK.md#no-heading)": "no such heading",
-    "```bash\n# A comment\n```\n[a](#a-comment)": "no such heading",
-    "[a](docs/GONE.md)": "no such file",
-    "`tools/gone.py`": "tools/gone.py: no such file",
-    "`GONE.md`": "GONE.md: no such file",
-    "`configs/toy/{mask,no}_rcnn_R_18_FPN.yaml`": "no such file",
-    "```yaml\n_BASE_: configs/gone.yaml\n```": "configs/gone.yaml: no such file",
-    f"```bash\n{TRAIN} --inits moco x\n```": "unrecognized arguments: --inits",
-    "```bash\npython tools/make_report.py --outputs x\n```": "unrecognized arguments: --outputs",
-    "```bash\nexport A=b\nmoco-det rapport runs\n```": "no command rapport",
-    "```bash\nmoco-det benchmark own --output x --shares none\n```": "expected a percentage",
-    f"```bash\n{TRAIN} SOLVER.MAX_ITER 9 --init moco\n```": "--init stands after KEY VALUE pairs",
-    "```bash\ntools/train_net.py --config-file toy/no_recipe\n```": "no_recipe",
-    f"```bash\n{TRAIN} --init moko\n```": "moko",
-}
+spec = importlib.util.spec_from_file_location("check_documents", REPOSITORY / "tools/check_documents.py")
+documents = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(documents)
 
 
-def faults(text: str, tmp_path) -> list[str]:
-    """Those of a text as it would stand in the repository's root."""
-    for path in check_docs.FOLDERS:
-        (tmp_path / path).symlink_to(REPOSITORY / path)
-    document = tmp_path / "PAGE.md"
-    document.write_text(text)
-    return check_docs.check(tmp_path, [document])
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[a](nowhere.md)", "there is no nowhere.md"),
+        ('<img src="figures/none.png">', "there is no figures/none.png"),
+        ("# One thing\n[a](#another-thing)", "no heading #another-thing"),
+        ("[a](other.md#none)", "other.md has no heading #none"),
+        ("see `tools/train_nett.py`", "there is no tools/train_nett.py"),
+        ("`configs/Pretrain/{moco_v1_R_50_200ep,moco_v9}.yaml`", "there is no configs/Pretrain/moco_v9.yaml"),
+        (
+            "`PascalVOC-Detection/faster_rcnn_R_50_C5_24k`",
+            "there is no PascalVOC-Detection/faster_rcnn_R_50_C5",
+        ),
+        ("`tests/test_layout.py::test_nothing`", "no file named before has this test"),
+        ("```bash\ntools/make_report.py --outputs a\n```", "unrecognized arguments: --outputs"),
+        ("```bash\nmoco-det report a --output b --figure c\n```", "unrecognized arguments: --figure"),
+        ("```bash\ncd x && moco-det report a --output b --figure\n```", "unrecognized arguments: --figure"),
+        ("```bash\nmoco-det pre-train\n```", "'pre-train' is no command"),
+        (
+            "```bash\ntools/train_net.py --config-file configs/toy/none.yaml \\\n  --init random\n```",
+            "closest match",
+        ),
+        (
+            "```bash\ntools/pretrain_moco.py --config-file toy/linear_R_18 SEED\n```",
+            "expected KEY VALUE pairs",
+        ),
+        ("```\n$ tools/make_toyworld.py --outpu b\n  drawn\n```", "no option --outpu"),
+        ("```bash\nif true; then\n```", "shell block"),
+        ("```bash\nmake all\n```", "make all: no target"),
+        ("`moco-det benchmark own --share 5`", "no option --share"),
+        ("`tools/launch_slurm.py -- tools/train_net.py --gpus 1 …`", "no option --gpus"),
+    ],
+)
+def test_what_is_not_there_is_found(text, fault, tmp_path):
+    (tmp_path / "other.md").write_text("# Other\n")
+    (tmp_path / "page.md").write_text(text)
+    (found,) = documents.check(tmp_path / "page.md")
+    assert fault in found
 
 
-@pytest.mark.parametrize("text", RIGHT)
-def test_nothing_is_wrong_with(text, tmp_path):
-    assert not faults(text, tmp_path)
+def test_what_is_there_stands(tmp_path):
+    (tmp_path / "page.md").write_text(
+        "# `Two` words, [a](page.md)\n## Again\n## Again\n"
+        "[a](#two-words-a) [b](page.md#again-1) [c](https://x.org/y)\n"
+        "`[x](y.md)` `tools/*.py` `moco-det pack --shorter-side 0` `configs/toy/`\n"
+        "`toy/faster_rcnn_R_50_{C4,DC5}`\n"
+        "`tests/test_documents.py::test_what_is_there_stands`, `…::test_what_is_not_there_is_found`\n"
+        "```bash\nVENV=a python tools/make_report.py a --output b   # a comment\nmake test VENV=a\n"
+        "tools/train_net.py --config-file … --init random MODEL.FPN.NORM ''\n```\n"
+        "<!-- results:a -->\n```bash\ntools/gone.py --old\n```\n<!-- /results:a -->\n"
+    )
+    assert documents.check(tmp_path / "page.md") == []
 
 
-@pytest.mark.parametrize("text, said", WRONG.items())
-def test_a_fault_is_said(text, said, tmp_path):
-    (fault,) = faults(text, tmp_path)
-    assert fault.startswith("PAGE.md: ") and said in fault
+def test_every_document_is_looked_at():
+    tracked = {
+        path.relative_to(REPOSITORY).as_posix()
+        for pattern in documents.DOCUMENTS
+        for path in REPOSITORY.glob(pattern)
+    }
+    assert {"README.md", "docs/CONFIG.md", "projects/README.md", "projects/BYOL/README.md"} <= tracked
 
 
-def test_the_documents_of_this_repository():
-    paths = check_docs.documents(REPOSITORY)
-    names = {str(path.relative_to(REPOSITORY)) for path in paths}
-    assert {"README.md", "docs/BENCHMARK.md", "projects/DenseCL/README.md", "results/README.md"} <= names
-    assert sum(len(list(check_docs.commands(path.read_text("utf-8")))) for path in paths) > 100
-    assert not check_docs.check(REPOSITORY, paths)
+def test_the_chinese_concepts_have_the_numbers_and_links_of_the_english_ones():
+    english, chinese = (
+        (REPOSITORY / "docs" / name).read_text(encoding="utf-8").split("\n\n", 2)[2]
+        for name in ("CONCEPTS.md", "CONCEPTS.zh-CN.md")
+    )
+    for part, other in zip(english.split("\n## "), chinese.split("\n## "), strict=True):
+        assert re.findall(r"\]\(([^)]+)\)", part) == re.findall(r"\]\(([^)]+)\)", other)
+        assert re.findall(r"`([^`]+)`", part) == re.findall(r"`([^`]+)`", other)
+        numbers = [sorted(re.findall(r"[+−]?\d[\d.,]*\d|\d", text)) for text in (part, other)]
+        assert numbers[0] == numbers[1], part.partition("\n")[0]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from moco_det.config import get_cfg, merge_config
 from moco_det.data.datasets.lvis import register_lvis
-from moco_det.data.images import UnreadableImage, decode_rgb
+from moco_det.data.decoding import UnreadableImage, decode_rgb
 from moco_det.finetune.check_datasets import check_all
 from moco_det.finetune.datasets import names_faulty_labels
 from moco_det.model_zoo import get_config_file

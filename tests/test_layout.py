@@ -117,7 +117,7 @@ def test_the_tests_that_hold_the_promises_exist(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_documents_name_config_keys_that_exist(document):
-    """Files, links and commands are those of tools/check_docs.py."""
+    """tools/check_documents.py looks for paths, links and options."""
     text = (REPOSITORY / document).read_text()
     text = re.sub(
         r"<!-- (\w+:[\w-]+) -->.*?<!-- /\1 -->", "", text, flags=re.DOTALL

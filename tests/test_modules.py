@@ -21,11 +21,12 @@ TESTED_BY = {
     """,
     "classify/test_command.py": "classify/data data/labeled_folder",
     "classify/test_features.py": "classify/accuracy classify/classifier",
-    "classify/test_linear.py": "classify/judge classify/settings classify/trainer",
+    "classify/test_linear.py": "classify/evaluation_hooks classify/settings classify/trainer",
     "config/test_keys.py": "config/architectures config/key config/page",
     "convert/test_convert.py": "convert/command",
     "convert/test_onnx.py": "weights/sources/onnx_graph",
     "convert/test_prefixes.py": "weights/sources/places",
+    "data/test_image_format.py": "data/file_values",
     "data/test_pack.py": "data/packed_images",
     "engine/test_checkpoint_files.py": "engine/checkpoint engine/run_logs utils/files",
     "engine/test_cli.py": "engine/launch",
@@ -50,7 +51,7 @@ TESTED_BY = {
     "finetune/test_weights_check.py": "finetune/loaded_weights",
     "model_zoo/test_tasks.py": "model_zoo/paper_results",
     "modeling/test_grouped_batch_norm.py": "modeling/collectives utils/seeding",
-    "pretrain/test_loader.py": "data/order data/unreadable",
+    "pretrain/test_loader.py": "data/sample_order data/unreadable",
     "pretrain/test_method.py": "modeling/heads",
     "pretrain/test_moco_model.py": """
         modeling/momentum_encoder pretrain/checks pretrain/moco/checks pretrain/moco/shuffled_keys
@@ -68,7 +69,7 @@ TESTED_BY = {
     "report/test_own_study.py": "report/own",
     "speed/test_references.py": "speed/model speed/transfer",
     "speed/test_speed_command.py": """
-        report/speed_tables speed/busy speed/clock speed/exchange speed/growth speed/images
+        report/speed_tables speed/busy speed/clock speed/exchange speed/growth speed/images speed/loop
         speed/measurement speed/options
     """,
     "test_ctrl_c.py": "utils/children",

@@ -16,8 +16,8 @@ from PIL import Image
 
 from moco_det.classify.command import main as classify
 from moco_det.convert.command import main as convert
-from moco_det.data.bands import ImageFormat
 from moco_det.data.datasets import own as own_datasets
+from moco_det.data.image_format import ImageFormat
 from moco_det.finetune.command import main as train
 from moco_det.pretrain.command import main as pretrain
 from moco_det.pretrain.stats import main as compute_stats
@@ -29,7 +29,7 @@ from moco_det.weights.backbone_file import read_backbone
 if importlib.util.find_spec("tifffile") is None:
     pytest.skip("the extra moco_det[bands] is not installed", allow_module_level=True)
 
-TEXT = (REPOSITORY / "docs/OTHER_IMAGES.md").read_text()
+TEXT = (REPOSITORY / "docs/OTHER_IMAGES.md").read_text().split("\n## RGB images unlike")[0]
 COMMANDS = [
     shlex.split(line)
     for block in re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL)

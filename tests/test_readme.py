@@ -83,6 +83,22 @@ def test_readme_has_the_commands_that_this_file_runs():
     assert "make demo" in README[:2500] and "make test" in README[:2500]
 
 
+def without_comments(text: str) -> list[str]:
+    """The lines of all code blocks."""
+    found = re.findall(r"```(?:bash|python)\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line.partition("#")[0].rstrip() for block in found for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def test_the_chinese_readme_has_the_same_commands_tables_and_links():
+    chinese = (REPOSITORY / "README.zh-CN.md").read_text(encoding="utf-8")
+    assert without_comments(chinese) == without_comments(README) and len(without_comments(README)) > 15
+    links = [re.findall(r"\]\(([^)]+)\)", text) for text in (README, chinese)]
+    assert {*links[0]} - {*links[1]} == {"README.zh-CN.md"} and {*links[1]} - {*links[0]} == {"README.md"}
+    numbers = [re.findall(r"1e-\d+|\d+ (?:families|类权重)|±", text) for text in (README, chinese)]
+    assert [n.split()[0] for n in numbers[0]] == [n.split()[0] for n in numbers[1]]
+
+
 def test_the_commands_of_the_readme(folder):
     """The commands run in their order, since each reads what the one before wrote."""
     environment = {

@@ -23,7 +23,7 @@ from moco_det.weights.sources.families import PREPROCESSINGS
 from moco_det_cli.command import COMMANDS
 from moco_det_cli.parsers import choices
 
-TOOLS = {
+TOOLS = {  # but those for contributors, which are no commands
     found[1]: path
     for path in (REPOSITORY / "tools").glob("*.py")
     if (found := re.search(r'    run\("([\w-]+)"\)', path.read_text()))

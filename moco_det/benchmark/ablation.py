@@ -9,7 +9,7 @@ from moco_det.benchmark.plan import settle_runs
 from moco_det.benchmark.steps import run_chains, settle_places
 from moco_det.engine.run_folder import check_writable
 from moco_det.model_zoo.ablations import ABLATIONS
-from moco_det.report import zoo
+from moco_det.report import kept_results
 from moco_det.report.ablation_figure import ablation_figure
 from moco_det.report.ablation_results import ablation_table, lines_of, summary_json
 from moco_det.report.document import markdown_table, terminal_table
@@ -78,8 +78,8 @@ def write_results(
         (output / f"{name}.png").write_bytes(ablation_figure(name, lines))
         print("\n".join([table.title, terminal_table(table), *notes, f"figure: {output / name}.png"]))
     if results:
-        saved = zoo.save_results(runs, results, zoo.ABLATION_SUITE)
-        print(f"{len(saved)} results in {Path(results, zoo.ABLATION_SUITE)}")
+        saved = kept_results.save_results(runs, results, kept_results.ABLATION_SUITE)
+        print(f"{len(saved)} results in {Path(results, kept_results.ABLATION_SUITE)}")
 
 
 @user_errors

@@ -64,7 +64,7 @@ def plan_ablations(
     names: Sequence[str],
     scale: str,
     seeds: int,
-    images: Path,
+    unlabeled: Path,
     classes: Path,
     options: Sequence[str] = (),
     held_out: float = 0.0,
@@ -74,13 +74,13 @@ def plan_ablations(
     Args:
         names: of ABLATIONS.
         seeds: how many; they are 1, 2, …
-        images: unlabeled images, a folder or a list file; classes: the labeled set to evaluate on.
+        unlabeled: images, a folder or a list file; classes: the labeled set to evaluate on.
         options: KEY VALUE pairs for every pre-training, over those of the points.
         held_out: fraction of the labeled training images to evaluate on instead of val/ (TEST.HELD_OUT).
     """
     check_options(options)
     classifier, measure = CLASSIFIERS[scale], ("TEST.HELD_OUT", f"{held_out:g}") if held_out else ()
-    shown = {"images": fingerprint_images(images), "classes": fingerprint_images(classes)}
+    shown = {"images": fingerprint_images(unlabeled), "classes": fingerprint_images(classes)}
     points = [point for name in names for point in ABLATIONS[name].points[scale]]
     runs = {}
     for seed in range(1, seeds + 1):
@@ -103,30 +103,30 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def fingerprint_images(images: Path) -> str:
+def fingerprint_images(where: Path) -> str:
     """12 hex digits of the names and sizes of all files in a folder or of shards, or of the text of a list file.
 
     Raises:
         ValueError: there is no such folder or file.
     """
-    if is_shard(images.name) and not images.is_dir():
-        sizes = "".join(f"{Path(shard).name} {os.path.getsize(shard)}\n" for shard in shards_of(str(images)))
+    if is_shard(where.name) and not where.is_dir():
+        sizes = "".join(f"{Path(shard).name} {os.path.getsize(shard)}\n" for shard in shards_of(str(where)))
         return hashlib.sha256(sizes.encode()).hexdigest()[:12]
-    if images.is_file():
-        return hashlib.sha256(images.read_bytes()).hexdigest()[:12]
-    if not images.is_dir():
-        raise ValueError(f"{images} is no folder, no shards and no list file; give --images and --classes")
+    if where.is_file():
+        return hashlib.sha256(where.read_bytes()).hexdigest()[:12]
+    if not where.is_dir():
+        raise ValueError(f"{where} is no folder, no shards and no list file; give --images and --classes")
     digest = hashlib.sha256()
-    for where, folders, files in os.walk(images):
+    for folder, folders, files in os.walk(where):
         folders.sort()
         for name in sorted(files):
-            path = Path(where, name)
-            digest.update(f"{path.relative_to(images)} {path.stat().st_size}\n".encode())
+            path = Path(folder, name)
+            digest.update(f"{path.relative_to(where)} {path.stat().st_size}\n".encode())
     return digest.hexdigest()[:12]
 
 
 def chain_of(
-    run: AblationRun, output: Path, images: Path, classes: Path, flags: Sequence[str]
+    run: AblationRun, output: Path, unlabeled: Path, classes: Path, flags: Sequence[str]
 ) -> tuple[Step, ...]:
     """Pre-train, then evaluate by linear probe and kNN; then the weights go, since tens of runs would fill a disk.
 
@@ -139,7 +139,7 @@ def chain_of(
     steps = []
     if run.recipe:
         supervised = run.script == CLASSIFY
-        where = classes if supervised else images
+        where = classes if supervised else unlabeled
         watched = () if supervised else ("TEST.KNN.IMAGES", str(classes))
         pairs = (*watched, *run.options, *run.measure, *seed, "OUTPUT_DIR", str(pretrained))
         words = (

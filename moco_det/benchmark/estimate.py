@@ -8,8 +8,8 @@ from pathlib import Path
 from moco_det.benchmark.plan import Planned
 from moco_det.engine.record import FILE_NAME
 from moco_det.report.document import Table, terminal_table
+from moco_det.report.kept_results import load_all_results
 from moco_det.report.runs import Run, find_runs
-from moco_det.report.zoo import load_all_results
 
 
 def describe_plan(planned: Sequence[Planned], output: Path, results: str | os.PathLike, jobs: int) -> str:

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from moco_det.data.images import to_pixels
+from moco_det.data.decoding import to_pixels
 from moco_det.data.labeled_folder import LabeledFolder
-from moco_det.data.order import Slot
+from moco_det.data.sample_order import Slot
 from moco_det.data.views import ViewSettings, apply_view, center_view, draw_view
 from moco_det.utils.children import ignore_stop_signals
 from moco_det.utils.seeding import numpy_generator, torch_generator
@@ -47,7 +47,7 @@ class RandomViews(CenterViews):
     def __init__(self, folder: LabeledFolder, *, seed: int, recipe: str, crop_scale: Sequence[float]):
         super().__init__(folder)
         self.seed = seed
-        self.settings = ViewSettings(recipe, folder.size, tuple(crop_scale), images=folder.images)
+        self.settings = ViewSettings(recipe, folder.size, tuple(crop_scale), image_format=folder.image_format)
 
     def _view(self, image: Image.Image | Tensor, slot: Slot) -> Tensor:
         rng = numpy_generator(self.seed, "classified view", *slot)

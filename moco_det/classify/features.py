@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from moco_det.classify.classifier import Classifier
 from moco_det.classify.data import CenterViews, view_batches
-from moco_det.data.images import file_of
+from moco_det.data.image_files import file_of
 from moco_det.data.labeled_folder import LabeledFolder
 from moco_det.utils.progress import progress
 
@@ -49,8 +49,8 @@ def cache_key(model: Classifier, folder: LabeledFolder) -> str:
     mean, std = model.pixel_mean.flatten().tolist(), model.pixel_std.flatten().tolist()
     strides = [module.stride for module in model.encoder.modules() if isinstance(module, nn.Conv2d)]
     digest.update(repr((mean, std, model.flip_channels, strides, str(model.precision), folder.size)).encode())
-    if not folder.images.is_plain:
-        digest.update(repr(folder.images).encode())
+    if not folder.image_format.is_plain:
+        digest.update(repr(folder.image_format).encode())
     for path in folder.paths:
         status, name = os.stat(file_of(path)), path.removeprefix(folder.root)
         digest.update(repr((name, status.st_size, status.st_mtime_ns)).encode())

@@ -8,7 +8,7 @@ from detectron2.utils import comm
 from moco_det.config.key import CLASSIFY
 from moco_det.config.overlays import CHANNEL_KEYS, PREPROCESSING_KEYS
 from moco_det.config.rules import check_values, refuse_keys
-from moco_det.data.bands import ImageFormat
+from moco_det.data.image_format import ImageFormat
 from moco_det.engine.agreement import check_agreement, settings_and_code
 from moco_det.engine.command import read_config
 from moco_det.engine.launch import check_batch

@@ -9,11 +9,11 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from moco_det.classify.data import RandomViews, feature_batches, view_batches
+from moco_det.classify.evaluation_hooks import EvaluateClassifier, EvaluateFeatures
 from moco_det.classify.features import cached_features
-from moco_det.classify.judge import EvaluateClassifier, EvaluateFeatures
-from moco_det.data.bands import ImageFormat
+from moco_det.data.image_format import ImageFormat
 from moco_det.data.labeled_folder import open_labeled_set
-from moco_det.data.order import rank_batches, steps_per_epoch
+from moco_det.data.sample_order import rank_batches, steps_per_epoch
 from moco_det.engine.trainer import EpochTrainer, build_seeded_model, with_count
 from moco_det.weights.initial_weights import InitialWeights
 
@@ -38,7 +38,7 @@ class ClassifierTrainer(EpochTrainer):
             cfg.INPUT.VIEWS.SIZE,
             "--images",
             held_out=cfg.TEST.HELD_OUT,
-            images=ImageFormat.from_config(cfg),
+            image_format=ImageFormat.from_config(cfg),
         )
         self.classes, self.weights = self.train_set.classes, weights
         cfg = with_count(cfg, "CLASSIFY.NUM_CLASSES", len(self.classes))

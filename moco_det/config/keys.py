@@ -309,6 +309,16 @@ VIEWS = (
         was="INPUT.VIEWS.COLOUR_ON",
     ),
     Key(
+        "INPUT.DECODE",
+        "exact",
+        "How JPEG files are decoded for views: exact; or fast, by the package simplejpeg, with quicker arithmetic "
+        "and at 1/2, 1/4 or 1/8 of their size where each crop keeps the pixels of its view. The same crops are "
+        "sampled; their pixel values differ slightly (docs/PERFORMANCE.md).",
+        (PRETRAIN,),
+        one_of("exact", "fast"),
+        effect=(when("INPUT.CHANNELS", 3), when("INPUT.RANGE", ())),
+    ),
+    Key(
         "DATALOADER.PREFETCH",
         2,
         "Batches that each of DATALOADER.NUM_WORKERS has ready ahead; more of them even out a slow disk, "

@@ -36,8 +36,8 @@ _GRAY = (19595, 38470, 7471)
 
 def augment(
     views: Tensor,
-    colors: Tensor,
-    order: Sequence[str],
+    photometric: Tensor,
+    operations: Sequence[str],
     device: torch.device | str | None = None,
     has_colors: bool = True,
 ) -> Tensor:
@@ -45,17 +45,17 @@ def augment(
 
     Args:
         views: uint8 (n, C, S, S).
-        colors: float32 (n, COLUMNS), on the CPU.
-        order: names of the operations, first to last: "jitter", "grayscale", "blur", "solarize".
+        photometric: float32 (n, COLUMNS), on the CPU.
+        operations: names of the operations, first to last: "jitter", "grayscale", "blur", "solarize".
         device: where to work; default: where the views are.
         has_colors: whether the first three channels are red, green and blue.
 
     Returns:
         uint8 (n, C, S, S) on the device.
     """
-    rows = colors.numpy()
+    rows = photometric.numpy()
     x = views.to(device or views.device, non_blocking=True).contiguous()
-    steps = [step for name in order for step in _STEPS[name](rows)]
+    steps = [step for name in operations for step in _STEPS[name](rows)]
     if x.shape[1] != 3 or not has_colors:
         steps = [(chosen, _for_channels(step, has_colors), *columns) for chosen, step, *columns in steps]
     steps += _dropout_steps(rows, x.shape[1])
@@ -121,13 +121,13 @@ def _for_channels(operation: Callable, has_colors: bool) -> Callable:
     """An operation on RGB for other channels, see above."""
     if operation not in (contrast, saturation, grayscale, hue):
         return operation
-    colors = 3 if has_colors else 0
+    num_colors = 3 if has_colors else 0
 
     def apply(x: Tensor, *numbers: Tensor) -> Tensor:
-        if colors:
-            x[:, :colors] = operation(x[:, :colors].clone(), *numbers)
+        if num_colors:
+            x[:, :num_colors] = operation(x[:, :num_colors].clone(), *numbers)
         if operation is contrast:
-            contrast_of_each(x[:, colors:], *numbers)
+            contrast_of_each(x[:, num_colors:], *numbers)
         return x
 
     return apply

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from moco_det.data.bands import RGB, ImageFormat, check_images
-from moco_det.data.images import UnreadableImage, decode_rgb, find_images
+from moco_det.data.decoding import UnreadableImage, decode_rgb
+from moco_det.data.image_files import find_images
+from moco_det.data.image_format import RGB, ImageFormat, check_images
 from moco_det.data.shards import EXTENSION
 from moco_det.data.views import center_view, whole_view
 from moco_det.utils.seeding import numpy_generator
@@ -24,17 +25,19 @@ class LabeledFolder(torch.utils.data.Dataset):
         classes: their names; ``paths`` and ``labels``: of each image, class by class.
     """
 
-    def __init__(self, root: str, size: int, key: str, center_crop: bool = True, images: ImageFormat = RGB):
+    def __init__(
+        self, root: str, size: int, key: str, center_crop: bool = True, image_format: ImageFormat = RGB
+    ):
         """
         Args:
             size: side of the view, in pixels.
             key: what named the folder, for messages, e.g. ``"TEST.KNN.IMAGES"``.
             center_crop: the view is the image's center; else the whole image.
-            images: how files become pixels.
+            image_format: how files become pixels.
 
         Raises:
             ValueError: the folder is missing or has no class folders, or one of these has no images, or
-                images that ``images`` does not fit.
+                images that ``image_format`` does not fit.
         """
         if not os.path.isdir(root):
             raise ValueError(
@@ -47,8 +50,8 @@ class LabeledFolder(torch.utils.data.Dataset):
         self.paths, self.labels = zip(*found, strict=True)
         self.root, self.size, self.key = root, size, key
         self.view = center_view if center_crop else whole_view
-        self.images = images
-        check_images(self.paths, images)
+        self.image_format = image_format
+        check_images(self.paths, image_format)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -66,11 +69,11 @@ class LabeledFolder(torch.utils.data.Dataset):
         Raises:
             ValueError: it cannot be read; a labeled set has none to spare.
         """
-        if self.images.is_plain:
+        if self.image_format.is_plain:
             with contextlib.suppress(UnreadableImage):
                 return decode_rgb(self.paths[index])
         try:
-            return self.images.decode(self.paths[index])
+            return self.image_format.decode(self.paths[index])
         except UnreadableImage as error:
             raise ValueError(f"{self.key}: {error}; fix or remove the image") from error
 
@@ -85,12 +88,12 @@ def open_labeled_set(
     key: str,
     center_crop: bool = True,
     held_out: float = 0.0,
-    images: ImageFormat = RGB,
+    image_format: ImageFormat = RGB,
 ) -> tuple[LabeledFolder, LabeledFolder]:
     """Open both parts of a labeled set: ``root/train``, and to measure on ``root/val`` or else ``root/test``.
 
     Args:
-        size, key, center_crop, images: as of :class:`LabeledFolder`.
+        size, key, center_crop, image_format: as of :class:`LabeledFolder`.
         held_out: where above 0, this fraction of the training images of each class is measured instead, and
             ``val`` is not looked at (``TEST.HELD_OUT``).
 
@@ -98,7 +101,9 @@ def open_labeled_set(
         ValueError: a part is missing or empty, or their classes differ.
     """
     if held_out:
-        return hold_out(LabeledFolder(os.path.join(root, "train"), size, key, center_crop, images), held_out)
+        return hold_out(
+            LabeledFolder(os.path.join(root, "train"), size, key, center_crop, image_format), held_out
+        )
     measured = next((name for name in ("val", "test") if os.path.isdir(os.path.join(root, name))), None)
     if measured is None:
         found = "has neither val/ nor test/" if os.path.isdir(root) else "does not exist"
@@ -107,7 +112,7 @@ def open_labeled_set(
             "(or test/<class>/) with images"
         )
     train, test = (
-        LabeledFolder(os.path.join(root, name), size, key, center_crop, images)
+        LabeledFolder(os.path.join(root, name), size, key, center_crop, image_format)
         for name in ("train", measured)
     )
     check_same_classes(train, test)

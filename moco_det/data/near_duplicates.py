@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from moco_det.data.images import open_image, to_rgb, upright_image
+from moco_det.data.decoding import open_image, to_rgb, upright_image
 from moco_det.utils.children import map_in_processes
 from moco_det.utils.machine import num_cores
 from moco_det.utils.progress import progress
@@ -53,7 +53,7 @@ def find_pairs(ones: Sequence[str], others: Sequence[str]) -> list[tuple[str, st
     """The images that both lists show, as pairs of paths.
 
     Args:
-        ones, others: paths as of :func:`moco_det.data.images.find_images`.
+        ones, others: paths as of :func:`moco_det.data.image_files.find_images`.
     """
     kept_ones, kept_others = _fingerprints(ones), _fingerprints(others)
     if not kept_ones or not kept_others:

@@ -13,7 +13,8 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from moco_det.data.images import UnreadableImage, find_images, names_digest, registered_images
+from moco_det.data.decoding import UnreadableImage
+from moco_det.data.image_files import find_images, names_digest, registered_images
 from moco_det.data.packed_images import Settings, member_names, pack_each, packed_jpeg
 from moco_det.data.shards import EXTENSION
 from moco_det.data.unreadable import FILE_NAME as UNREADABLE
@@ -32,11 +33,11 @@ SAMPLE = 64  # images that are packed beforehand, to foresee how much disk is ne
 _MEMBER_BYTES = 1024  # of a header, and of the padding after the content, on average
 
 
-def root_of(images: str | None) -> str:
+def root_of(where: str | None) -> str:
     """The folder below which images are named: that given, that of a list file, or that of the data sets."""
-    if not images:
+    if not where:
         return datasets_root()
-    return images if os.path.isdir(images) else os.path.dirname(images) or "."
+    return where if os.path.isdir(where) else os.path.dirname(where) or "."
 
 
 # ---- the disk ----------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from moco_det.data.images import UnreadableImage, decode_rgb, open_image, orientation
-from moco_det.data.order import PackedPaths
+from moco_det.data.decoding import UnreadableImage, decode_rgb, open_image, orientation
+from moco_det.data.sample_order import PackedPaths
 from moco_det.data.shards import Place
 from moco_det.utils.children import ignore_stop_signals
 

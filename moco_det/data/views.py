@@ -18,7 +18,7 @@ from torchvision.transforms import functional as F
 from moco_det.config.key import PRETRAIN
 from moco_det.config.rules import check_value
 from moco_det.data import augment
-from moco_det.data.bands import RGB, ImageFormat
+from moco_det.data.image_format import RGB, ImageFormat
 
 ASPECT_RATIO = (3 / 4, 4 / 3)  # width / height of a crop
 CROP_ATTEMPTS = 10
@@ -29,17 +29,17 @@ LARGE_VIEWS = 2  # the query's and the key's; views from this number on are loca
 
 
 @dataclasses.dataclass(frozen=True)
-class Colors:
+class Photometric:
     """What may happen to the colors of one view.
 
     Attributes:
-        order: names of the operations between crop and flip, first to last.
+        operations: names of the operations between crop and flip, first to last.
         jitter: strengths of brightness, contrast and saturation, which are multiplied by 1 - s .. 1 + s (not
             below 0), and the largest shift of the hue, as a fraction of the color circle.
         jitter_probability, grayscale_probability, blur_probability, solarize_probability: of each operation.
     """
 
-    order: tuple[str, ...] = ()
+    operations: tuple[str, ...] = ()
     jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     jitter_probability: float = 0.0
     grayscale_probability: float = 0.0
@@ -47,11 +47,11 @@ class Colors:
     solarize_probability: float = 0.0
 
 
-_V1 = Colors(("grayscale", "jitter"), (0.4, 0.4, 0.4, 0.4), 1.0, 0.2)
-_V2 = Colors(("jitter", "grayscale", "blur"), (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, 0.5)
-_CIFAR = dataclasses.replace(_V2, order=("jitter", "grayscale"), blur_probability=0.0)
+_V1 = Photometric(("grayscale", "jitter"), (0.4, 0.4, 0.4, 0.4), 1.0, 0.2)
+_V2 = Photometric(("jitter", "grayscale", "blur"), (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, 0.5)
+_CIFAR = dataclasses.replace(_V2, operations=("jitter", "grayscale"), blur_probability=0.0)
 _SIMCLR = dataclasses.replace(_V2, jitter=(0.8, 0.8, 0.8, 0.2))
-_BYOL = Colors(("jitter", "grayscale", "blur", "solarize"), (0.4, 0.4, 0.2, 0.1), 0.8, 0.2, 1.0)
+_BYOL = Photometric(("jitter", "grayscale", "blur", "solarize"), (0.4, 0.4, 0.2, 0.1), 0.8, 0.2, 1.0)
 
 # Of each recipe: the first view, the second, the local crops.
 RECIPES = {
@@ -61,7 +61,7 @@ RECIPES = {
     # The CIFAR-10 demo of MoCo's authors. (It flips first; the other operations do the same to a mirror image.)
     "cifar": (_CIFAR,) * 3,
     # Crop and flip alone, as classifiers are trained (official code, main_lincls.py).
-    "crop_flip": (Colors(), Colors(), Colors()),
+    "crop_flip": (Photometric(), Photometric(), Photometric()),
     # SimCLR (Chen et al. 2020, appendix A, with s = 1). SwAV takes it for views of both sizes (Caron et al. 2020,
     # appendix A; its code, multicropdataset.py).
     "simclr": (_SIMCLR, _SIMCLR, _SIMCLR),
@@ -85,7 +85,8 @@ class ViewSettings:
         crop_scale, small_crop_scale: smallest and largest fraction of the image's area that a crop takes.
         blur_sigma: smallest and largest sigma of the blur, in pixels of the view.
         channel_dropout: probability with which each channel of a view is replaced by its mean.
-        images: how the images' files become pixels (not of INPUT.VIEWS).
+        image_format: how the images' files become pixels (not of INPUT.VIEWS).
+        decode: INPUT.DECODE, see :mod:`moco_det.data.fast_jpeg`.
 
     Raises:
         ValueError: names the key under INPUT.VIEWS, what was found and what is expected.
@@ -99,18 +100,20 @@ class ViewSettings:
     small_size: int = 96
     small_crop_scale: tuple[float, float] = SMALL_CROP_SCALE
     channel_dropout: float = 0.0
-    images: ImageFormat = RGB
+    image_format: ImageFormat = RGB
+    decode: str = "exact"
 
     @classmethod
     def from_config(cls, cfg) -> "ViewSettings":
         """The settings of a config."""
         views = cfg.INPUT.VIEWS
         settings = {name: views[name.upper()] for name in cls._names()}
-        return cls(**settings, images=ImageFormat.from_config(cfg))
+        return cls(**settings, image_format=ImageFormat.from_config(cfg), decode=cfg.INPUT.DECODE)
 
     @classmethod
     def _names(cls) -> list[str]:
-        return [field.name for field in dataclasses.fields(cls) if field.name != "images"]
+        own = ("image_format", "decode")
+        return [field.name for field in dataclasses.fields(cls) if field.name not in own]
 
     def __post_init__(self):
         for name in self._names():
@@ -121,14 +124,14 @@ class ViewSettings:
         """The number of views of an image: global and local crops."""
         return LARGE_VIEWS + self.small_crops
 
-    def order(self, view: int) -> tuple[str, ...]:
+    def operations(self, view: int) -> tuple[str, ...]:
         """Names of the operations on the colors of a view, by its number."""
-        return RECIPES[self.recipe][min(view, LARGE_VIEWS)].order
+        return RECIPES[self.recipe][min(view, LARGE_VIEWS)].operations
 
     @property
     def blurs(self) -> bool:
         """Whether a view may be blurred."""
-        return any(colors.blur_probability for colors in RECIPES[self.recipe])
+        return any(photometric.blur_probability for photometric in RECIPES[self.recipe])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +140,7 @@ class ViewParameters:
 
     Attributes:
         size: side of the view, in pixels.
-        order: names of the operations between crop and flip, first to last (the recipe's).
+        operations: names of the operations between crop and flip, first to last (the recipe's).
         crop: top, left, height and width, in pixels of the image.
         jitter: pairs (operation, factor) in the order applied, where the operation is 0 brightness,
             1 contrast, 2 saturation, 3 hue; None: colors stay.
@@ -150,7 +153,7 @@ class ViewParameters:
     """
 
     size: int
-    order: tuple[str, ...]
+    operations: tuple[str, ...]
     crop: tuple[int, int, int, int]
     jitter: tuple[tuple[int, float], ...] | None
     grayscale: bool
@@ -160,7 +163,7 @@ class ViewParameters:
     dropped: tuple[int, ...] = ()
     has_colors: bool = True
 
-    def colors(self) -> list[float]:
+    def photometric_row(self) -> list[float]:
         """The row of these parameters for :func:`moco_det.data.augment.augment`: all but the crop."""
         row = [0.0] * augment.COLUMNS
         row[augment.SLOTS] = [-1.0] * 4
@@ -184,18 +187,18 @@ def draw_view(
         view: its number: 0 the query, 1 the key, from 2 on the local crops.
     """
     large = view < LARGE_VIEWS
-    colors = RECIPES[settings.recipe][min(view, LARGE_VIEWS)]
+    photometric = RECIPES[settings.recipe][min(view, LARGE_VIEWS)]
     crop = _draw_crop(rng, width, height, settings.crop_scale if large else settings.small_crop_scale)
-    jitter = _draw_jitter(rng, colors.jitter) if rng.random() < colors.jitter_probability else None
-    grayscale = rng.random() < colors.grayscale_probability
-    blur = rng.uniform(*settings.blur_sigma) if rng.random() < colors.blur_probability else None
+    jitter = _draw_jitter(rng, photometric.jitter) if rng.random() < photometric.jitter_probability else None
+    grayscale = rng.random() < photometric.grayscale_probability
+    blur = rng.uniform(*settings.blur_sigma) if rng.random() < photometric.blur_probability else None
     flip = rng.random() < FLIP_PROBABILITY
     # These two last, so that settings without them sample the rest as if they did not exist.
-    solarize = rng.random() < colors.solarize_probability
-    dropped = _draw_dropped(rng, settings.images.channels, settings.channel_dropout)
+    solarize = rng.random() < photometric.solarize_probability
+    dropped = _draw_dropped(rng, settings.image_format.channels, settings.channel_dropout)
     return ViewParameters(
         size=settings.size if large else settings.small_size,
-        order=colors.order,
+        operations=photometric.operations,
         crop=crop,
         jitter=jitter,
         grayscale=grayscale,
@@ -203,7 +206,7 @@ def draw_view(
         solarize=solarize,
         flip=flip,
         dropped=dropped,
-        has_colors=settings.images.has_colors,
+        has_colors=settings.image_format.has_colors,
     )
 
 
@@ -251,8 +254,8 @@ def apply_view(pixels: Tensor, parameters: ViewParameters) -> Tensor:
     Returns:
         uint8 tensor of shape (C, S, S); S: the sampled size.
     """
-    row, crop = torch.tensor([parameters.colors()]), crop_view(pixels, parameters)[None]
-    return augment.augment(crop, row, parameters.order, has_colors=parameters.has_colors)[0]
+    row, crop = torch.tensor([parameters.photometric_row()]), crop_view(pixels, parameters)[None]
+    return augment.augment(crop, row, parameters.operations, has_colors=parameters.has_colors)[0]
 
 
 def crop_view(pixels: Tensor, parameters: ViewParameters) -> Tensor:

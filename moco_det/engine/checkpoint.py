@@ -223,6 +223,7 @@ def environment(cfg) -> dict[str, str | int]:
         "processor": machine["cpu"],
         "threads a process": torch.get_num_threads(),
         "torch": str(torch.__version__),  # a plain string, which loads without code
+        **({"simplejpeg": machine.get("simplejpeg", "none")} if cfg.INPUT.DECODE == "fast" else {}),
         **{key: cfg.SOLVER[key] for key in ("ACCUMULATE", "ACTIVATION_CHECKPOINTING", "CHANNELS_LAST")},
     }
 

@@ -12,10 +12,10 @@ from moco_det.engine.record import command_line
 
 WIDTH, LABEL = 110, 15
 
-Row = tuple[str, str]  # label, text
+PlanRow = tuple[str, str]  # label, text
 
 
-def show(lines: Sequence[Row]) -> None:
+def show(lines: Sequence[PlanRow]) -> None:
     """Print labels and texts in two columns."""
     for label, text in lines:
         print(fill(f"  {label:<{LABEL}}{text}", LABEL + 2), flush=True)
@@ -43,7 +43,7 @@ def show_start(flags: Sequence[str]) -> None:
     print("Start it with\n  " + command_line(words))
 
 
-def changed_settings(cfg: CfgNode, recipe: str, add_configs: Sequence = ()) -> Row:
+def changed_settings(cfg: CfgNode, recipe: str, add_configs: Sequence = ()) -> PlanRow:
     """What a config has otherwise than its recipe; what is shown in rows of its own is left out."""
     base = get_cfg(add_configs)
     merge_config(base, recipe, [])

@@ -15,7 +15,7 @@ from detectron2.utils.events import JSONWriter, TensorboardXWriter
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from moco_det.data.order import steps_per_epoch
+from moco_det.data.sample_order import steps_per_epoch
 from moco_det.engine.checkpoint import RunCheckpointer, RunHistory
 from moco_det.engine.hooks import LearningRate, LogWriter, StepStatistics, Writers
 from moco_det.engine.interruption import StopOnSignal

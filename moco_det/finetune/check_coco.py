@@ -20,7 +20,7 @@ def check_coco(metadata: Metadata, files: Files, findings: Findings) -> None:
     if content is None:
         return
     sizes = _check_images(content["images"], metadata, files, findings)
-    findings.images = len(content["images"])
+    findings.num_images = len(content["images"])
     categories = _check_categories(content["categories"], metadata, findings)
     if "annotations" not in content:
         findings.add(WARNING, "label file without annotations", os.path.basename(metadata.json_file))
@@ -30,7 +30,7 @@ def check_coco(metadata: Metadata, files: Files, findings: Findings) -> None:
         labels.check(annotation)
     labels.check_order()
     for image_id in sizes:
-        if image_id not in labels.images:
+        if image_id not in labels.image_ids:
             findings.add(WARNING, "image without annotation", f"image {image_id}")
 
 
@@ -55,11 +55,11 @@ def _content(path: str, files: Files, findings: Findings) -> dict | None:
 
 
 def _check_images(
-    images: list[dict], metadata: Metadata, files: Files, findings: Findings
+    entries: list[dict], metadata: Metadata, files: Files, findings: Findings
 ) -> dict[int, tuple[int, int]]:
     """Width and height in pixels of each image, by its id."""
     sizes = {}
-    for number, image in enumerate(images):
+    for number, image in enumerate(entries):
         try:
             image_id, size = image["id"], tuple(_refuse_strange_numbers([image["width"], image["height"]]))
             path = _path(image, metadata)
@@ -163,7 +163,7 @@ class _Annotations:
         self._points = len(names) if names else 0
         self._seen = set()
         self._looks_like_corners, self._outside = True, 0
-        self.images = set()
+        self.image_ids = set()
 
     def check(self, annotation: dict) -> None:
         """Note what is wrong with an annotation."""
@@ -186,7 +186,7 @@ class _Annotations:
         if image_id not in self._sizes:
             add(FAULT, "annotation of an unknown image", where)
             return
-        self.images.add(image_id)
+        self.image_ids.add(image_id)
         box = _refuse_strange_numbers(annotation["bbox"])
         if len(box) != 4:
             raise ValueError(f"bbox has {len(box)} numbers, expected x, y, width and height")

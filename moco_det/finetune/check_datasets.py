@@ -52,7 +52,7 @@ def table(found: Sequence[Findings]) -> str:
     """A line for each data set: its state, its number of images, and what is missing."""
     header = ("data set", "state", "images", "what is missing or bad")
     rows = [
-        (each.name, each.status, "" if each.images is None else f"{each.images:,}", _summary(each))
+        (each.name, each.status, "" if each.num_images is None else f"{each.num_images:,}", _summary(each))
         for each in found
     ]
     sides = ("left", "left", "right", "left")
@@ -96,7 +96,7 @@ def _as_json(found: Sequence[Findings]) -> dict:
         "datasets": {
             findings.name: {
                 "state": findings.status,
-                "images": findings.images,
+                "images": findings.num_images,
                 "unknown": findings.unknown,
                 "findings": [vars(finding) for finding in findings.of(MISSING, FAULT, WARNING)],
             }

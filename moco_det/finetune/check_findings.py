@@ -43,14 +43,14 @@ class Findings:
     """All that was found of one data set.
 
     Attributes:
-        images: how many it has; None where that could not be read.
+        num_images: how many it has; None where that could not be read.
         unknown: why it could not be checked at all; empty where it could.
         absent: nothing of it is there.
     """
 
     def __init__(self, name: str):
         self.name = name
-        self.images: int | None = None
+        self.num_images: int | None = None
         self.unknown = ""
         self.absent = False
         self._found: dict[tuple[str, str, str], Finding] = {}
@@ -76,7 +76,7 @@ class Findings:
 
     def stored(self) -> dict:
         """The findings as plain values."""
-        return {"images": self.images, "found": [vars(finding) for finding in self._found.values()]}
+        return {"images": self.num_images, "found": [vars(finding) for finding in self._found.values()]}
 
     def restore(self, path: Path) -> bool:
         """Take the findings that were stored as JSON in a file; False where there is none, or a broken one."""
@@ -85,7 +85,7 @@ class Findings:
             found = [Finding(**finding) for finding in content["found"]]
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        self.images = content["images"]
+        self.num_images = content["images"]
         self._found = {(finding.level, finding.kind, finding.fix): finding for finding in found}
         return True
 

@@ -10,7 +10,7 @@ from detectron2.data import Metadata
 
 from moco_det.data.datasets.downloads import how_to_get
 from moco_det.data.datasets.segmentation import CITYSCAPES_LABELS, load_voc_sem_seg
-from moco_det.data.datasets.voc_files import find_images, read_split, read_xml, xml_file
+from moco_det.data.datasets.voc_files import images_by_name, read_split, read_xml, xml_file
 from moco_det.finetune.check_findings import FAULT, MISSING, WARNING, Files, Findings
 
 IMAGE_SUFFIX = "_leftImg8bit.png"
@@ -20,11 +20,11 @@ def check_voc(metadata: Metadata, files: Files, findings: Findings) -> None:
     """Images, XML files and their content of a split for detection."""
     names = read_split(metadata.dirname, metadata.split)
     _note_repeated(names, findings)
-    findings.images = len(names)
-    images = find_images(metadata.dirname)
+    findings.num_images = len(names)
+    path_of = images_by_name(metadata.dirname)
     instances, measured = Counter(), Counter()
     for name in names:
-        image = images.get(name, os.path.join(metadata.dirname, "JPEGImages", f"{name}.jpg"))
+        image = path_of.get(name, os.path.join(metadata.dirname, "JPEGImages", f"{name}.jpg"))
         _need(image, "image", files, findings)
         labels = xml_file(metadata.dirname, name)
         if _need(labels, "XML file", files, findings):
@@ -76,7 +76,7 @@ def check_voc_sem_seg(metadata: Metadata, files: Files, findings: Findings) -> N
     """Images and label images of a split for semantic segmentation."""
     records = load_voc_sem_seg(metadata.dirname, metadata.split)
     _note_repeated([record["image_id"] for record in records], findings)
-    findings.images = len(records)
+    findings.num_images = len(records)
     for record in records:
         _need(record["file_name"], "image", files, findings)
         _need(record["sem_seg_file_name"], "label image", files, findings)
@@ -84,18 +84,18 @@ def check_voc_sem_seg(metadata: Metadata, files: Files, findings: Findings) -> N
 
 def check_cityscapes(metadata: Metadata, files: Files, findings: Findings) -> None:
     """The label files of each image, in the folders of the cities."""
-    findings.images = 0
+    findings.num_images = 0
     for city in sorted(files.names(metadata.image_dir)):
-        images = files.names(os.path.join(metadata.image_dir, city))
-        for name in sorted(images) or [""]:
+        names = files.names(os.path.join(metadata.image_dir, city))
+        for name in sorted(names) or [""]:
             if not name.endswith(IMAGE_SUFFIX):  # the reader asserts it
                 findings.add(FAULT, "file in the images' folders that is no image", f"{city}/{name}")
                 continue
-            findings.images += 1
+            findings.num_images += 1
             stem = name.removesuffix(IMAGE_SUFFIX)
             for label in CITYSCAPES_LABELS[metadata.evaluator_type]:
                 path = os.path.join(metadata.gt_dir, city, f"{stem}_gtFine_{label}")
                 _need(path, f"file *_gtFine_{label}", files, findings)
-    if not findings.images:
+    if not findings.num_images:
         example = os.path.join(metadata.image_dir, "<city>", f"*{IMAGE_SUFFIX}")
         findings.add(MISSING, "image", example, how_to_get(findings.name, example))

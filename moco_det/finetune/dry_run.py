@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from moco_det.engine.command import AddConfig
 from moco_det.engine.launch import num_processes
-from moco_det.engine.plan_text import Row, changed_settings, count, show, show_start
+from moco_det.engine.plan_text import PlanRow, changed_settings, count, show, show_start
 from moco_det.finetune.classes import classes_rows
 from moco_det.finetune.datasets import names_faulty_labels
 from moco_det.finetune.inits import Init
@@ -53,25 +53,25 @@ def dry_run(
     show_start(("--dry-run",))
 
 
-def training_row(cfg: CfgNode, records: Sequence[dict]) -> Row:
+def training_row(cfg: CfgNode, records: Sequence[dict]) -> PlanRow:
     part = f", {cfg.DATASETS.LABEL_FRACTION:.0%} of the labels" if cfg.DATASETS.LABEL_FRACTION != 1 else ""
     return "train", f"{', '.join(cfg.DATASETS.TRAIN)}: {count(len(records), 'image')}{part}"
 
 
-def test_row(name: str) -> Row:
+def test_row(name: str) -> PlanRow:
     with names_faulty_labels([name]):
         number = len(DatasetCatalog.get(name))
     return "test", f"{name}: {count(number, 'image')}, measured by {MetadataCatalog.get(name).evaluator_type}"
 
 
-def weights_row(weights: LoadedWeights | None) -> Row:
+def weights_row(weights: LoadedWeights | None) -> PlanRow:
     if weights is None:
         return "weights", "none: random"
     kind = "a whole detector" if weights.is_detector else "a backbone; all of its tensors are in the model"
     return "weights", f"{weights.location}: {kind}; sha256 {weights.sha256[:12]}"
 
 
-def schedule_row(cfg: CfgNode, args: argparse.Namespace) -> Row:
+def schedule_row(cfg: CfgNode, args: argparse.Namespace) -> PlanRow:
     solver = cfg.SOLVER
     steps = f", times {solver.GAMMA:g} at {', '.join(map(str, solver.STEPS))}" if solver.STEPS else ""
     return (

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from detectron2.data import DatasetCatalog
 
-from moco_det.data.images import find_images, registered_images
+from moco_det.data.image_files import find_images, registered_images
 from moco_det.data.near_duplicates import find_pairs
 from moco_det.utils.files import atomic_write
 

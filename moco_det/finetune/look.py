@@ -16,9 +16,9 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 
-from moco_det.data.bands import ImageFormat
 from moco_det.data.datasets.downloads import OFFICIAL_COUNTS, how_to_get
 from moco_det.data.datasets.lvis import check_reader
+from moco_det.data.image_format import ImageFormat
 from moco_det.engine.agreement import code_digest
 from moco_det.finetune.check_coco import check_coco
 from moco_det.finetune.check_findings import FAULT, MISSING, PATH, WARNING, Files, Finding, Findings
@@ -96,12 +96,12 @@ def _look(name: str, metadata: Metadata, use: Use, files: Files, findings: Findi
             _CHECKS[kind](metadata, files, findings)
     except (OSError, ValueError) as error:  # a list that cannot be read, a folder that may not be listed
         findings.add(FAULT, "file or folder that cannot be read", str(error))
-    official, source = OFFICIAL_COUNTS.get(name, (findings.images, ""))
-    if findings.images not in (None, official):
+    official, source = OFFICIAL_COUNTS.get(name, (findings.num_images, ""))
+    if findings.num_images not in (None, official):
         findings.add(
             WARNING,
             "number of images unlike the official one",
-            f"{findings.images:,}, not {official:,} ({source})",
+            f"{findings.num_images:,}, not {official:,} ({source})",
         )
     if not findings.of(FAULT) and not any(f.kind != MISSING_IMAGE for f in findings.of(MISSING)):
         with quiet():
@@ -123,7 +123,7 @@ def _look_inside(name: str, metadata: Metadata, use: Use, findings: Findings) ->
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         findings.add(FAULT, "labels that their reader cannot read", reason)
         return
-    findings.images = len(records)
+    findings.num_images = len(records)
     if not records:
         findings.add(FAULT, "data set without an image", name)
     _note_similar_classes(metadata, findings)
@@ -134,7 +134,7 @@ def _look_inside(name: str, metadata: Metadata, use: Use, findings: Findings) ->
         map_records(records, use, findings)
     if use.train is False and metadata.evaluator_type == "coco" and metadata.get("json_file"):
         look_at_truth(metadata, use, findings)
-    look_at_images(records, findings, images=ImageFormat(use.channels, use.range))
+    look_at_images(records, findings, image_format=ImageFormat(use.channels, use.range))
     if metadata.evaluator_type.endswith("sem_seg") and records and "sem_seg_file_name" in records[0]:
         look_at_labels(records, metadata, use.train is not False, findings)
 
@@ -233,7 +233,7 @@ def look_before_run(cfg: CfgNode, eval_only: bool) -> list[tuple[str, str]]:
 def _is_accepted(finding: Finding, findings: Findings, cfg: CfgNode, train: bool) -> bool:
     """Whether a training set may have so many images that are not there or cannot be read."""
     of_images = [f for f in findings.of(MISSING, FAULT) if f.kind in (MISSING_IMAGE, UNREADABLE)]
-    fraction = sum(f.count for f in of_images) / max(1, findings.images or 0)
+    fraction = sum(f.count for f in of_images) / max(1, findings.num_images or 0)
     return train and finding in of_images and fraction <= cfg.DATASETS.MAX_UNREADABLE
 
 

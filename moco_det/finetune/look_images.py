@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from PIL import UnidentifiedImageError
 
-from moco_det.data.bands import RGB, ImageFormat, check_images
-from moco_det.data.images import UnreadableImage, decode_rgb, open_image, orientation
+from moco_det.data.decoding import UnreadableImage, decode_rgb, open_image, orientation
+from moco_det.data.image_format import RGB, ImageFormat, check_images
 from moco_det.finetune.check_findings import FAULT, WARNING, Findings
 from moco_det.finetune.record_mapper import size_of_labels
 from moco_det.utils.progress import progress
@@ -26,11 +26,11 @@ _TAIL = 4096
 
 
 def look_at_images(
-    records: Sequence[dict], findings: Findings, seconds: float = SECONDS, images: ImageFormat = RGB
+    records: Sequence[dict], findings: Findings, seconds: float = SECONDS, image_format: ImageFormat = RGB
 ) -> None:
     """Note images that cannot be read, are of another size than their labels say, or are read in a special way."""
     try:
-        check_images([record["file_name"] for record in records], images)
+        check_images([record["file_name"] for record in records], image_format)
     except ValueError as error:
         findings.add(FAULT, "images that INPUT.CHANNELS and INPUT.RANGE do not fit", str(error))
         return
@@ -41,7 +41,7 @@ def look_at_images(
         if time.monotonic() > end:
             break
         looked += 1
-        _look(records[number], findings, place < DECODED, images)
+        _look(records[number], findings, place < DECODED, image_format)
     if looked < len(order):
         findings.add(
             WARNING,
@@ -50,13 +50,13 @@ def look_at_images(
         )
 
 
-def _look(record: dict, findings: Findings, decode: bool, images: ImageFormat) -> None:
+def _look(record: dict, findings: Findings, decode: bool, image_format: ImageFormat) -> None:
     path = record["file_name"]
     if not os.path.lexists(path):  # a broken link is there, and cannot be read
         return  # noted as missing where the set's files are listed
     name = os.path.basename(path)
     try:
-        size, mode, turned = _open(path, decode, images)
+        size, mode, turned = _open(path, decode, image_format)
     except Exception as error:  # as in decode_rgb
         reason = error.reason if isinstance(error, UnreadableImage) else " ".join(str(error).split())
         findings.add(FAULT, UNREADABLE, f"{name} ({reason})", "fix or remove it")
@@ -66,9 +66,9 @@ def _look(record: dict, findings: Findings, decode: bool, images: ImageFormat) -
         findings.add(WARNING, "image of 16 bits, read as in pre-training (0 to 65535 becomes 0 to 255)", name)
 
 
-def _open(path: str, decode: bool, images: ImageFormat) -> tuple[tuple[int, int], str, int]:
+def _open(path: str, decode: bool, image_format: ImageFormat) -> tuple[tuple[int, int], str, int]:
     """Width and height as stored, Pillow's mode ("": not read by Pillow alone), and the EXIF orientation."""
-    if images.is_plain:
+    if image_format.is_plain:
         with contextlib.suppress(UnidentifiedImageError):  # what else there is, ImageFormat.decode reads too
             with open_image(path) as image:
                 size, mode, kind, turned = image.size, image.mode, image.format, orientation(image)
@@ -78,7 +78,7 @@ def _open(path: str, decode: bool, images: ImageFormat) -> tuple[tuple[int, int]
             if mode == "F":
                 raise UnreadableImage(path, "floating-point pixels have no stated range")
             return size, mode, turned
-    levels, turned = images.stored(path)  # there is no header that tells all of this
+    levels, turned = image_format.stored(path)  # there is no header that tells all of this
     return levels.shape[:0:-1], "", turned
 
 

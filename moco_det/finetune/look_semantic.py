@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from detectron2.data import Metadata
 
-from moco_det.data.images import open_image, orientation
+from moco_det.data.decoding import open_image, orientation
 from moco_det.data.label_images import read_labels
 from moco_det.finetune.check_findings import FAULT, WARNING, Findings
 from moco_det.finetune.classes import shown

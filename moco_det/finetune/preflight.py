@@ -13,7 +13,7 @@ from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from torch import nn
 
-from moco_det.data.bands import ImageFormat
+from moco_det.data.image_format import ImageFormat
 from moco_det.engine.launch import num_machines
 from moco_det.engine.record import FILE_NAME as RECORD
 from moco_det.engine.run_folder import check_output, check_writable

@@ -11,8 +11,8 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.utils.file_io import PathManager
 
-from moco_det.data.bands import ImageFormat
-from moco_det.data.images import UnreadableImage
+from moco_det.data.decoding import UnreadableImage
+from moco_det.data.image_format import ImageFormat
 from moco_det.data.label_images import read_labels
 from moco_det.data.unreadable import UnreadableLog
 
@@ -27,7 +27,7 @@ def size_of_labels(record: dict, upright: tuple[int, int]) -> tuple[int, int]:
     return record.get("width", upright[0]), record.get("height", upright[1])
 
 
-def read_image(record: dict, images: ImageFormat) -> np.ndarray:
+def read_image(record: dict, image_format: ImageFormat) -> np.ndarray:
     """The image of a record, H x W x C, uint8: as :meth:`ImageFormat.decode` gives it, in the order of ``images``.
 
     Where labels were drawn on the pixels as they are stored (:func:`size_of_labels`), an EXIF orientation is
@@ -37,17 +37,17 @@ def read_image(record: dict, images: ImageFormat) -> np.ndarray:
         UnreadableImage: it cannot be decoded; ValueError: it is of another size than its labels say.
     """
     path = PathManager.get_local_path(record["file_name"])
-    pixels = images.decode(path)
+    pixels = image_format.decode(path)
     width, height = upright = pixels.shape[:0:-1]
     expected = size_of_labels(record, upright)
     if upright != expected:
-        pixels = images.decode(path, upright=False)
+        pixels = image_format.decode(path, upright=False)
         if pixels.shape[:0:-1] != expected:
             raise ValueError(
                 f"image {path!r} has {width} x {height} pixels, but its labels say {expected[0]} x "
                 f"{expected[1]}; give the image that was labeled"
             )
-    if images.order == "BGR":
+    if image_format.channel_order == "BGR":
         pixels = torch.cat((pixels[:3].flip(0), pixels[3:]))
     return pixels.permute(1, 2, 0).numpy()
 

@@ -7,7 +7,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from moco_det.engine.hooks import is_due
-from moco_det.pretrain.loader import colors_on_device
+from moco_det.pretrain.loader import augments_on_device
 from moco_det.utils.machine import num_cores
 
 logger = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def fixes_of_waiting(cfg: CfgNode, cores: int, processes: int) -> list[str]:
     fixes = []
     if workers < each:
         fixes.append(f"DATALOADER.NUM_WORKERS {each}")
-    if cfg.MODEL.DEVICE == "cuda" and not colors_on_device(cfg):
+    if cfg.MODEL.DEVICE == "cuda" and not augments_on_device(cfg):
         fixes.append("INPUT.VIEWS.AUGMENT_ON device (colors on the GPU)")
     if cfg.DATALOADER.PREFETCH < 4 and workers:
         fixes.append("DATALOADER.PREFETCH 4 if the disk is slow now and then")

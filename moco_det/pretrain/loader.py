@@ -1,10 +1,11 @@
 """Batches of view pairs without end, in an order and with views that are a function of the seed.
 
-The order is that of :mod:`moco_det.data.order`; a slot's views are keyed (seed, "view", epoch, index, view).
+The order is :mod:`moco_det.data.sample_order`'s; a slot's views are keyed (seed, "view", epoch, index, view).
 So the number of workers and ranks, and where a run was stopped, change no view. Nothing here reads a global
 generator.
 """
 
+import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -16,16 +17,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from moco_det.data.augment import augment
-from moco_det.data.images import UnreadableImage
-from moco_det.data.order import PackedPaths, Slot, rank_batches, steps_per_epoch
+from moco_det.data.decoding import UnreadableImage
+from moco_det.data.fast_jpeg import decode_for_views
+from moco_det.data.sample_order import PackedPaths, Slot, rank_batches, steps_per_epoch
 from moco_det.data.unreadable import Unreadable, UnreadableLog, begin_list
-from moco_det.data.views import LARGE_VIEWS, ViewSettings, crop_view, draw_view
+from moco_det.data.views import LARGE_VIEWS, ViewParameters, ViewSettings, crop_view, draw_view
 from moco_det.engine.hooks import is_due
 from moco_det.engine.launch import check_batch
 from moco_det.utils.children import ignore_stop_signals
 from moco_det.utils.seeding import numpy_generator, torch_generator
 
 MAX_REPLACEMENTS = 20  # images tried in place of one that cannot be read
+# Side of views, in pixels, up to which a worker finishes those of a batch at once. A small view costs less time
+# than starting its hundred operations; large ones, together, would not fit the processor's cache.
+TOGETHER = 96
 
 
 class TwoViews(Dataset):
@@ -39,7 +44,7 @@ class TwoViews(Dataset):
         """
         Args:
             paths: files of the images; a slot's index counts in it.
-            finished: else the views are crops, which :func:`finish_batch` finishes from the item's "colors".
+            finished: else the views are crops, which :func:`finish_batch` finishes from the item's "photometric".
         """
         self.paths = PackedPaths(paths)
         self.seed, self.views, self.finished = seed, views, finished
@@ -49,24 +54,25 @@ class TwoViews(Dataset):
 
     def __getitem__(self, slot: Slot) -> dict:
         """One item of a batch; without its views if neither the image nor a replacement can be read."""
-        pixels, index, unreadable = self._read(slot)
+        read, index, unreadable = self._read(slot)
         item = {"epoch": slot[0], "index": index, "unreadable": unreadable}
-        if pixels is not None:
-            views = [self._view(pixels, slot, view) for view in range(self.views.num_views)]
-            crops, colors = zip(*views, strict=True)
+        if read is not None:
+            pixels, parameters = read
+            crops, rows = zip(*(self._view(pixels, view) for view in parameters), strict=True)
             item["query"], item["key"] = crops[:LARGE_VIEWS]
             if self.views.small_crops:
                 item["small"] = torch.stack(crops[LARGE_VIEWS:])
             if not self.finished:
-                item["colors"] = torch.tensor(colors)
+                item["photometric"] = torch.tensor(rows)
         return item
 
-    def _read(self, slot: Slot) -> tuple[Tensor | None, int, list[Unreadable]]:
-        """The slot's image or its replacement, which one it is, and what could not be read before."""
+    def _read(self, slot: Slot) -> tuple[tuple[Tensor, list[ViewParameters]] | None, int, list[Unreadable]]:
+        """The slot's image or its replacement with its views, which it is, and what could not be read before."""
         unreadable: list[Unreadable] = []
         for index in self._candidates(slot):
             try:
-                return self.views.images.decode(self.paths[index]), index, unreadable
+                draw = functools.partial(self._draw, slot)
+                return decode_for_views(self.paths[index], self.views, draw), index, unreadable
             except UnreadableImage as error:
                 unreadable.append((error.path, error.reason))
         return None, slot[1], unreadable
@@ -76,16 +82,19 @@ class TwoViews(Dataset):
         for attempt in range(MAX_REPLACEMENTS):
             yield int(numpy_generator(self.seed, "replacement", *slot, attempt).integers(len(self)))
 
-    def _view(self, pixels: Tensor, slot: Slot, view: int) -> tuple[Tensor, list[float]]:
-        """The view, or its crop, and the row of its colors."""
-        rng = numpy_generator(self.seed, "view", *slot, view)
-        height, width = pixels.shape[1:]
-        parameters = draw_view(rng, width, height, self.views, view)
-        crop, colors = crop_view(pixels, parameters), parameters.colors()
+    def _draw(self, slot: Slot, width: int, height: int) -> list[ViewParameters]:
+        return [
+            draw_view(numpy_generator(self.seed, "view", *slot, view), width, height, self.views, view)
+            for view in range(self.views.num_views)
+        ]
+
+    def _view(self, pixels: Tensor, parameters: ViewParameters) -> tuple[Tensor, list[float]]:
+        """The view, or its crop, and its row of photometric parameters."""
+        crop, row = crop_view(pixels, parameters), parameters.photometric_row()
         if self.finished:
-            row = torch.tensor([colors])
-            crop = augment(crop[None], row, parameters.order, has_colors=parameters.has_colors)[0]
-        return crop, colors
+            rows = torch.tensor([row])
+            crop = augment(crop[None], rows, parameters.operations, has_colors=parameters.has_colors)[0]
+        return crop, row
 
 
 def build_loader(
@@ -117,7 +126,7 @@ def build_loader(
         iterator over ``{"query": uint8 (n, C, S, S), "key": uint8 (n, C, S, S), "index": int64 (n,),
         "epoch": int, "unreadable": [(path, reason), ...]}``: which images these are (a replacement by its own
         index), and the files that this rank met and replaced; with local crops, also ``"small"``: uint8
-        (n, V, C, s, s). Unfinished ones have ``"colors"``, too: float32 (n, 2 + V, COLUMNS).
+        (n, V, C, s, s). Unfinished ones have ``"photometric"``, too: float32 (n, 2 + V, COLUMNS).
 
     Raises:
         ValueError: a setting is out of range, or batch, ranks and images do not fit together; while
@@ -127,7 +136,8 @@ def build_loader(
     if prefetch < 1:
         raise ValueError(f"DATALOADER.PREFETCH is {prefetch}; expected at least 1 batch for each worker")
     steps_per_epoch(len(paths), images_per_batch)
-    dataset = TwoViews(paths, seed=seed, views=views, finished=finished)
+    together = finished and views.size <= TOGETHER
+    dataset = TwoViews(paths, seed=seed, views=views, finished=finished and not together)
     slots = rank_batches(
         len(dataset),
         seed=seed,
@@ -141,7 +151,7 @@ def build_loader(
         batch_sampler=slots,
         num_workers=num_workers,
         prefetch_factor=prefetch if num_workers else None,
-        collate_fn=collate,
+        collate_fn=functools.partial(_collate_finished, views) if together else collate,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=ignore_stop_signals,
         generator=torch_generator(seed, "workers"),  # else DataLoader takes numbers from the global one
@@ -157,13 +167,17 @@ def collate(items: list[dict]) -> dict:
         # nx3xSxS, nx3xSxS, nxVx3xsxs, nx(2+V)xCOLUMNS
         **{
             name: _stack([item[name] for item in items])
-            for name in ("query", "key", "small", "colors")
+            for name in ("query", "key", "small", "photometric")
             if name in items[0]
         },
         "index": torch.tensor([item["index"] for item in items]),  # n
         "epoch": items[0]["epoch"],
         "unreadable": list(itertools.chain.from_iterable(item["unreadable"] for item in items)),
     }
+
+
+def _collate_finished(views: ViewSettings, items: list[dict]) -> dict:
+    return finish_batch(collate(items), views, "cpu")
 
 
 def _stack(parts: list[Tensor]) -> Tensor:
@@ -173,7 +187,7 @@ def _stack(parts: list[Tensor]) -> Tensor:
     return default_collate([part.movedim(-3, -1) for part in parts]).movedim(-1, -3)  # crops
 
 
-def colors_on_device(cfg) -> bool:
+def augments_on_device(cfg) -> bool:
     """Whether the views get their colors where the model is, and not in the workers (INPUT.VIEWS.AUGMENT_ON)."""
     where = cfg.INPUT.VIEWS.AUGMENT_ON
     return where == "device" or (where == "auto" and cfg.MODEL.DEVICE != "cpu")
@@ -186,17 +200,17 @@ def finish_batch(batch: dict, views: ViewSettings, device: torch.device | str) -
         batch: of :func:`build_loader`.
         views: the settings that it was sampled with.
     """
-    if "colors" not in batch:
+    if "photometric" not in batch:
         return batch
     finished = dict(batch)
-    colors = finished.pop("colors")
-    rgb = views.images.has_colors
+    photometric = finished.pop("photometric")
+    rgb = views.image_format.has_colors
     for view, name in enumerate(("query", "key")):
-        finished[name] = augment(batch[name], colors[:, view], views.order(view), device, rgb)
+        finished[name] = augment(batch[name], photometric[:, view], views.operations(view), device, rgb)
     if "small" in batch:
         small = batch["small"].flatten(0, 1)  # n*V
-        rows = colors[:, LARGE_VIEWS:].flatten(0, 1)
-        finished["small"] = augment(small, rows, views.order(LARGE_VIEWS), device, rgb).view(
+        rows = photometric[:, LARGE_VIEWS:].flatten(0, 1)
+        finished["small"] = augment(small, rows, views.operations(LARGE_VIEWS), device, rgb).view(
             batch["small"].shape
         )
     return finished

@@ -16,9 +16,9 @@ from torchvision.models.resnet import ResNet
 
 from moco_det.config.key import PRETRAIN
 from moco_det.config.rules import check_values
-from moco_det.data.bands import ImageFormat
+from moco_det.data.image_format import ImageFormat
 from moco_det.engine.launch import check_batch
-from moco_det.engine.plan_text import Row
+from moco_det.engine.plan_text import PlanRow
 from moco_det.modeling.encoder import build_resnet, pooled_features
 from moco_det.modeling.grouped_batch_norm import GroupedBatchNorm2d, bn_group_size
 from moco_det.modeling.precision import encoder_precision
@@ -136,7 +136,7 @@ class PretrainMethod(nn.Module):
         """
 
     @classmethod
-    def plan_rows(cls, facts) -> list[Row]:
+    def plan_rows(cls, facts) -> list[PlanRow]:
         """What ``--plan`` says of the method's own settings.
 
         Args:

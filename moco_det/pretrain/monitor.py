@@ -10,7 +10,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch import Tensor
 
-from moco_det.data.bands import ImageFormat
+from moco_det.data.image_format import ImageFormat
 from moco_det.data.labeled_folder import LabeledFolder, open_labeled_set
 from moco_det.engine.hooks import is_due
 from moco_det.modeling.grouped_batch_norm import average_running_statistics, update_running_statistics

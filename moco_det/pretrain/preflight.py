@@ -1,7 +1,8 @@
 """What must hold before a run starts: the same checks for a run, its plan and its dry run. Nothing here writes."""
 
-from moco_det.data.images import find_images, registered_images, without
-from moco_det.data.order import steps_per_epoch
+from moco_det.data.fast_jpeg import check_decoder
+from moco_det.data.image_files import find_images, registered_images, without
+from moco_det.data.sample_order import steps_per_epoch
 from moco_det.engine.run_folder import check_output
 from moco_det.pretrain.method import method_class
 from moco_det.pretrain.monitor import KNNMonitor
@@ -63,6 +64,7 @@ def check_run(cfg, num_images: int, ranks: int, resume: bool) -> None:
         ValueError: with the key, the value found, what was expected and the fix.
     """
     check_output(cfg, resume)
+    check_decoder(cfg.INPUT.DECODE)
     method_class(cfg).check_config(cfg, ranks)
     method_class(cfg).check_num_images(cfg, num_images)
     steps = steps_per_epoch(num_images, cfg.SOLVER.IMS_PER_BATCH)

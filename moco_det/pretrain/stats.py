@@ -1,6 +1,6 @@
 """``tools/compute_stats.py``: mean and std of a set of images, as an overlay for pre-training.
 
-The pixels are those that pre-training sees, of 8 bits (:mod:`moco_det.data.bands`). Each image weighs the same,
+The pixels are those that pre-training sees (:mod:`moco_det.data.image_format`). Each image weighs the same,
 however large it is, since each gives as many crops to an epoch: mean and std are those of the average of the
 images' histograms, so the std holds how pixels differ within images and between them. (ImageNet's usual std is
 the mean of each image's own std, which leaves the second part out and is smaller: 58 where this way gives 70 or
@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from moco_det.config import get_cfg
 from moco_det.config.overlays import check_replaceable, overlay_text
-from moco_det.data.bands import MAX_CHANNELS, RGB, ImageFormat, checked_format
-from moco_det.data.images import UnreadableImage, find_images
-from moco_det.data.order import PackedPaths
+from moco_det.data.decoding import UnreadableImage
+from moco_det.data.image_files import find_images
+from moco_det.data.image_format import MAX_CHANNELS, RGB, ImageFormat, checked_format
+from moco_det.data.sample_order import PackedPaths
 from moco_det.data.unreadable import Unreadable
 from moco_det.utils.children import ignore_stop_signals
 from moco_det.utils.errors import user_errors
@@ -76,15 +77,15 @@ class ImageStatistics:
 class _ValueFractions(Dataset):
     """Maps an index to the image's fraction of each pixel value, float64 (C, 256), or to why it cannot be read."""
 
-    def __init__(self, paths: Sequence[str], images: ImageFormat):
-        self.paths, self.images = PackedPaths(paths), images
+    def __init__(self, paths: Sequence[str], image_format: ImageFormat):
+        self.paths, self.image_format = PackedPaths(paths), image_format
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> np.ndarray | Unreadable:
         try:
-            pixels = self.images.decode(self.paths[index]).flatten(1).numpy()
+            pixels = self.image_format.decode(self.paths[index]).flatten(1).numpy()
         except UnreadableImage as error:
             return error.path, error.reason
         return np.stack([np.bincount(channel, minlength=256) for channel in pixels]) / pixels.shape[1]
@@ -96,11 +97,11 @@ def measure_range(paths: Sequence[str], channels: int) -> tuple[float, ...]:
     Raises:
         ValueError: no image can be read, or a channel has one value.
     """
-    images, samples, error = ImageFormat(channels), [], None
+    image_format, samples, error = ImageFormat(channels), [], None
     sample = sample_paths(paths, RANGE_IMAGES)
     for path in progress(sample, "measuring the range", len(sample)):
         try:
-            values = images.values(path).reshape(channels, -1)
+            values = image_format.values(path).reshape(channels, -1)
         except UnreadableImage as found:
             error = error or found
             continue
@@ -117,7 +118,7 @@ def measure_range(paths: Sequence[str], channels: int) -> tuple[float, ...]:
     return tuple(float(f"{value:.6g}") for value in limits.flatten())
 
 
-def measure(paths: Sequence[str], num_workers: int = 0, images: ImageFormat = RGB) -> ImageStatistics:
+def measure(paths: Sequence[str], num_workers: int = 0, image_format: ImageFormat = RGB) -> ImageStatistics:
     """Read the images one by one; the result does not depend on ``num_workers``, which keep their order.
 
     Raises:
@@ -125,8 +126,8 @@ def measure(paths: Sequence[str], num_workers: int = 0, images: ImageFormat = RG
             the same in all pixels.
     """
     max_share = get_cfg().DATASETS.MAX_UNREADABLE
-    total, unreadable = np.zeros((images.channels, 256)), []
-    fractions = _ValueFractions(paths, images)
+    total, unreadable = np.zeros((image_format.channels, 256)), []
+    fractions = _ValueFractions(paths, image_format)
     items = DataLoader(
         fractions,
         batch_size=None,
@@ -181,41 +182,44 @@ def sample_paths(paths: Sequence[str], count: int | None) -> Sequence[str]:
     return [paths[index] for index in np.sort(chosen)]
 
 
-def overlay_of(statistics: ImageStatistics, where: str, found: int, images: ImageFormat = RGB) -> str:
+def overlay_of(statistics: ImageStatistics, where: str, found: int, image_format: ImageFormat = RGB) -> str:
     """The overlay's text.
 
     Args:
         where: the images are, as the user named it.
         found: how many are there.
-        images: how they were read.
+        image_format: how they were read.
     """
-    pixels = "8-bit RGB" if images.is_plain else f"{images.channels} channels, 8 bits of INPUT.RANGE"
+    pixels = (
+        "8-bit RGB" if image_format.is_plain else f"{image_format.channels} channels, 8 bits of INPUT.RANGE"
+    )
     notes = (
         f"{statistics.num_images} of the {found} images of {where!r}, {len(statistics.unreadable)} unreadable.",
         f"Each image weighs the same; pixels as pre-training decodes them, {pixels}.",
         f"Use: tools/pretrain_moco.py --overlay FILE. ImageNet has {list(IMAGENET.pixel_mean)} and "
         f"{list(IMAGENET.pixel_std)}.",
     )
+    others = {"INPUT.CHANNELS": image_format.channels, "INPUT.RANGE": list(image_format.range)}
     values = {
-        "INPUT.FORMAT": images.order,
-        **({} if images.is_plain else {"INPUT.CHANNELS": images.channels, "INPUT.RANGE": list(images.range)}),
+        "INPUT.FORMAT": image_format.channel_order,
+        **({} if image_format.is_plain else others),
         "MODEL.PIXEL_MEAN": [round(value, 3) for value in statistics.mean.tolist()],
         "MODEL.PIXEL_STD": [round(value, 3) for value in statistics.std.tolist()],
     }
     return overlay_text(TITLE, notes, values)
 
 
-def summary(statistics: ImageStatistics, found: int, images: ImageFormat = RGB) -> str:
+def summary(statistics: ImageStatistics, found: int, image_format: ImageFormat = RGB) -> str:
     """The lines for the terminal."""
     rows = [f"unreadable  {path}: {reason}" for path, reason in statistics.unreadable]
     rows.append(f"{'images':11} {statistics.num_images:,} of {found:,}")
-    if images.range:
-        rows.append(f"{'range':11} {' '.join(f'{value:g}' for value in images.range)}")
+    if image_format.range:
+        rows.append(f"{'range':11} {' '.join(f'{value:g}' for value in image_format.range)}")
     for name, ours, usual in (
-        (f"mean, {images.order}", statistics.mean, IMAGENET.pixel_mean),
-        (f"std, {images.order}", statistics.std, IMAGENET.pixel_std),
+        (f"mean, {image_format.channel_order}", statistics.mean, IMAGENET.pixel_mean),
+        (f"std, {image_format.channel_order}", statistics.std, IMAGENET.pixel_std),
     ):
-        beside = f"   (ImageNet: {_numbers(usual)})" if images.is_plain else ""
+        beside = f"   (ImageNet: {_numbers(usual)})" if image_format.is_plain else ""
         rows.append(f"{name:11} {_numbers(ours)}{beside}")
     low, high = statistics.value_range
     if high - low + 1 < FEW_VALUES:
@@ -256,10 +260,10 @@ def main(argv: list[str] | None = None) -> None:
     check_replaceable(args.output, TITLE)
     paths = find_images(args.images)
     os.makedirs(os.path.dirname(args.output) or ".", exist_ok=True)
-    images = _image_format(args, paths)
-    statistics = measure(sample_paths(paths, args.num_images), args.num_workers, images)
+    image_format = _image_format(args, paths)
+    statistics = measure(sample_paths(paths, args.num_images), args.num_workers, image_format)
     with atomic_write(args.output) as temporary:
-        text = overlay_of(statistics, args.images, len(paths), images)
+        text = overlay_of(statistics, args.images, len(paths), image_format)
         temporary.write_text(text, encoding="utf-8")
-    print(summary(statistics, len(paths), images))
+    print(summary(statistics, len(paths), image_format))
     print(f"{'written':11} {args.output}; next: tools/pretrain_moco.py --overlay {args.output} …")

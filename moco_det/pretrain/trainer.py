@@ -9,15 +9,15 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 from torch.nn.parallel import DistributedDataParallel
 
-from moco_det.data.bands import ImageFormat, check_images, picture
-from moco_det.data.images import names_digest
+from moco_det.data.image_files import names_digest
+from moco_det.data.image_format import ImageFormat, check_images, picture
 from moco_det.data.views import ViewSettings
 from moco_det.engine.agreement import check_agreement
 from moco_det.engine.checkpoint_files import newest_first
 from moco_det.engine.trainer import EpochTrainer, build_seeded_model, with_count
 from moco_det.pretrain.diagnostics import CollapseWatch
 from moco_det.pretrain.feeding import DataWaitWatch
-from moco_det.pretrain.loader import UnreadableImages, build_loader, colors_on_device, finish_batch
+from moco_det.pretrain.loader import UnreadableImages, augments_on_device, build_loader, finish_batch
 from moco_det.pretrain.method import StepState, method_class
 from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.pretrain.numerics import LossGuard, stop_at_loss, with_clipped_gradients
@@ -63,7 +63,7 @@ class PretrainTrainer(EpochTrainer):
             world_size=comm.get_world_size(),
             start_iteration=self.start_iter,
             views=self.views,
-            finished=not colors_on_device(cfg),
+            finished=not augments_on_device(cfg),
             num_workers=cfg.DATALOADER.NUM_WORKERS,
             prefetch=cfg.DATALOADER.PREFETCH,
         )

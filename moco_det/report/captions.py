@@ -37,7 +37,7 @@ SAMPLE_VIEWS = (
 )
 NEIGHBORS = (
     "Left, with its class: a test image. To its right the training images with the most similar features,"
-    " the most similar first, with their cosine similarity. Green frame: the same class; red: another. A "
+    " the most similar first, with their cosine similarity. Blue frame: the same class; dashed orange: another. A "
     "poor encoder finds images that agree in color or background alone."
 )
 DETECTIONS = (

@@ -8,9 +8,10 @@ from tabulate import tabulate
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph."""
+    """A paragraph; ``lead``: the answer, in larger letters."""
 
     text: str
+    lead: bool = False
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,19 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG with a caption that says what one sees; ``name`` is its file name without the ending."""
+    """A PNG with a caption that says how to read it; ``name`` is its file name without the ending.
+
+    ``content`` is for those who do not see it: what it shows, by default the caption's first sentence.
+    """
 
     name: str
     png: bytes
     caption: str
+    content: str = ""
+
+    @property
+    def alt(self) -> str:
+        return self.content or self.caption.partition(". ")[0].rstrip(".") + "."
 
 
 @dataclass(frozen=True)
@@ -75,7 +84,7 @@ def _markdown_block(block: Block) -> str:
             title = f"### {block.title}" if block.title else ""
             return "\n\n".join(filter(None, (title, markdown_table(block), block.caption)))
         case Picture():
-            return f"![{block.name}](figures/{block.name}.png)\n\n{block.caption}"
+            return f"![{block.alt}](figures/{block.name}.png)\n\n{block.caption}"
         case Lines():
             return f"{block.title}:\n\n" + "\n".join(f"- {line}" for line in block.lines)
 

@@ -36,13 +36,17 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9,
 }
+# Okabe and Ito's palette, whose colors stay apart for the color-blind; markers tell them apart in gray.
 INIT_COLORS = {
-    "random": "#7a828c",
-    "moco": "#c8553d",
-    "supervised_torchvision": "#2f6690",
-    "supervised_msra": "#3a9188",
+    "random": "#6b7280",
+    "moco": "#d55e00",
+    "own": "#d55e00",
+    "supervised": "#0072b2",
+    "supervised_torchvision": "#0072b2",
+    "supervised_msra": "#009e73",
 }
-OTHER_COLORS = ("#8661c1", "#b08900", "#2d7dd2", "#5c8001", "#b5179e")
+OTHER_COLORS = ("#cc79a7", "#e69f00", "#56b4e9", "#332288", "#117733")
+MARKERS = "osD^vP"
 RUN_COLORS = (INIT_COLORS["moco"], *OTHER_COLORS)
 
 # name in metrics.json, title of the panel, factor to what is shown
@@ -69,7 +73,7 @@ def to_png(figure: Figure, description: str = "") -> bytes:
     return buffer.getvalue()
 
 
-def colors_of(labels: Sequence[str]) -> dict[str, str]:
+def curve_colors(labels: Sequence[str]) -> dict[str, str]:
     """One color per label; the known inits always have the same one."""
     others = [label for label in dict.fromkeys(labels) if label not in INIT_COLORS]
     rest = {label: OTHER_COLORS[i % len(OTHER_COLORS)] for i, label in enumerate(others)}
@@ -145,13 +149,13 @@ def metric_curves(rows: Sequence[Row]) -> bytes | None:
         return None
     metric = rows[0].metric
     schedules = sorted({row.iterations for row in rows})
-    colors = colors_of([row.label for row in rows])
+    by_label = curve_colors([row.label for row in rows])
     with matplotlib.rc_context(STYLE):
         figure = new_figure(0.3 + 2.6 * len(schedules))
         axes = figure.subplots(len(schedules), 1, sharey=True, squeeze=False)[:, 0]
         for axis, iterations in zip(axes, schedules, strict=True):
             for row in (row for row in rows if row.iterations == iterations):
-                _draw_row(axis, row, colors[row.label], metric)
+                _draw_row(axis, row, by_label[row.label], metric)
             axis.set_title(f"{METRICS[metric]}, schedule of {iterations:,} iterations")
             axis.legend()
         axes[0].set_ylim(bottom=0)  # shared; once all is drawn, or it would fix the top as well

@@ -14,7 +14,7 @@ from matplotlib.ticker import NullFormatter
 
 from moco_det.model_zoo.tasks import METRICS
 from moco_det.report.document import Block, Picture, Section, Table, Text, markdown_table
-from moco_det.report.figures import STYLE, colors_of, new_figure, to_png
+from moco_det.report.figures import MARKERS, STYLE, curve_colors, new_figure, to_png
 from moco_det.report.rows import REFERENCE_INIT, Row
 from moco_det.report.statistics import Interval, paired_difference
 
@@ -25,9 +25,9 @@ OWN = ("own", "own_from_supervised")
 OTHERS = ("supervised", "coco_detector")
 IN_WORDS = {  # of the starts, in the figure
     REFERENCE_INIT: "random weights",
-    "own": "MoCo on the own images",
+    "own": "MoCo on own images",
     "supervised": "ImageNet labels",
-    "own_from_supervised": "ImageNet labels, then MoCo on the own images",
+    "own_from_supervised": "ImageNet labels, then MoCo on own images",
     "coco_detector": "COCO detector",
 }
 LEAST_AP = 2.0
@@ -60,14 +60,14 @@ FIGURE = (
 def study_rows(rows: Sequence[Row]) -> list[Row]:
     """The rows of a study, by schedule, labels and start; empty where the runs are of none."""
     found = [row for row in rows if row.stage == "finetune" and "labeled_images" in _extra(row)]
-    return sorted(found, key=lambda row: (schedule_of(row) != SHORT, images_of(row)))
+    return sorted(found, key=lambda row: (schedule_of(row) != SHORT, num_images_of(row)))
 
 
 def _extra(row: Row) -> dict:
     return row.runs[0].record["extra"]
 
 
-def images_of(row: Row) -> int:
+def num_images_of(row: Row) -> int:
     """Labeled images that the runs of a row train on."""
     return _extra(row)["labeled_images"]
 
@@ -114,30 +114,30 @@ def labels_needed(curve: Sequence[tuple[int, float]], value: float) -> float:
 
     Args:
         curve: (labeled images, AP), in any order; between them AP is linear in the logarithm of the images,
-        and where it falls the highest value before counts.
+            and where it falls the highest value before counts.
 
     Returns:
         0 for a value below the curve's first, infinity above its highest.
     """
     best, before = -math.inf, None
-    for images, found in sorted(curve):
+    for count, found in sorted(curve):
         if found >= value:
             if before is None:
-                return float(images) if found == value else 0.0
+                return float(count) if found == value else 0.0
             part = (value - best) / (found - best)
-            return math.exp(math.log(before) + part * (math.log(images) - math.log(before)))
+            return math.exp(math.log(before) + part * (math.log(count) - math.log(before)))
         if found > best:
             best = found
-        before = images
+        before = count
     return math.inf
 
 
 @dataclass(frozen=True)
 class Needed:
-    """Labels with which random weights reach what a start reaches with ``images``; the ends of its interval or
+    """Labels with which random weights reach what a start reaches with ``num_images``; the ends of its interval or
     None."""
 
-    images: int
+    num_images: int
     mean: float
     low: float | None
     high: float | None
@@ -160,7 +160,7 @@ class Needed:
             return f"more than random weights reach with all {self.last:,} labeled images"
         if not self.mean:
             return f"less than random weights reach with {self.first:,} labeled images"
-        saved = self.mean - self.images
+        saved = self.mean - self.num_images
         does = f"saves {saved:,.0f}" if saved >= 0 else f"costs {-saved:,.0f}"
         return f"what random weights reach with {self} labeled images, so it {does} of them"
 
@@ -173,13 +173,13 @@ def needed_by_random(row: Row, rows: Sequence[Row]) -> Needed | None:
     ]
     if reference is None or reference not in line or row.missing or len(line) < 2:
         return None
-    curve = [(images_of(r), mean_of(r)) for r in line]
+    curve = [(num_images_of(r), mean_of(r)) for r in line]
     at, tested = mean_of(reference), compare(row, reference)
     low, high = (
         (labels_needed(curve, at + end) for end in (tested.low, tested.high)) if tested else (None, None)
     )
-    images = sorted(images for images, _ in curve)
-    return Needed(images_of(row), labels_needed(curve, mean_of(row)), low, high, images[0], images[-1])
+    counts = sorted(count for count, _ in curve)
+    return Needed(num_images_of(row), labels_needed(curve, mean_of(row)), low, high, counts[0], counts[-1])
 
 
 # ---- what the page says ----------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ def study_table(rows: Sequence[Row]) -> Table:
         rate = _extra(row).get("learning_rate")
         lines.append(
             (
-                *(f"{images_of(row):,}", f"{row.iterations:,}", row.label),
+                *(f"{num_images_of(row):,}", f"{row.iterations:,}", row.label),
                 *([f"{rate:g}" if rate else "—"] if tuned else []),
                 *(row.count, str(row.summary(row.metric))),
                 "—" if is_random else str(compare(row, reference) or "not tested"),
@@ -217,7 +217,11 @@ def others_table(rows: Sequence[Row]) -> Table | None:
             if row.init in OWN and reference:
                 lines.append(
                     (
-                        *(f"{images_of(row):,}", f"{row.iterations:,}", f"{row.label} − {reference.label}"),
+                        *(
+                            f"{num_images_of(row):,}",
+                            f"{row.iterations:,}",
+                            f"{row.label} − {reference.label}",
+                        ),
                         str(compare(row, reference) or "not tested"),
                         _verdict_of(row, reference),
                     )
@@ -238,10 +242,27 @@ def sentences(rows: Sequence[Row]) -> list[str]:
             said = _verdict_of(row, reference)
             needed = needed_by_random(row, last) if said in (HELPS, HURTS) else None
             found.append(
-                f"With {images_of(row):,} labeled images, pre-training on your own images ({row.label}): "
+                f"With {num_images_of(row):,} labeled images, pre-training on your own images ({row.label}): "
                 f"{said}. {metric} {row.summary(row.metric)} against "
                 f"{reference.summary(reference.metric)} from random weights{difference}."
                 + (f" That is {needed.in_words}." if needed else "")
+            )
+    return found
+
+
+def headline(rows: Sequence[Row]) -> list[str]:
+    """The answer in a line for each own pre-training: the verdicts of the longest schedule, most labels first."""
+    last = [row for row in rows if schedule_of(row) == schedule_of(rows[-1])]
+    found = []
+    for label in dict.fromkeys(row.label for row in last if row.init in OWN):
+        said: dict[str, list[str]] = {}
+        for row in sorted((row for row in last if row.label == label), key=num_images_of, reverse=True):
+            if reference := reference_row(row, last):
+                said.setdefault(_verdict_of(row, reference), []).append(f"{num_images_of(row):,}")
+        verdicts = "; ".join(f"{verdict} with {' and '.join(counts)}" for verdict, counts in said.items())
+        if verdicts:
+            found.append(
+                f"Pre-training on your own images ({label}) against random weights: {verdicts} labeled images."
             )
     return found
 
@@ -275,7 +296,7 @@ def next_steps(rows: Sequence[Row]) -> list[str]:
         )
     if held := _held_by_schedule(last):
         steps.append(held)
-    most = [row for row in last if images_of(row) == images_of(last[-1])]
+    most = [row for row in last if num_images_of(row) == num_images_of(last[-1])]
     best = max(most, key=mean_of)
     if best.init not in (*OWN, REFERENCE_INIT):
         steps.append(f"{best.label} as the start: with all labels it has the highest mean here")
@@ -291,8 +312,8 @@ def _held_by_schedule(rows: Sequence[Row]) -> str:
         if few.iterations == more.iterations and after.mean - before.mean <= spread:
             return (
                 f"a longer schedule (--iterations, --schedules): in {more.iterations:,} iterations random "
-                f"weights reach about the same with {images_of(few):,} and with {images_of(more):,} labeled "
-                "images, so the iterations limit the result and not the labels"
+                f"weights reach about the same with {num_images_of(few):,} and with {num_images_of(more):,} "
+                "labeled images, so the iterations limit the result and not the labels"
             )
     return ""
 
@@ -302,10 +323,12 @@ def study_section(rows: Sequence[Row]) -> Section | None:
     rows = study_rows(rows)
     if not rows:
         return None
-    blocks: list[Block] = [Text(sentence) for sentence in sentences(rows)]
+    picture = Picture("own", study_figure(rows), FIGURE, figure_caption(rows))
+    blocks: list[Block] = [Text(sentence, lead=True) for sentence in headline(rows)]
+    blocks += [picture, *(Text(sentence) for sentence in sentences(rows))]
     if steps := next_steps(rows):
         blocks.append(Text(f"To try next: {'; '.join(steps)}."))
-    blocks += [Picture("own", study_figure(rows), FIGURE), study_table(rows)]
+    blocks.append(study_table(rows))
     if others := others_table(rows):
         blocks.append(others)
     return Section(TITLE, tuple(blocks))
@@ -335,8 +358,10 @@ def study_summary(rows: Sequence[Row]) -> str:
     )
     header += tuple(f"{start} − random [95 %]" if len(ours) > 1 else "difference [95 %]" for start in ours)
     lines = []
-    for images, iterations in dict.fromkeys((images_of(row), row.iterations) for row in rows):
-        there = {row.label: row for row in rows if (images_of(row), row.iterations) == (images, iterations)}
+    for images, iterations in dict.fromkeys((num_images_of(row), row.iterations) for row in rows):
+        there = {
+            row.label: row for row in rows if (num_images_of(row), row.iterations) == (images, iterations)
+        }
         means = [str(there[start].summary(rows[0].metric)) if start in there else "—" for start in starts]
         tested = [compare(there[s], reference_row(there[s], rows)) if s in there else None for s in ours]
         lines.append(
@@ -348,7 +373,7 @@ def study_summary(rows: Sequence[Row]) -> str:
 def study_figure(rows: Sequence[Row]) -> bytes:
     """AP over the number of labeled images: one panel a schedule, one color a start."""
     schedules = list(dict.fromkeys(map(schedule_of, rows)))
-    colors = colors_of([row.label for row in rows])
+    by_label = curve_colors([row.label for row in rows])
     with matplotlib.rc_context(STYLE):
         figure = new_figure(0.4 + 2.8 * len(schedules))
         axes = figure.subplots(len(schedules), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
@@ -357,24 +382,24 @@ def study_figure(rows: Sequence[Row]) -> bytes:
             labels = list(dict.fromkeys(row.label for row in members))
             for number, label in enumerate(labels):
                 points = [_point(row) for row in members if row.label == label]
-                images, means, halves = zip(*points, strict=True)
+                counts, means, halves = zip(*points, strict=True)
                 beside = 1.02 ** (number - (len(labels) - 1) / 2)  # so that bars do not cover one another
                 look = {
-                    "color": colors[label],
-                    "marker": "o",
+                    "color": by_label[label],
+                    "marker": MARKERS[number % len(MARKERS)],
                     "ms": 4,
                     "lw": 1.8,
                     "elinewidth": 1.2,
                     "capsize": 3,
                 }
                 look["label"] = IN_WORDS.get(label, label)
-                axis.errorbar([beside * count for count in images], means, yerr=halves, **look)
+                axis.errorbar([beside * count for count in counts], means, yerr=halves, **look)
             lengths = sorted({row.iterations for row in members})
             between = " to ".join(f"{length:,}" for length in dict.fromkeys((lengths[0], lengths[-1])))
             axis.set_title(f"{METRICS[rows[0].metric]}, {schedule} schedule ({between} iterations)")
             axis.set_xscale("log")
             axis.legend()
-        ticks = sorted({images_of(row) for row in rows})
+        ticks = sorted({num_images_of(row) for row in rows})
         axes[-1].set_xticks(ticks, [f"{tick:,}" for tick in ticks])
         axes[-1].xaxis.set_minor_formatter(NullFormatter())
         axes[-1].set_xlabel("labeled images")
@@ -385,7 +410,7 @@ def study_figure(rows: Sequence[Row]) -> bytes:
 def figure_caption(rows: Sequence[Row]) -> str:
     """What the figure shows, in words and numbers."""
     shown = "; ".join(
-        f"{images_of(row):,} labels, {row.iterations:,} iterations, {IN_WORDS.get(row.label, row.label)}: "
+        f"{num_images_of(row):,} labels, {row.iterations:,} iterations, {IN_WORDS.get(row.label, row.label)}: "
         f"{row.summary(row.metric)} (n = {row.count})"
         for row in rows
     )
@@ -396,4 +421,4 @@ def _point(row: Row) -> tuple[int, float, float]:
     """Labeled images, mean, and half of the mean's 95 % interval (0 for fewer than three runs)."""
     values = row.by_seed(row.metric)
     interval = paired_difference(values, dict.fromkeys(values, 0.0))
-    return images_of(row), mean_of(row), interval.high - interval.mean if interval else 0.0
+    return num_images_of(row), mean_of(row), interval.high - interval.mean if interval else 0.0

@@ -8,29 +8,32 @@ from html import escape
 from moco_det.report.document import Block, Lines, Picture, Section, Table, Text
 
 CSS = """
-:root { color-scheme: light; }
-body { margin: 0; background: #fff; color: #2b2f36;
+:root { color-scheme: light dark; --paper: #fff; --ink: #2b2f36; --soft: #5b626c; --line: #dcdedb; }
+@media (prefers-color-scheme: dark) {
+  :root { --paper: #16181c; --ink: #e3e5e8; --soft: #a3aab4; --line: #363b43; }
+}
+body { margin: 0; background: var(--paper); color: var(--ink);
        font: 16px/1.55 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
 main { max-width: 44rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.55rem; line-height: 1.25; margin: 1rem 0 .5rem; font-weight: 600; }
 section:first-of-type h2 { border-top: 0; margin-top: 1rem; }
 h3 { font-size: .95rem; margin: 1.75rem 0 0; font-weight: 600; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2.75rem 0 .5rem; padding-top: 1rem; border-top: 1px solid #e4e5e3;
+h2 { font-size: 1.15rem; margin: 2.75rem 0 .5rem; padding-top: 1rem; border-top: 1px solid var(--line);
      font-weight: 600; }
 p { margin: .6rem 0; overflow-wrap: anywhere; }
-p.lead { font-size: 1.1rem; }
+p.lead { font-size: 1.1rem; font-weight: 600; }
 .scroll { overflow-x: auto; margin: 1rem 0 .4rem; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .4rem; text-align: right; vertical-align: top; border-bottom: 1px solid #ececea; }
-th { font-weight: 600; color: #5b626c; border-bottom-color: #cfd2d0; }
+th, td { padding: .4rem .4rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
+th { font-weight: 600; color: var(--soft); }
 td { white-space: nowrap; }
 th:first-child, td:first-child { white-space: normal; text-align: left; padding-left: 0; }
-tr.quiet td { color: #8a9099; font-style: italic; }
+tr.quiet td { color: var(--soft); font-style: italic; }
 figure { margin: 1.25rem 0; }
-figure img { display: block; width: 100%; max-width: 38rem; height: auto; margin: 0 auto; }
-figcaption, .caption { color: #5b626c; font-size: .88rem; line-height: 1.5; margin: .5rem 0 1rem; }
+figure img { display: block; width: 100%; max-width: 38rem; height: auto; margin: 0 auto; border-radius: 3px; }
+figcaption, .caption { color: var(--soft); font-size: .88rem; line-height: 1.5; margin: .5rem 0 1rem; }
 details { margin: 1rem 0; font-size: .88rem; }
-summary { cursor: pointer; color: #5b626c; }
+summary { cursor: pointer; color: var(--soft); }
 li { margin: .3rem 0; font-size: .82rem; overflow-wrap: anywhere; }
 @media (max-width: 30rem) { table { font-size: .76rem; } th, td { padding: .35rem .22rem; } }
 """.strip()
@@ -56,14 +59,15 @@ def html_page(title: str, sections: list[Section], lead: Sequence[str] = ()) -> 
 def _html(block: Block) -> str:
     match block:
         case Text():
-            return f"<p>{escape(block.text)}</p>"
+            start = '<p class="lead">' if block.lead else "<p>"
+            return f"{start}{escape(block.text)}</p>"
         case Table():
             return _html_table(block)
         case Picture():
             data = base64.b64encode(block.png).decode()
             caption = escape(block.caption)
             return (
-                f'<figure id="{escape(block.name)}">\n<img alt="{escape(block.name)}" '
+                f'<figure id="{escape(block.name)}">\n<img alt="{escape(block.alt)}" '
                 f'src="data:image/png;base64,{data}">\n<figcaption>{caption}</figcaption>\n</figure>'
             )
         case Lines():

@@ -12,13 +12,14 @@ import yaml
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from moco_det.data.bands import RGB, ImageFormat, picture
-from moco_det.data.images import UnreadableImage, entry_of
+from moco_det.data.decoding import UnreadableImage
+from moco_det.data.image_files import entry_of
+from moco_det.data.image_format import RGB, ImageFormat, picture
 from moco_det.report.figures import STYLE, WIDTH, new_figure, to_png
 from moco_det.report.rows import Row
 from moco_det.report.runs import Run
 
-SAME, OTHER = "#2e9e5b", "#d0453a"
+SAME, OTHER = "#0072b2", "#d55e00"  # apart for the color-blind too
 TRUTH, FOUND = "#ffffff", "#ffb000"
 MAX_VIEW_WIDTH = 1200  # pixels: more does not show on the page
 NEIGHBORS, QUERIES, TEST_IMAGES = 5, 8, 6
@@ -52,10 +53,10 @@ def open_image(name: str, folder: Path) -> Image.Image | None:
 
     Of other than RGB images it shows the run's INPUT.SHOWN_CHANNELS.
     """
-    images, channels = _image_format(folder / "config.yaml")
+    image_format, channels = _image_format(folder / "config.yaml")
     for path in (name, str(folder / name)):
         with contextlib.suppress(UnreadableImage):
-            return picture(images.decode(entry_of(path)), channels)
+            return picture(image_format.decode(entry_of(path)), channels)
     return None
 
 
@@ -99,6 +100,7 @@ def _tile(axis, image: Image.Image | None, title: str, frame: str | None) -> Non
         axis.imshow(image)
     for spine in axis.spines.values():
         spine.set(visible=frame is not None, color=frame or "none", linewidth=2.5)
+        spine.set_linestyle((0, (2, 1)) if frame == OTHER else "-")
 
 
 def detections(rows: Sequence[Row]) -> bytes | None:

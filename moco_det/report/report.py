@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from moco_det.report import captions, figures, panels, zoo
+from moco_det.report import captions, figures, kept_results, panels
 from moco_det.report.document import Block, Lines, Picture, Section, Text, markdown
 from moco_det.report.own import study_rows, study_section
 from moco_det.report.page import html_page
@@ -130,7 +130,9 @@ def _curves(finetuned: Sequence[Row]) -> tuple[Block, ...]:
     pictures = []
     for number, task in enumerate(dict.fromkeys(row.task for row in finetuned)):
         if png := figures.metric_curves([row for row in finetuned if row.task == task]):
-            pictures.append(Picture(f"curves_{number}", png, f"{task}."))
+            pictures.append(
+                Picture(f"curves_{number}", png, f"{task}.", f"{task}: the metric over the iterations.")
+            )
     return _explained(pictures, captions.CURVES)
 
 
@@ -150,7 +152,10 @@ def _pretraining(pretrained: Sequence[Row]) -> tuple[Block, ...]:
 def _each_run(pretrained: Sequence[Row], draw, name: str, caption: str) -> tuple[Block, ...]:
     drawn = [(run, draw(run)) for row in pretrained for run in row.runs]
     return tuple(
-        Picture(f"{name}_{number}", png, f"{run.folder.name}. {caption}")
+        Picture(
+            *(f"{name}_{number}", png, f"{run.folder.name}. {caption}"),
+            content=f"{run.folder.name}: {caption.partition('. ')[0]}.",
+        )
         for number, (run, png) in enumerate(drawn)
         if png
     )
@@ -170,7 +175,14 @@ def _detections(finetuned: Sequence[Row]) -> tuple[Block, ...]:
         rows = [row for row in finetuned if row.task == task]
         longest = max(row.iterations for row in rows)
         if png := panels.detections([row for row in rows if row.iterations == longest]):
-            pictures.append(Picture(f"detections_{number}", png, f"{task}, {longest:,} iterations."))
+            pictures.append(
+                Picture(
+                    f"detections_{number}",
+                    png,
+                    f"{task}, {longest:,} iterations.",
+                    f"{task}: true boxes and detections on test images.",
+                )
+            )
     return _explained(pictures, captions.DETECTIONS)
 
 
@@ -198,7 +210,7 @@ def _describe_run(run: Run) -> str:
 def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
     """Carry out a parsed command line (``add_configs``: the same signature as every stage; unused here)."""
     if args.runs or args.from_results:
-        kept = zoo.load_results(args.results, args.from_results) if args.from_results else []
+        kept = kept_results.load_results(args.results, args.from_results) if args.from_results else []
         found, incomplete = find_runs(args.runs) if args.runs else ([], [])
         report = write_report_of([*found, *kept], incomplete, args.output)
         print(report.table)
@@ -207,11 +219,11 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
             print(f"incomplete, not counted: {entry.folder}: {entry.reason}")
         if args.suite:
             refuse_incomplete(report.incomplete)
-            saved = zoo.save_results(report.runs, args.results, args.suite)
+            saved = kept_results.save_results(report.runs, args.results, args.suite)
             print(f"{len(saved)} results in {Path(args.results, args.suite)}")
         print(f"report: {report.html.resolve()}")
     for path in args.update_tables:
-        zoo.update_tables(path, args.results)
+        kept_results.update_tables(path, args.results)
 
 
 def refuse_incomplete(incomplete: Sequence[Incomplete]) -> None:

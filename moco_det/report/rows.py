@@ -94,9 +94,9 @@ def build_rows(runs: Sequence[Run], incomplete: Sequence[Incomplete] = ()) -> tu
                 f"{task}, {init}, seed {run.seed} ran more than once; the older {run.folder.name} is left out"
                 for run in dropped
             ]
-    order = {REFERENCE_INIT: 0, "supervised_torchvision": 1, "supervised_msra": 2}
+    places = {REFERENCE_INIT: 0, "supervised_torchvision": 1, "supervised_msra": 2}
     rows.sort(
-        key=lambda row: (row.stage, row.task, row.iterations, order.get(row.init, 9), row.init, row.variant)
+        key=lambda row: (row.stage, row.task, row.iterations, places.get(row.init, 9), row.init, row.variant)
     )
     return rows, notes
 

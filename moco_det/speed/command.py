@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from moco_det.data.images import find_images
+from moco_det.data.image_files import find_images
 from moco_det.engine.record import command_line, running_commit
 from moco_det.report.document import terminal_table
 from moco_det.report.speed_tables import TABLES, kept_speed
@@ -45,7 +45,7 @@ PARTS = {
 }
 
 
-def settle_options(args: argparse.Namespace, images: Sequence[str]) -> Options:
+def settle_options(args: argparse.Namespace, paths: Sequence[str]) -> Options:
     """Sizes from the arguments.
 
     Raises:
@@ -54,7 +54,7 @@ def settle_options(args: argparse.Namespace, images: Sequence[str]) -> Options:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device is cuda, but torch sees no CUDA GPU; give --device cpu")
-    changes = {"images": tuple(images)}
+    changes = {"paths": tuple(paths)}
     for name in ("batch", "rounds", "threads"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -73,8 +73,8 @@ def run(args: argparse.Namespace) -> dict:
         the record, as it stands in speed.json.
     """
     with tempfile.TemporaryDirectory() as made_up:
-        images = find_images(args.images) if args.images else write_photographs(Path(made_up))
-        options = settle_options(args, images)
+        paths = find_images(args.images) if args.images else write_photographs(Path(made_up))
+        options = settle_options(args, paths)
         if args.threads:
             torch.set_num_threads(args.threads)
         for record in _measure(list(PARTS) if "all" in args.part else args.part, options):
@@ -96,7 +96,7 @@ def _measure(parts: Sequence[str], options: Options) -> Iterator[dict]:
         "command": command_line(),
         "commit": running_commit(),
         "machine": describe_machine(options.device) | {"threads": torch.get_num_threads()},
-        "options": {name: v for name, v in dataclasses.asdict(options).items() if name != "images"},
+        "options": {name: v for name, v in dataclasses.asdict(options).items() if name != "paths"},
         "measurements": [],
         "growth": [],
     }

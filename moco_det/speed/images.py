@@ -1,18 +1,21 @@
 """Loading: a JPEG file to two views, and what the device does to them."""
 
 import functools
+import importlib.util
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
+from torchvision.transforms import functional as F
 from torchvision.transforms.functional import resized_crop, to_pil_image
 
-from moco_det.data.augment import augment
-from moco_det.data.images import UnreadableImage, decode_pixels, decode_rgb
-from moco_det.data.views import ViewSettings, crop_view, draw_view
+from moco_det.data.augment import BLUR, COLUMNS, GRAYSCALE, HUE, SLOTS, augment
+from moco_det.data.decoding import UnreadableImage, decode_pixels, decode_rgb, jpeg_content
+from moco_det.data.fast_jpeg import EXACT, FAST, decode_for_views
+from moco_det.data.views import ViewParameters, ViewSettings, crop_view, draw_view
 from moco_det.pretrain.loader import TwoViews, build_loader, collate, finish_batch
 from moco_det.speed.clock import Pair, Sample, alternate, seconds_a_unit
 from moco_det.speed.measurement import Measurement, rates, times
@@ -28,7 +31,18 @@ from moco_det.utils.machine import num_cores
 
 MADE_UP, MADE_UP_SIZE = 64, (500, 375)
 PROFILED = 32
+SMALL = 64  # px of a view
 AT_MOST = 256  # files; they are read once before, so that no disk is measured
+LARGE = 1000  # px of the longer side, from which photographs are called large
+# Operations on colors: torchvision's on a Pillow image, and what asks ours for the same in a row of augment().
+OPERATIONS = (
+    ("brightness", lambda image: F.adjust_brightness(image, 1.2), {0: 1.2, SLOTS.start: 0.0}),
+    ("contrast", lambda image: F.adjust_contrast(image, 1.2), {1: 1.2, SLOTS.start: 1.0}),
+    ("saturation", lambda image: F.adjust_saturation(image, 1.2), {2: 1.2, SLOTS.start: 2.0}),
+    ("hue", lambda image: F.adjust_hue(image, 0.08), {HUE: 20.0, SLOTS.start: float(HUE)}),
+    ("grayscale", lambda image: F.rgb_to_grayscale(image, 3), {GRAYSCALE: 1.0}),
+    ("blur", lambda image: image.filter(ImageFilter.GaussianBlur(1.0)), {BLUR: 1.0}),
+)
 
 
 def write_photographs(folder: Path, count: int = MADE_UP) -> list[str]:
@@ -68,19 +82,24 @@ def readable(paths: Sequence[str]) -> tuple[list[str], float]:
     return found, float(np.mean(sides))
 
 
-def view_settings(size: int) -> ViewSettings:
+def view_settings(size: int, decode: str = EXACT) -> ViewSettings:
     """Those of MoCo v2's recipe."""
-    return ViewSettings("v2", size, (0.2, 1.0))
+    return ViewSettings("v2", size, (0.2, 1.0), decode=decode)
+
+
+def decoders() -> tuple[str, ...]:
+    """The values of INPUT.DECODE that can be measured here."""
+    return (EXACT, FAST) if importlib.util.find_spec("simplejpeg") else (EXACT,)
 
 
 def measure_loader(options: Options) -> Iterator[Measurement]:
     """Files to views on one core, then on more: with colors left to the device, and all of it."""
-    paths, side = readable(options.images)
+    paths, side = readable(options.paths)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield from _on_one_core(paths, side, options)
-        yield from _profile(paths, side, options)
+        yield from _profile(paths[:PROFILED], side, options)
         yield from _on_more_cores(paths, side, options)
     finally:
         torch.set_num_threads(threads)
@@ -89,11 +108,13 @@ def measure_loader(options: Options) -> Iterator[Measurement]:
 def _on_one_core(paths: Sequence[str], side: float, options: Options) -> Iterator[Measurement]:
     transform, files = published_views(options.size), itertools.cycle(paths)
     what = f"{side:.0f} px JPEG to two views of {options.size} px, one core"
-    for finished, target, where in (
-        (False, 10.0, "colors left to the device"),
+    ways = (
+        (False, 12.0 if side >= LARGE else 10.0, "colors left to the device"),
         (True, 3.5, "all on the CPU"),
-    ):
-        dataset = TwoViews(paths, seed=0, views=view_settings(options.size), finished=finished)
+    )
+    for decode, (finished, target, where) in itertools.product(decoders(), ways):
+        views = view_settings(options.size, decode)
+        dataset = TwoViews(paths, seed=0, views=views, finished=finished)
         pair = alternate(
             functools.partial(_ten, lambda: published_item(next(files), transform)),
             functools.partial(_ten, functools.partial(_next_item, dataset, _slots(len(paths)))),
@@ -102,43 +123,99 @@ def _on_one_core(paths: Sequence[str], side: float, options: Options) -> Iterato
             device="cpu",
         )
         reference = "Pillow and torchvision, recipe v2"
-        yield rates("loader", f"{what}, {where}", reference, pair, target=(">=", target))
+        name = f"{what}, {where}, INPUT.DECODE {decode}"
+        yield rates("loader", name, reference, pair, target=(">=", target))
+
+
+# What it is, then the reference's work and ours on the image of a number.
+Step = tuple[str, Callable[[int], object], Callable[[int], object]]
 
 
 def _profile(paths: Sequence[str], side: float, options: Options) -> Iterator[Measurement]:
     """Measure the time of one core step by step, on the same images and random numbers."""
-    paths, settings = paths[:PROFILED], view_settings(options.size)
-    pixels = [decode_pixels(path) for path in paths]
-    pictures = [to_pil_image(image) for image in pixels]
-    parameters = [
-        draw_view(np.random.default_rng(number), image.shape[2], image.shape[1], settings)
-        for number, image in enumerate(pixels)
-    ]
-    crops = [crop_view(image, view) for image, view in zip(pixels, parameters, strict=True)]
-    cropped = [to_pil_image(crop) for crop in crops]
-    rows = [torch.tensor([view.colors()]) for view in parameters]
-    transform, count = published_colors(on_tensors=False), range(len(paths))
 
     def over(work: Callable[[int], object]) -> Callable[[], int]:
-        return lambda: sum(work(number) is not None for number in count)
+        return lambda: sum(work(number) is not None for number in range(len(paths)))
 
-    for what, theirs, ours in (
-        ("decoding alone", lambda i: open_rgb(paths[i]), lambda i: decode_pixels(paths[i])),
-        (
-            "one crop alone",
-            lambda i: resized_crop(pictures[i], *parameters[i].crop, [options.size] * 2),
-            lambda i: crop_view(pixels[i], parameters[i]),
-        ),
-        (
-            "colors of one view alone",
-            lambda i: transform(cropped[i]),
-            lambda i: augment(crops[i][None], rows[i], parameters[i].order),
-        ),
-    ):
+    for what, theirs, ours in (*_decoding(paths, options), *_crops(paths, options), *_colors(paths, options)):
         pair = alternate(
             over(theirs), over(ours), rounds=options.rounds, seconds=options.seconds, device="cpu"
         )
         yield times("loader", f"{side:.0f} px JPEG, one core: {what}", "Pillow and torchvision", pair)
+
+
+def _drawn(number: int, options: Options) -> Callable[[int, int], list[ViewParameters]]:
+    """What samples two views of an image by its width and height."""
+    settings = view_settings(options.size)
+    return lambda width, height: [
+        draw_view(np.random.default_rng((number, view)), width, height, settings) for view in range(2)
+    ]
+
+
+def _decoding(paths: Sequence[str], options: Options) -> Iterator[Step]:
+    yield "decoding alone", lambda i: open_rgb(paths[i]), lambda i: decode_pixels(paths[i])
+    if FAST not in decoders():
+        return
+    import simplejpeg  # here, since it is optional
+
+    try:
+        contents = [jpeg_content(path)[0] for path in paths]
+    except UnreadableImage:
+        return  # among them is another file, which both decode alike
+    settings = view_settings(options.size, FAST)
+    views = [_drawn(number, options)(*open_rgb(path).size) for number, path in enumerate(paths)]
+    yield (
+        "decoding alone, INPUT.DECODE fast",
+        lambda i: open_rgb(paths[i]),
+        lambda i: decode_for_views(paths[i], settings, lambda width, height: views[i]),
+    )
+    yield (  # no decoder can leave these out
+        "its Huffman codes, decoded to 1/8, the limit of INPUT.DECODE fast",
+        lambda i: open_rgb(paths[i]),
+        lambda i: simplejpeg.decode_jpeg(contents[i], min_height=1, min_width=1),
+    )
+
+
+def _crops(paths: Sequence[str], options: Options) -> Iterator[Step]:
+    pictures = [open_rgb(path) for path in paths]
+    views = [_drawn(number, options)(*picture.size)[0] for number, picture in enumerate(pictures)]
+    for decode in decoders():
+        settings = view_settings(options.size, decode)
+        decoded = [
+            decode_for_views(path, settings, _drawn(number, options)) for number, path in enumerate(paths)
+        ]
+        yield (
+            f"one crop alone, INPUT.DECODE {decode}",
+            lambda i: resized_crop(pictures[i], *views[i].crop, [options.size] * 2),
+            lambda i, decoded=decoded: crop_view(decoded[i][0], decoded[i][1][0]),
+        )
+
+
+def _colors(paths: Sequence[str], options: Options) -> Iterator[Step]:
+    """All colors of a view as they are sampled, and one operation after the other on every view."""
+    decoded = [
+        decode_for_views(path, view_settings(options.size), _drawn(number, options))
+        for number, path in enumerate(paths)
+    ]
+    crops = [crop_view(pixels, views[0]) for pixels, views in decoded]
+    pictures, order = [to_pil_image(crop) for crop in crops], decoded[0][1][0].operations
+    rows = [torch.tensor([views[0].photometric_row()]) for _, views in decoded]
+    transform = published_colors(on_tensors=False)
+    yield (
+        "colors of one view alone",
+        lambda i: transform(pictures[i]),
+        lambda i: augment(crops[i][None], rows[i], order),
+    )
+    nothing = torch.tensor([[0.0] * COLUMNS])
+    nothing[:, SLOTS] = -1
+    for name, operation, columns in OPERATIONS:
+        row = nothing.clone()
+        row[0, list(columns)] = torch.tensor(list(columns.values()))
+        yield (
+            f"{name} of one view alone",
+            lambda i, operation=operation: operation(pictures[i]),
+            lambda i, row=row: augment(crops[i][None], row, order),
+        )
 
 
 def _slots(count: int) -> Iterator[tuple[int, int]]:
@@ -186,10 +263,10 @@ def _seconds_an_image(paths: Sequence[str], options: Options, workers: int) -> f
 
 def measure_augment(options: Options) -> Iterator[Measurement]:
     """Color, blur, flip and normalization of two views for each image of a batch, on the device."""
-    paths, _ = readable(options.images)
+    paths, _ = readable(options.paths)
     dataset = TwoViews(paths, seed=0, views=view_settings(options.size), finished=False)
     batch = collate([dataset[0, number % len(paths)] for number in range(options.batch)])
-    batch = {name: batch[name] for name in ("query", "key", "colors")}
+    batch = {name: batch[name] for name in ("query", "key", "photometric")}
     on_device = [batch[name].to(options.device) for name in ("query", "key")]
     transform = published_colors()
 
@@ -208,4 +285,28 @@ def measure_augment(options: Options) -> Iterator[Measurement]:
     yield rates(
         *("augment", what, "torchvision on the device, view by view", pair),
         target=(">=", 5.0) if options.cuda else None,
+    )
+    if not options.cuda:
+        yield _small_views(paths, options)
+
+
+def _small_views(paths: Sequence[str], options: Options) -> Measurement:
+    """Colors of small views: a batch at once, as a worker finishes them, next to ours view by view."""
+    views, count = view_settings(min(SMALL, options.size)), 2 * options.batch
+    dataset = TwoViews(paths, seed=0, views=views, finished=False)
+    batch = collate([dataset[0, number % len(paths)] for number in range(count)])
+
+    def one_by_one() -> int:
+        for view, name in enumerate(("query", "key")):
+            for crop, row in zip(batch[name], batch["photometric"][:, view], strict=True):
+                augment(crop[None], row[None], views.operations(view))
+        return count
+
+    def at_once() -> int:
+        finish_batch(batch, views, "cpu")
+        return count
+
+    pair = alternate(one_by_one, at_once, rounds=options.rounds, seconds=options.seconds, device="cpu")
+    return rates(
+        "augment", f"colors of 2 x {count} views of {views.size} px on cpu", "ours, view by view", pair
     )

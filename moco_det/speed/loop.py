@@ -163,7 +163,7 @@ def lightly_loop(paths: Sequence[str], options: Options) -> Callable[[], int]:
 
 def measure_loop(options: Options) -> Iterator[Measurement]:
     """Images a second of whole loops, of each of ``options.loops``."""
-    paths, side = readable(options.images)
+    paths, side = readable(options.paths)
     fastest = options.precisions[-1]
     for arch, size, batch in options.loops:
         sizes = dataclasses.replace(options, arch=arch, size=size, batch=min(batch, len(paths)))

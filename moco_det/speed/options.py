@@ -11,7 +11,7 @@ class Options:
 
     Attributes:
         device: "cuda" or "cpu".
-        images: paths of JPEG files.
+        paths: of JPEG files.
         rounds: how often each pair is measured.
         seconds: least time of each in a round.
         arch: encoder.
@@ -27,7 +27,7 @@ class Options:
     """
 
     device: str
-    images: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
     rounds: int = 5
     seconds: float = 2.0
     arch: str = "resnet50"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import transforms as T
 
-from moco_det.data.images import open_image
+from moco_det.data.decoding import open_image
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -111,9 +111,9 @@ def float_images(images: Tensor) -> Tensor:
     return (images / 255 - mean) / std
 
 
-def all_gather_bytes(images: int, ranks: int, size: int) -> int:
+def all_gather_bytes(num_images: int, ranks: int, size: int) -> int:
     """What each rank sends when all gather the float images: its own, to every other rank."""
-    return (ranks - 1) * images * 3 * size * size * 4
+    return (ranks - 1) * num_images * 3 * size * size * 4
 
 
 def bytes_of_shuffle(permutation: Tensor, ranks: int, size: int) -> list[int]:

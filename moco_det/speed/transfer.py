@@ -88,11 +88,11 @@ def _running(trainer_class: type[DefaultTrainer], cfg) -> Iterator[Callable[[], 
         yield trainer.run_step
 
 
-def coco_case(images: int, seed: int = 0) -> tuple[dict, list[dict]]:
+def coco_case(num_images: int, seed: int = 0) -> tuple[dict, list[dict]]:
     """Ground truth of a COCO file, and detections: some near an object, most not."""
     rng = np.random.default_rng(seed)
     annotations, results = [], []
-    for image in range(images):
+    for image in range(num_images):
         boxes = np.concatenate([rng.uniform(0, 400, (TRUTHS, 2)), rng.uniform(10, 200, (TRUTHS, 2))], axis=1)
         categories = rng.integers(1, CATEGORIES + 1, TRUTHS)
         for box, category in zip(boxes, categories, strict=True):
@@ -110,7 +110,7 @@ def coco_case(images: int, seed: int = 0) -> tuple[dict, list[dict]]:
                 {"image_id": image, "category_id": int(label), "bbox": box.tolist(), "score": score}
             )
     truth = {
-        "images": [{"id": image, "width": 640, "height": 640} for image in range(images)],
+        "images": [{"id": image, "width": 640, "height": 640} for image in range(num_images)],
         "categories": [{"id": category, "name": str(category)} for category in range(1, CATEGORIES + 1)],
         "annotations": annotations,
     }

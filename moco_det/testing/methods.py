@@ -215,10 +215,10 @@ def refusal(function: Callable, *args) -> str:
 
 
 def train(
-    cfg: CfgNode, images: str | Path, steps: int | None = None, resume: bool = False
+    cfg: CfgNode, image_dir: str | Path, steps: int | None = None, resume: bool = False
 ) -> PretrainTrainer:
     """Run a config, to the end or up to a number of steps; the trainer afterwards."""
-    cfg.DATASETS.IMAGES = str(images)
+    cfg.DATASETS.IMAGES = str(image_dir)
     prepare_run_folder(cfg, resume)
     trainer = PretrainTrainer(cfg)
     if resume:
@@ -229,7 +229,7 @@ def train(
     return trainer
 
 
-def assert_resumes(config: Callable[[Path], CfgNode], images: str | Path, folder: Path) -> PretrainTrainer:
+def assert_resumes(config: Callable[[Path], CfgNode], image_dir: str | Path, folder: Path) -> PretrainTrainer:
     """A run interrupted in the middle of an epoch and resumed equals an uninterrupted one, bit for bit.
 
     Args:
@@ -238,10 +238,10 @@ def assert_resumes(config: Callable[[Path], CfgNode], images: str | Path, folder
     Returns:
         the trainer of the uninterrupted run, whose folder is ``folder / "whole"``.
     """
-    whole = train(config(folder / "whole"), images)
+    whole = train(config(folder / "whole"), image_dir)
     cut = whole.steps_per_epoch + 1
-    train(config(folder / "cut"), images, steps=cut)
-    resumed = train(config(folder / "cut"), images, resume=True)
+    train(config(folder / "cut"), image_dir, steps=cut)
+    resumed = train(config(folder / "cut"), image_dir, resume=True)
     assert resumed.start_iter == cut
     for name, value in whole.method.state_dict().items():
         assert torch.equal(value, resumed.method.state_dict()[name]), name

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from moco_det.data.images import upright_image
+from moco_det.data.decoding import upright_image
 from moco_det.toyworld.art import OPAQUE, Background, Sprite
 
 SPLITS = ("train", "test")

@@ -1,5 +1,6 @@
 """The machine that a run is carried out on: what it is, how many cores, how much memory was used."""
 
+import importlib.metadata
 import platform
 import resource
 import sys
@@ -8,6 +9,9 @@ from pathlib import Path
 import torch
 
 from moco_det_cli.cores import usable_cores
+
+# The libraries that turn JPEG files into pixels.
+DECODERS = ("pillow", "torchvision", "simplejpeg")
 
 
 def num_cores() -> int:
@@ -32,7 +36,16 @@ def describe_machine(device: str) -> dict[str, object]:
         "device": device,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        **{name: version for name in DECODERS if (version := _installed(name))},
     }
+
+
+def _installed(package: str) -> str | None:
+    """The version of a package; None: it is not there."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _cpu_model() -> str:

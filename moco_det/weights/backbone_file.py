@@ -105,8 +105,13 @@ class Preprocessing:
         if channels == len(self.pixel_mean):
             return self
         mean, std = ((round(sum(v) / len(v), 3),) * channels for v in (self.pixel_mean, self.pixel_std))
-        order = "L" if channels < 3 else "RGB" if self.format == "L" and self.channels == 1 else self.format
-        return Preprocessing(order, mean, std, self.stride_in_1x1, self.range if len(self.range) == 2 else ())
+        channel_order = self.format
+        if channels < 3:
+            channel_order = "L"
+        elif self.format == "L" and self.channels == 1:
+            channel_order = "RGB"
+        limits = self.range if len(self.range) == 2 else ()
+        return Preprocessing(channel_order, mean, std, self.stride_in_1x1, limits)
 
 
 # ImageNet's statistics in the units of an 8-bit image: 255 times torchvision's (0.485, 0.456, 0.406) and
@@ -309,10 +314,10 @@ class _Array:
         self.value = _array(raw, dtype, shape, "F" if fortran else "C")
 
 
-def _array(raw: Any, dtype: _Dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+def _array(raw: Any, dtype: _Dtype, shape: tuple[int, ...], memory_order: str) -> np.ndarray:
     raw = raw.encode("latin1") if isinstance(raw, str) else raw  # Python 2 wrote bytes as str
     return (
-        np.frombuffer(raw, dtype.value).reshape(shape, order=order).copy(order="K")
+        np.frombuffer(raw, dtype.value).reshape(shape, order=memory_order).copy(order="K")
     )  # frombuffer is read-only
 
 

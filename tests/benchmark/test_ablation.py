@@ -22,8 +22,8 @@ from moco_det.report.ablation_results import (
     lines_of,
 )
 from moco_det.report.document import markdown_table
+from moco_det.report.kept_results import load_results, render
 from moco_det.report.statistics import summarize
-from moco_det.report.zoo import load_results, render
 
 CLASSIFIER = "toy/pretrain_moco_v2_R_18"  # any recipe; the fake tool reads none
 

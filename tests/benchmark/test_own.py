@@ -24,8 +24,8 @@ from moco_det.config import get_cfg
 from moco_det.data.labels import take_labels
 from moco_det.finetune.command import main as train
 from moco_det.finetune.inits import read_init
+from moco_det.report.kept_results import load_results, render
 from moco_det.report.runs import find_runs
-from moco_det.report.zoo import load_results, render
 from moco_det.testing.core import REPOSITORY
 from moco_det.toyworld.make import main as make_toyworld
 from moco_det_cli.parsers.stages import train_parser

@@ -8,8 +8,8 @@ import torch
 from classify_runs import LINEAR, SUPERVISED, lines, make_trainer
 from detectron2.utils import comm
 
-from moco_det.classify import judge, trainer
-from moco_det.data.order import rank_batches
+from moco_det.classify import evaluation_hooks, trainer
+from moco_det.data.sample_order import rank_batches
 from moco_det.testing.core import run_processes
 from moco_det.testing.methods import assert_one_algorithm
 from moco_det.testing.planted import assert_caught
@@ -28,14 +28,14 @@ SETTINGS = {
 def record(images, weights, output, setting, bug=contextlib.nullcontext):
     """What was trained and measured, in float64."""
     torch.set_default_dtype(torch.float64)
-    statistics, measure = [], judge.accuracy_on_images
+    statistics, measure = [], evaluation_hooks.accuracy_on_images
 
     def noted(model, *args):
         statistics.append(model.encoder.bn1.running_var.clone())
         return measure(model, *args)
 
     try:
-        with bug(), mock.patch.object(judge, "accuracy_on_images", noted):
+        with bug(), mock.patch.object(evaluation_hooks, "accuracy_on_images", noted):
             run = make_trainer(SETTINGS[setting], images, output, "SOLVER.EPOCHS", "1", weights=weights)
             run.run()
     finally:
@@ -57,7 +57,7 @@ def the_same_images_on_both():
 
 def statistics_of_each_rank():
     """A planted bug: running statistics are not averaged before they are used."""
-    return mock.patch.object(judge, "average_running_statistics", lambda model: None)
+    return mock.patch.object(evaluation_hooks, "average_running_statistics", lambda model: None)
 
 
 BUGS = {

@@ -10,7 +10,7 @@ from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
 
 from moco_det.classify import trainer as trainer_module
-from moco_det.classify.judge import EvaluateFeatures
+from moco_det.classify.evaluation_hooks import EvaluateFeatures
 from moco_det.config import get_cfg, merge_config
 from moco_det.model_zoo import get_config_file
 

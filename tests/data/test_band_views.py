@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import functional as F
 
 from moco_det.data.augment import BLUR, COLUMNS, DROPPED, FLIP, GRAYSCALE, HUE, SLOTS, SOLARIZE, augment
-from moco_det.data.bands import ImageFormat
+from moco_det.data.image_format import ImageFormat
 from moco_det.data.views import ViewSettings, apply_view, center_view, crop_view, draw_view, whole_view
 
 BYOL = ("jitter", "grayscale", "blur", "solarize")
@@ -96,7 +96,7 @@ def test_a_dropped_channel_is_its_mean():
 
 
 def test_draws_of_the_dropout():
-    plain = ViewSettings("v2", 16, (0.2, 1.0), images=ImageFormat(4))
+    plain = ViewSettings("v2", 16, (0.2, 1.0), image_format=ImageFormat(4))
     dropping = dataclasses.replace(plain, channel_dropout=0.6)
     counts = []
     for seed in range(300):
@@ -111,7 +111,7 @@ def test_draws_of_the_dropout():
 
 
 def test_draws_are_those_of_rgb():
-    of_rgb, of_four = (ViewSettings("v2", 16, (0.2, 1.0), images=ImageFormat(c)) for c in (3, 4))
+    of_rgb, of_four = (ViewSettings("v2", 16, (0.2, 1.0), image_format=ImageFormat(c)) for c in (3, 4))
     for seed in range(50):
         assert draw_view(np.random.default_rng(seed), 30, 20, of_rgb) == draw_view(
             np.random.default_rng(seed), 30, 20, of_four

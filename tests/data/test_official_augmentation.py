@@ -16,7 +16,7 @@ from scipy.stats import ks_2samp
 from torchvision import transforms as T
 
 from moco_det.data import augment, views
-from moco_det.data.images import to_pixels
+from moco_det.data.decoding import to_pixels
 from moco_det.data.views import ViewSettings, crop_view
 from moco_det.testing.planted import planted
 
@@ -114,8 +114,8 @@ def our_statistics(recipe: str) -> dict[str, np.ndarray]:
         torch.stack([crop_view(pixels, parameters) for parameters in drawn])
         for pixels in (to_pixels(map_picture()), to_pixels(colored_picture()))
     )
-    rows = torch.tensor([parameters.colors() for parameters in drawn])
-    finished = augment.augment(colored, rows, settings.order(0))
+    rows = torch.tensor([parameters.photometric_row() for parameters in drawn])
+    finished = augment.augment(colored, rows, settings.operations(0))
     return statistics_of_crops(crops.numpy()) | statistics_of_views(finished.numpy())
 
 
@@ -146,25 +146,25 @@ def test_views_are_distributed_as_the_official_ones(recipe):
 # ---- Planted bugs ----------------------------------------------------------------------------------
 
 
-def with_colors(recipe: str, **changes):
-    """The recipe with other values of its ``Colors``, in both views."""
-    wrong = tuple(dataclasses.replace(colors, **changes) for colors in views.RECIPES[recipe])
+def with_photometric(recipe: str, **changes):
+    """The recipe with other values of its ``Photometric``, in both views."""
+    wrong = tuple(dataclasses.replace(photometric, **changes) for photometric in views.RECIPES[recipe])
     return mock.patch.dict(views.RECIPES, {recipe: wrong})
 
 
 BUGS = {
-    "jitter always": ("v2", with_colors("v2", jitter_probability=1.0)),
-    "jitter of v1 as rare as v2's": ("v1", with_colors("v1", jitter_probability=0.8)),
-    "hue of v2 as strong as v1's": ("v2", with_colors("v2", jitter=(0.4, 0.4, 0.4, 0.4))),
-    "hue of v1 as weak as v2's": ("v1", with_colors("v1", jitter=(0.4, 0.4, 0.4, 0.1))),
-    "brightness stronger by a half": ("v1", with_colors("v1", jitter=(0.6, 0.4, 0.4, 0.4))),
-    "no contrast": ("v2", with_colors("v2", jitter=(0.4, 0.0, 0.4, 0.1))),
-    "no saturation": ("v2", with_colors("v2", jitter=(0.4, 0.4, 0.0, 0.1))),
-    "gray too rarely": ("v2", with_colors("v2", grayscale_probability=0.1)),
-    "v1: jitter before gray": ("v1", with_colors("v1", order=("jitter", "grayscale"))),
-    "v2: gray before jitter": ("v2", with_colors("v2", order=("grayscale", "jitter", "blur"))),
-    "no blur": ("v2", with_colors("v2", order=("jitter", "grayscale"))),
-    "blur always": ("v2", with_colors("v2", blur_probability=1.0)),
+    "jitter always": ("v2", with_photometric("v2", jitter_probability=1.0)),
+    "jitter of v1 as rare as v2's": ("v1", with_photometric("v1", jitter_probability=0.8)),
+    "hue of v2 as strong as v1's": ("v2", with_photometric("v2", jitter=(0.4, 0.4, 0.4, 0.4))),
+    "hue of v1 as weak as v2's": ("v1", with_photometric("v1", jitter=(0.4, 0.4, 0.4, 0.1))),
+    "brightness stronger by a half": ("v1", with_photometric("v1", jitter=(0.6, 0.4, 0.4, 0.4))),
+    "no contrast": ("v2", with_photometric("v2", jitter=(0.4, 0.0, 0.4, 0.1))),
+    "no saturation": ("v2", with_photometric("v2", jitter=(0.4, 0.4, 0.0, 0.1))),
+    "gray too rarely": ("v2", with_photometric("v2", grayscale_probability=0.1)),
+    "v1: jitter before gray": ("v1", with_photometric("v1", operations=("jitter", "grayscale"))),
+    "v2: gray before jitter": ("v2", with_photometric("v2", operations=("grayscale", "jitter", "blur"))),
+    "no blur": ("v2", with_photometric("v2", operations=("jitter", "grayscale"))),
+    "blur always": ("v2", with_photometric("v2", blur_probability=1.0)),
     "blur of up to 1 pixel": ("v2", planted(views, "draw_view", "*settings.blur_sigma", "0.1, 1.0")),
     "crops of ImageNet's usual scale": ("v1", planted(views, "_draw_crop", "*crop_scale", "0.08, 1.0")),
     "square crops": ("v2", planted(views, "_draw_crop", "math.exp(rng.uniform(*log_ratio))", "1.0")),

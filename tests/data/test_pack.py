@@ -16,7 +16,8 @@ from PIL import Image
 
 from moco_det.data import pack as pack_module
 from moco_det.data import shards
-from moco_det.data.images import decode_rgb, find_images
+from moco_det.data.decoding import decode_rgb
+from moco_det.data.image_files import find_images
 from moco_det.data.labeled_folder import LabeledFolder
 from moco_det.data.pack import main
 from moco_det.data.packed_images import Settings, member_names, packed_jpeg

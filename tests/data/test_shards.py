@@ -17,9 +17,10 @@ from fuzzing import mutated_bytes
 from PIL import Image
 
 from moco_det.data import shards
-from moco_det.data.images import UnreadableImage, decode_rgb, find_images
+from moco_det.data.decoding import UnreadableImage, decode_rgb
+from moco_det.data.image_files import find_images
 from moco_det.data.labeled_folder import LabeledFolder
-from moco_det.data.order import PackedPaths
+from moco_det.data.sample_order import PackedPaths
 from moco_det.data.views import ViewSettings
 from moco_det.pretrain.loader import build_loader
 from moco_det.pretrain.plan.facts import typical_side

@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 from torchvision import transforms as T
 from torchvision.transforms import functional as F
 
-from moco_det.data.images import to_pixels
+from moco_det.data.decoding import to_pixels
 from moco_det.data.views import (
     ASPECT_RATIO,
     RECIPES,
@@ -102,7 +102,7 @@ def test_grayscale_comes_before_jitter_in_v1_and_after_it_in_v2():
     strong = dataclasses.replace(
         base, jitter=((2, 1.4), (3, 0.3), (1, 1.4), (0, 1.2)), grayscale=True, blur=None, crop=(0, 0, 64, 64)
     )
-    v1 = apply_view(to_pixels(image), dataclasses.replace(strong, order=views("v1", 1)[0].order))
+    v1 = apply_view(to_pixels(image), dataclasses.replace(strong, operations=views("v1", 1)[0].operations))
     v2 = apply_view(to_pixels(image), strong)
     for view in (v1, v2):
         assert torch.equal(view[0], view[1]) and torch.equal(view[1], view[2])  # gray either way

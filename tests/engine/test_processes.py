@@ -10,7 +10,7 @@ import torch
 from detectron2.utils import comm
 from torch import distributed
 
-from moco_det.data.images import names_digest
+from moco_det.data.image_files import names_digest
 from moco_det.engine.agreement import check_agreement, code_digest, settings_and_code
 from moco_det.engine.lost_processes import Heartbeat, with_heartbeat
 from moco_det.testing.core import run_processes, tiny_pretrain_config

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import PIL
 import pytest
 
 from moco_det.config import get_cfg
@@ -36,6 +37,7 @@ def test_written_record_is_read_back(tmp_path):
     assert 0.01 < record["extra"].pop("peak_memory_gib") < 1000
     assert record["extra"] == extra
     assert record["machine"]["cores"] >= 1 and record["machine"]["torch"]
+    assert record["machine"]["pillow"] == PIL.__version__ and record["machine"]["torchvision"]
     assert record["finished"].endswith("+00:00")
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"], "a temporary file remained"
 

@@ -8,7 +8,7 @@ import torch
 from detectron2.data import DatasetMapper
 from PIL import Image
 
-from moco_det.data.bands import ImageFormat
+from moco_det.data.image_format import ImageFormat
 from moco_det.finetune import look
 from moco_det.finetune.check_findings import FAULT, WARNING, Findings
 from moco_det.finetune.look_images import look_at_images
@@ -69,10 +69,10 @@ def test_the_look_accepts_the_sizes_that_training_accepts(tmp_path, name, channe
         more = {"extratags": [(274, "H", 1, turned, True)], "photometric": "rgb", "planarconfig": "contig"}
         tifffile.imwrite(tmp_path / name, pixels, **more)
     of_labels = dict(zip(("width", "height"), labels, strict=True))
-    findings, images = Findings("a"), ImageFormat(channels)
-    look_at_images([record(tmp_path / name, **of_labels)], findings, images=images)
+    findings, image_format = Findings("a"), ImageFormat(channels)
+    look_at_images([record(tmp_path / name, **of_labels)], findings, image_format=image_format)
     try:
-        read = read_image(record(tmp_path / name, **of_labels), images)
+        read = read_image(record(tmp_path / name, **of_labels), image_format)
     except ValueError:
         read = None
     assert (read is None) == bool(findings.of(FAULT))
@@ -109,13 +109,13 @@ def test_the_look_before_a_run(tmp_path):
     np.save(tmp_path / "a.npy", PIXELS)
     use = use_of(config(5, "INPUT.RANGE", "(0, 200)"), train=True)
     assert (use.channels, use.range) == (5, (0, 200)) and json.loads(as_key(use))["channels"] == 5
-    for images, size, message in (
+    for image_format, size, message in (
         (ImageFormat(5), 48, ""),
         (ImageFormat(3), 48, "has 5 channels of 8 bits where INPUT.CHANNELS is 3; give INPUT.CHANNELS 5"),
         (ImageFormat(5), 40, "a.npy has 64 x 48 pixels, its labels say 64 x 40"),
     ):
         findings = Findings("a")
-        look_at_images([record(tmp_path / "a.npy", height=size)], findings, images=images)
+        look_at_images([record(tmp_path / "a.npy", height=size)], findings, image_format=image_format)
         faults = " ".join(map(str, findings.of(FAULT)))
         assert message in faults and bool(message) == bool(faults)
     assert look.look_at_images is look_at_images

@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance
 
 from moco_det.data import near_duplicates
 from moco_det.data.datasets import own as own_datasets
-from moco_det.data.images import find_images, without
+from moco_det.data.image_files import find_images, without
 from moco_det.data.near_duplicates import find_pairs, fingerprint
 from moco_det.finetune.check_datasets import main
 

@@ -20,9 +20,9 @@ from PIL import Image
 from pycocotools import mask as mask_utils
 from pycocotools.cocoeval import COCOeval
 
-from moco_det.data.bands import RGB, ImageFormat
 from moco_det.data.datasets import own as own_datasets
-from moco_det.data.images import UnreadableImage, decode_rgb
+from moco_det.data.decoding import UnreadableImage, decode_rgb
+from moco_det.data.image_format import RGB, ImageFormat
 from moco_det.data.unreadable import begin_list
 from moco_det.finetune import command, look, look_images, look_records, look_semantic
 from moco_det.finetune.check_datasets import main as check_main
@@ -332,7 +332,7 @@ def test_pixels_are_those_of_pretraining(tmp_path, mode):
     )
     path = str(tmp_path / ("x.tif" if mode == "CMYK" else "x.png"))
     image.save(path)
-    read = read_image({"file_name": path}, ImageFormat(order="BGR"))
+    read = read_image({"file_name": path}, ImageFormat(channel_order="BGR"))
     assert np.array_equal(read[:, :, ::-1], np.asarray(decode_rgb(path)))
     if mode in ("RGB", "L", "P", "CMYK"):  # detectron2 reads these the same
         assert np.array_equal(read, utils.read_image(path, "BGR"))

@@ -1,4 +1,4 @@
-"""The commands of GETTING_STARTED.md's "Your own data", as they stand there, for one iteration on small data."""
+"""The commands of docs/OWN_DATA.md's "Labels", as they stand there, for one iteration on small data."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from moco_det.finetune import check_datasets, command
 from moco_det.pretrain.command import argument_parser
 from moco_det.testing.core import REPOSITORY
 
-TEXT = (REPOSITORY / "GETTING_STARTED.md").read_text().split("\n## Your own data\n")[1].split("\n## ")[0]
+TEXT = (REPOSITORY / "docs/OWN_DATA.md").read_text().split("\n## Labels\n")[1].split("\n## ")[0]
 COMMANDS = [
     shlex.split(line)
     for block in re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL)

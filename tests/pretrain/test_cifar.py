@@ -9,7 +9,7 @@ from PIL import Image
 from moco_det import model_zoo
 from moco_det.config import get_cfg, merge_config
 from moco_det.convert.command import main as convert
-from moco_det.data.images import decode_rgb
+from moco_det.data.decoding import decode_rgb
 from moco_det.data.labeled_folder import LabeledFolder
 from moco_det.data.views import RECIPES
 from moco_det.modeling.encoder import build_resnet, pooled_features
@@ -31,10 +31,10 @@ def test_the_recipe_is_that_of_the_demo():
     assert (solver.BASE_LR, solver.MOMENTUM, solver.WEIGHT_DECAY, solver.EPOCHS) == (0.06, 0.9, 5e-4, 200)
     assert solver.LR_SCHEDULER_NAME == "EpochCosineLR"
     assert (knn.K, knn.TEMPERATURE, knn.FEATURES, knn.CENTER_CROP) == (200, 0.1, "embedding", False)
-    for colors in RECIPES[cfg.INPUT.VIEWS.RECIPE]:
-        assert (colors.order, colors.jitter) == (("jitter", "grayscale"), (0.4, 0.4, 0.4, 0.1))
-        assert (colors.jitter_probability, colors.grayscale_probability) == (0.8, 0.2)
-        assert colors.blur_probability == 0
+    for photometric in RECIPES[cfg.INPUT.VIEWS.RECIPE]:
+        assert (photometric.operations, photometric.jitter) == (("jitter", "grayscale"), (0.4, 0.4, 0.4, 0.1))
+        assert (photometric.jitter_probability, photometric.grayscale_probability) == (0.8, 0.2)
+        assert photometric.blur_probability == 0
     assert tuple(cfg.INPUT.VIEWS.CROP_SCALE) == (0.08, 1.0)
 
 

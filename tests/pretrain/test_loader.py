@@ -12,16 +12,17 @@ from PIL import Image
 
 from moco_det.config import get_cfg
 from moco_det.data.augment import COLUMNS
-from moco_det.data.bands import ImageFormat
-from moco_det.data.images import decode_pixels
-from moco_det.data.order import PackedPaths, epoch_order, rank_batches, steps_per_epoch
+from moco_det.data.decoding import decode_pixels
+from moco_det.data.image_format import ImageFormat
+from moco_det.data.sample_order import PackedPaths, epoch_order, rank_batches, steps_per_epoch
 from moco_det.data.unreadable import FILE_NAME, UnreadableLog, begin_list
 from moco_det.data.views import ViewSettings, apply_view, draw_view
+from moco_det.pretrain import loader
 from moco_det.pretrain.loader import (
     MAX_REPLACEMENTS,
     TwoViews,
+    augments_on_device,
     build_loader,
-    colors_on_device,
     finish_batch,
 )
 from moco_det.utils.seeding import numpy_generator
@@ -42,10 +43,10 @@ def paths(tmp_path_factory) -> list[str]:
 
 
 def batches(paths, count, *, images_per_batch=4, num_workers=0, **changes) -> list[dict]:
-    loader = build_loader(
+    made = build_loader(
         paths, **{**SETTINGS, **changes}, images_per_batch=images_per_batch, num_workers=num_workers
     )
-    return list(itertools.islice(loader, count))
+    return list(itertools.islice(made, count))
 
 
 def assert_equal_batches(ours: list[dict], theirs: list[dict]) -> None:
@@ -98,14 +99,18 @@ def test_small_views_come_on_top_and_change_no_large_one(paths):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_colors_of_the_whole_batch_are_those_of_the_workers(paths, num_workers):
-    """AUGMENT_ON device: the same random numbers, so the same views but for a rounding."""
+def test_colors_of_the_whole_batch_are_those_of_the_workers(paths, num_workers, monkeypatch):
+    """AUGMENT_ON device: the same random numbers, so the same views but for a rounding; small ones too."""
     views = dataclasses.replace(VIEWS, recipe="byol", small_crops=3, small_size=8)
     crops = batches(paths, 4, views=views, finished=False, num_workers=num_workers, prefetch=1)
-    expected = batches(paths, 4, views=views)
     finished = [finish_batch(batch, views, "cpu") for batch in crops]
+    together = batches(paths, 4, views=views, num_workers=num_workers)
+    assert all(map(torch.equal, *([batch["small"] for batch in made] for made in (finished, together))))
+    assert_equal_batches(finished, together)
+    monkeypatch.setattr(loader, "TOGETHER", views.size - 1)
+    expected = batches(paths, 4, views=views)
     for crop, ours, theirs in zip(crops, finished, expected, strict=True):
-        assert crop["colors"].shape == (4, 5, COLUMNS) and ours.keys() == theirs.keys()
+        assert crop["photometric"].shape == (4, 5, COLUMNS) and ours.keys() == theirs.keys()
         assert torch.equal(ours["index"], theirs["index"])
         for name in ("query", "key", "small"):
             assert ours[name].shape == theirs[name].shape and ours[name].dtype == torch.uint8
@@ -123,7 +128,7 @@ def test_where_colors_are_done():
         ("cpu", "device", True),
     ):
         cfg.MODEL.DEVICE, cfg.INPUT.VIEWS.AUGMENT_ON = device, where
-        assert colors_on_device(cfg) == expected
+        assert augments_on_device(cfg) == expected
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -177,7 +182,7 @@ def test_each_epoch_is_a_permutation_without_its_last_part_batch():
 
 
 @pytest.mark.parametrize(
-    ("images", "batch", "last"),
+    ("num_images", "batch", "last"),
     [
         (143, 32, 16),
         (100, 32, 8),
@@ -186,14 +191,14 @@ def test_each_epoch_is_a_permutation_without_its_last_part_batch():
         (39, 20, 20),
     ],  # (39: a multiple of 8 is no more than 20)
 )
-def test_a_last_smaller_batch_is_filled_as_by_8_official_processes(images, batch, last):
+def test_a_last_smaller_batch_is_filled_as_by_8_official_processes(num_images, batch, last):
     """Each image once, then the first of the order again until 8 processes could share the batch equally."""
-    steps = steps_per_epoch(images, batch, drop_last=False)
-    order = [*map(int, epoch_order(images, 0, 1))]
+    steps = steps_per_epoch(num_images, batch, drop_last=False)
+    order = [*map(int, epoch_order(num_images, 0, 1))]
     for world_size in (1, 2, 4):
         ranks = [
             rank_batches(
-                images,
+                num_images,
                 seed=0,
                 images_per_batch=batch,
                 rank=rank,
@@ -208,7 +213,7 @@ def test_a_last_smaller_batch_is_filled_as_by_8_official_processes(images, batch
         together = [sum(slots, []) for slots in parts]
         assert {epoch for slots in together[:-1] for epoch, _ in slots} == {1} and together[-1][0][0] == 2
         seen = [index for slots in together[:-1] for _, index in slots]
-        assert len(together[-2]) == last and seen == order + order[: len(seen) - images]
+        assert len(together[-2]) == last and seen == order + order[: len(seen) - num_images]
 
 
 def test_the_linear_epoch_of_imagenet_has_the_official_number_of_steps():
@@ -375,9 +380,9 @@ def test_many_channels_have_the_same_views_in_workers_and_on_the_device(tmp_path
     for number in range(8):
         np.save(tmp_path / f"{number}.npy", rng.integers(0, 256, (30, 40, 5), dtype=np.uint8))
     paths = [str(path) for path in sorted(tmp_path.iterdir())]
-    images = ImageFormat(5, (), order)
+    image_format = ImageFormat(5, (), order)
     views = dataclasses.replace(
-        VIEWS, recipe="byol", small_crops=2, small_size=8, channel_dropout=0.3, images=images
+        VIEWS, recipe="byol", small_crops=2, small_size=8, channel_dropout=0.3, image_format=image_format
     )
     crops = batches(paths, 2, views=views, finished=False)
     for crop, theirs in zip(crops, batches(paths, 2, views=views), strict=True):

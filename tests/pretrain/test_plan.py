@@ -10,7 +10,7 @@ import torch
 from fvcore.common.checkpoint import PeriodicCheckpointer
 
 from moco_det.config import get_cfg, merge_config
-from moco_det.data.order import rank_batches
+from moco_det.data.sample_order import rank_batches
 from moco_det.engine.run_folder import prepare_run_folder
 from moco_det.model_zoo import get_config_file
 from moco_det.pretrain.command import main
@@ -33,10 +33,10 @@ TINY = (
 MEASURED = Trial("a GPU", 100, 0.25, 0.02, 5 * 2**30, 16 * 2**30, 16)
 
 
-def facts_of(*options, recipe="moco_v2_R_50_200ep", images=IMAGENET, **more) -> Facts:
+def facts_of(*options, recipe="moco_v2_R_50_200ep", num_images=IMAGENET, **more) -> Facts:
     cfg = get_cfg()
     merge_config(cfg, get_config_file(f"Pretrain/{recipe}"), list(map(str, options)))
-    return Facts(cfg, images, **more)
+    return Facts(cfg, num_images, **more)
 
 
 @pytest.fixture
@@ -75,21 +75,29 @@ def test_numbers_of_the_papers_recipe():
 
 
 def test_numbers_of_fewer_images():
-    facts = facts_of("SOLVER.IMS_PER_BATCH", 64, "SOLVER.ACCUMULATE", 2, images=1000, ranks=1, trial=MEASURED)
+    facts = facts_of(
+        "SOLVER.IMS_PER_BATCH", 64, "SOLVER.ACCUMULATE", 2, num_images=1000, ranks=1, trial=MEASURED
+    )
     assert (facts.steps_per_epoch, facts.dropped, facts.steps) == (15, 40, 3000)
     assert facts.linear_lr == pytest.approx(0.0075) and facts.micro_batch == 32
     assert moco_plan.start_left(facts) == pytest.approx(0.0497, rel=1e-2)  # 0.999 ** 3000
     assert facts.seconds == 750.0
-    assert facts_of(images=2560, start=1500, trial=MEASURED).seconds == 125.0  # 500 of 2000 steps are left
+    assert (
+        facts_of(num_images=2560, start=1500, trial=MEASURED).seconds == 125.0
+    )  # 500 of 2000 steps are left
     assert facts_of("MODEL.ENCODER.NORM", "SyncBN").group == 256
     assert facts_of("SOLVER.OPTIMIZER", "LARS").linear_lr is None  # the rule is for SGD
 
 
 def test_share_of_queries_that_meet_an_older_key_of_their_own_image():
     """The number is that of the loader's order and a first-in-first-out queue."""
-    images, batch, queue_size, epochs = 50, 8, 20, 400
-    facts = facts_of("SOLVER.IMS_PER_BATCH", batch, "MODEL.MOCO.QUEUE_SIZE", queue_size, images=images)
-    batches = rank_batches(images, seed=3, images_per_batch=batch, rank=0, world_size=1, start_iteration=0)
+    num_images, batch, queue_size, epochs = 50, 8, 20, 400
+    facts = facts_of(
+        "SOLVER.IMS_PER_BATCH", batch, "MODEL.MOCO.QUEUE_SIZE", queue_size, num_images=num_images
+    )
+    batches = rank_batches(
+        num_images, seed=3, images_per_batch=batch, rank=0, world_size=1, start_iteration=0
+    )
     queue, met = [], 0
     for _ in range(epochs * facts.steps_per_epoch):
         drawn = [index for _, index in next(batches)]
@@ -148,63 +156,63 @@ CASES = {
     ),
     "queue": (
         moco_plan.queue_too_large,
-        facts_of(images=200_000),
+        facts_of(num_images=200_000),
         r"^MODEL.MOCO.QUEUE_SIZE 32768$",  # the power of two below 50,000
-        facts_of(images=4 * 65536),
+        facts_of(num_images=4 * 65536),
     ),
     "queue not below a batch": (
         moco_plan.queue_too_large,
-        facts_of("MODEL.MOCO.QUEUE_SIZE", 300, images=600),
+        facts_of("MODEL.MOCO.QUEUE_SIZE", 300, num_images=600),
         r"^MODEL.MOCO.QUEUE_SIZE 256$",
-        facts_of("MODEL.MOCO.QUEUE_SIZE", 256, images=600),
+        facts_of("MODEL.MOCO.QUEUE_SIZE", 256, num_images=600),
     ),
     "slow key encoder": (
         moco_plan.key_encoder_hardly_moves,
-        facts_of("SOLVER.EPOCHS", 16, images=32_000),  # 125 steps an epoch, 2000 in all
+        facts_of("SOLVER.EPOCHS", 16, num_images=32_000),  # 125 steps an epoch, 2000 in all
         r"^SOLVER.EPOCHS 40; or MODEL.MOCO.MOMENTUM 0.99 MODEL.MOCO.QUEUE_SIZE 768$",
-        facts_of("SOLVER.EPOCHS", 41, images=32_000),
+        facts_of("SOLVER.EPOCHS", 41, num_images=32_000),
     ),
     "very few steps": (
         moco_plan.key_encoder_hardly_moves,
-        facts_of("SOLVER.EPOCHS", 1, images=2560),  # 10 steps: no other momentum helps
+        facts_of("SOLVER.EPOCHS", 1, num_images=2560),  # 10 steps: no other momentum helps
         r"^SOLVER.EPOCHS 500$",
-        facts_of("SOLVER.EPOCHS", 1, "MODEL.MOCO.MOMENTUM", 0.5, images=2560),
+        facts_of("SOLVER.EPOCHS", 1, "MODEL.MOCO.MOMENTUM", 0.5, num_images=2560),
     ),
     "age of keys": (
         moco_plan.age_gives_keys_away,
-        facts_of(*QUICK, images=32_000),  # 500 steps an epoch
+        facts_of(*QUICK, num_images=32_000),  # 500 steps an epoch
         r"^MODEL.MOCO.MOMENTUM 0.999$",
-        facts_of(*QUICK[:-1], 192, images=32_000),
+        facts_of(*QUICK[:-1], 192, num_images=32_000),
     ),
     "age of keys, short run": (
         moco_plan.age_gives_keys_away,
-        facts_of(*QUICK, "SOLVER.EPOCHS", 4, images=32_000),
+        facts_of(*QUICK, "SOLVER.EPOCHS", 4, num_images=32_000),
         r"^MODEL.MOCO.MOMENTUM 0.999 SOLVER.EPOCHS 1[01]; or .*MODEL.MOCO.QUEUE_SIZE 192$",
-        facts_of(*QUICK, "MODEL.MOCO.MOMENTUM", 0.999, images=32_000),
+        facts_of(*QUICK, "MODEL.MOCO.MOMENTUM", 0.999, num_images=32_000),
     ),
     "too few samples": (
         rules.few_samples,
-        facts_of("SOLVER.EPOCHS", 24, images=4096),  # 16 steps an epoch, 98,304 images
+        facts_of("SOLVER.EPOCHS", 24, num_images=4096),  # 16 steps an epoch, 98,304 images
         r"^SOLVER.EPOCHS 25 or more$",
-        facts_of("SOLVER.EPOCHS", 24, "MODEL.WEIGHTS", "backbone.pkl", images=4096),
+        facts_of("SOLVER.EPOCHS", 24, "MODEL.WEIGHTS", "backbone.pkl", num_images=4096),
     ),
     "a small set": (
         rules.few_samples,
-        facts_of("SOLVER.EPOCHS", 200, images=4096),
+        facts_of("SOLVER.EPOCHS", 200, num_images=4096),
         r"^SOLVER.EPOCHS 2442$",
-        facts_of("SOLVER.EPOCHS", 1300, images=4096),
+        facts_of("SOLVER.EPOCHS", 1300, num_images=4096),
     ),
     "weights": (
         rules.start_from_weights,
-        facts_of(images=99_999),
+        facts_of(num_images=99_999),
         r"^MODEL.WEIGHTS FILE",
-        facts_of("MODEL.WEIGHTS", "backbone.pkl", images=99_999),
+        facts_of("MODEL.WEIGHTS", "backbone.pkl", num_images=99_999),
     ),
     "weights, large set": (
         rules.start_from_weights,
-        facts_of(images=9_999),
+        facts_of(num_images=9_999),
         r"^MODEL.WEIGHTS FILE",
-        facts_of(images=100_000),
+        facts_of(num_images=100_000),
     ),
     "small images": (
         rules.views_larger_than_images,
@@ -280,7 +288,7 @@ def test_advice_on_waiting_goes_on_to_what_costs_more():
 
 
 def test_advice_on_epochs_says_what_they_cost():
-    facts = facts_of("SOLVER.EPOCHS", 24, images=4096, trial=MEASURED)  # 25 epochs of 16 steps of 0.25 s
+    facts = facts_of("SOLVER.EPOCHS", 24, num_images=4096, trial=MEASURED)  # 25 epochs of 16 steps of 0.25 s
     assert rules.few_samples(facts).why.endswith("These epochs take 100 seconds at this speed.")
 
 
@@ -290,7 +298,7 @@ def test_what_the_advice_says_to_set_settles_it():
     counts = []
     for _ in range(4):
         pairs = [word for pair in settings.items() for word in pair]
-        found = rules.advise(facts_of(*pairs, images=2000))
+        found = rules.advise(facts_of(*pairs, num_images=2000))
         counts.append(len(found))
         for advice in found:
             words = shlex.split(advice.fix.split(";")[0].removesuffix(" or more"))

@@ -7,7 +7,8 @@ import yaml
 from PIL import Image
 
 from moco_det.convert.convert import convert
-from moco_det.data.images import decode_rgb, find_images
+from moco_det.data.decoding import decode_rgb
+from moco_det.data.image_files import find_images
 from moco_det.engine.checkpoint import RunCheckpointer
 from moco_det.finetune.inits import read_init
 from moco_det.finetune.loaded_weights import read_weights

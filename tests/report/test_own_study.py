@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from moco_det.report import own, zoo
+from moco_det.report import kept_results, own
 from moco_det.report.report import make_sections, write_report
 from moco_det.report.rows import build_rows
 from moco_det.report.runs import find_runs
@@ -107,7 +107,7 @@ def rows_of(tmp_path):
 
 def verdicts(rows):
     return {
-        own.images_of(row): own._verdict_of(row, own.reference_row(row, rows))
+        own.num_images_of(row): own._verdict_of(row, own.reference_row(row, rows))
         for row in rows
         if row.init == "own"
     }
@@ -135,7 +135,7 @@ def test_each_share_has_its_verdict(study, tmp_path):
 def test_labels_saved_have_the_ends_of_the_interval(study, tmp_path):
     study()
     rows = rows_of(tmp_path)
-    (few,) = [row for row in rows if row.init == "own" and own.images_of(row) == 100]
+    (few,) = [row for row in rows if row.init == "own" and own.num_images_of(row) == 100]
     found = own.needed_by_random(few, rows)
     tested = own.compare(few, own.reference_row(few, rows))
     curve = [*AP["random"].items()]
@@ -171,7 +171,7 @@ def test_iterations_that_limit_the_result_are_told(study, tmp_path, middle, held
     assert bool(told) == held and all("longer schedule" in step for step in told)
     rows = rows_of(tmp_path)
     for row in rows:
-        if own.images_of(row) == 1000:
+        if own.num_images_of(row) == 1000:
             object.__setattr__(row, "iterations", 400)  # they had more iterations too
     assert not [step for step in own.next_steps(rows) if "with 100 and with" in step]
 
@@ -206,35 +206,37 @@ def test_the_page_opens_with_the_answer(study, tmp_path):
 def test_the_summary_has_one_line_a_share_and_the_figure_its_numbers(study, tmp_path):
     study()
     runs, _ = find_runs([tmp_path / "runs"])
-    zoo.save_results(runs, tmp_path / "results", "own-mine")
+    kept_results.save_results(runs, tmp_path / "results", "own-mine")
     document = tmp_path / "README.md"
     document.write_text("<!-- own-summary:mine -->\n<!-- /own-summary:mine -->\n")
-    assert zoo.update_tables(document, tmp_path / "results")
+    assert kept_results.update_tables(document, tmp_path / "results")
     header, _, *lines = document.read_text().splitlines()[1:-1]
-    assert "| AP, random weights | AP, MoCo on the own images | difference [95 %] |" in header
+    assert "| AP, random weights | AP, MoCo on own images | difference [95 %] |" in header
     assert len(lines) == 3 and lines[0] == "| 100 | 100 | 5.0 ± 2.0 | 10.0 ± 2.2 | +5.0 [+4.5, +5.5] |"
     figure = tmp_path / "results/own-mine/figure.png"
     before = figure.read_bytes()
-    assert not zoo.update_tables(document, tmp_path / "results") and figure.read_bytes() == before
+    assert not kept_results.update_tables(document, tmp_path / "results") and figure.read_bytes() == before
 
-    kept = next(run for run in zoo.load_results(tmp_path / "results", "own-mine") if run.init == "own")
+    kept = next(
+        run for run in kept_results.load_results(tmp_path / "results", "own-mine") if run.init == "own"
+    )
     kept.folder.with_suffix(".json").unlink()
-    rows = own.study_rows(build_rows(zoo.load_results(tmp_path / "results", "own-mine"))[0])
-    assert not zoo.figure_is_current(figure, rows)
-    zoo.update_tables(document, tmp_path / "results")
-    assert zoo.figure_is_current(figure, rows) and figure.read_bytes() != before
+    rows = own.study_rows(build_rows(kept_results.load_results(tmp_path / "results", "own-mine"))[0])
+    assert not kept_results.figure_is_current(figure, rows)
+    kept_results.update_tables(document, tmp_path / "results")
+    assert kept_results.figure_is_current(figure, rows) and figure.read_bytes() != before
 
 
 def test_kept_records_give_the_same_answer(study, tmp_path):
     study()
     runs, _ = find_runs([tmp_path / "runs"])
-    zoo.save_results(runs, tmp_path / "results", "own-mine")
+    kept_results.save_results(runs, tmp_path / "results", "own-mine")
     expected = own.study_markdown(build_rows(runs)[0])
     document = "<!-- own:mine -->\n<!-- /own:mine -->\n"
-    assert "helps" in expected and expected in zoo.render(document, tmp_path / "results")
-    assert zoo.EMPTY in zoo.render(document.replace("mine", "other"), tmp_path / "results")
-    for run in zoo.load_results(tmp_path / "results", "own-mine"):
-        zoo.restore_run(run, tmp_path / "again" / run.folder.name)
+    assert "helps" in expected and expected in kept_results.render(document, tmp_path / "results")
+    assert kept_results.EMPTY in kept_results.render(document.replace("mine", "other"), tmp_path / "results")
+    for run in kept_results.load_results(tmp_path / "results", "own-mine"):
+        kept_results.restore_run(run, tmp_path / "again" / run.folder.name)
     again, incomplete = find_runs([tmp_path / "again"])
     assert not incomplete and own.study_markdown(build_rows(again)[0]) == expected
     assert sorted(run.curves["bbox/AP"] for run in again) == sorted(run.curves["bbox/AP"] for run in runs)

@@ -6,9 +6,12 @@ import math
 import pytest
 
 from moco_det.report.speed_tables import kept_speed
+from moco_det.speed import loop
 from moco_det.speed.clock import Pair, Sample, alternate, peak_bytes
 from moco_det.speed.command import PARTS, main
+from moco_det.speed.images import write_photographs
 from moco_det.speed.measurement import times
+from moco_det.speed.options import smoke_options
 
 
 def test_every_part_runs(tmp_path, capsys):
@@ -19,6 +22,28 @@ def test_every_part_runs(tmp_path, capsys):
         assert all(map(math.isfinite, (*m["theirs"], *m["ours"], *m["ratio"]))), m
     assert (tmp_path / "speed.md").read_text() == kept_speed(record) + "\n"
     assert "MoCo v2 step" in capsys.readouterr().out
+
+
+def test_a_loop_that_is_not_installed_is_left_out_by_name(monkeypatch, tmp_path, capsys):
+    def lacks(*_):
+        raise ImportError("No module named 'lightly'")
+
+    monkeypatch.setattr(loop, "lightly_loop", lacks)
+    options = smoke_options("cpu", paths=tuple(write_photographs(tmp_path, 256)))
+    found = [row.reference for row in loop.measure_loop(options)]
+    assert len(found) == 2 and not any("lightly" in reference for reference in found)
+    assert "lightly's transform, modules and loss: left out (No module named" in capsys.readouterr().out
+
+
+def test_what_was_measured_before_a_failure_is_kept(monkeypatch, tmp_path, capsys):
+    def fails(_):
+        raise ValueError("no memory")
+
+    monkeypatch.setitem(PARTS, "growth", fails)
+    with pytest.raises(SystemExit):
+        main(["--smoke", "--device", "cpu", "--part", "shuffle", "growth", "--output", str(tmp_path)])
+    record = json.loads((tmp_path / "speed.json").read_text())
+    assert {m["part"] for m in record["measurements"]} == {"shuffle"} and record["finished"]
 
 
 def test_both_are_called_in_turns():

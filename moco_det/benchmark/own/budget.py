@@ -11,7 +11,7 @@ from pathlib import Path
 from moco_det.benchmark.own.plan import EVALUATIONS, Study
 from moco_det.benchmark.own.sizes import SHORTEST
 from moco_det.benchmark.steps import REPOSITORY, Step, run_steps
-from moco_det.data.order import steps_per_epoch
+from moco_det.data.sample_order import steps_per_epoch
 from moco_det.engine.record import read_run_record
 
 TRIAL_ITERATIONS = 24

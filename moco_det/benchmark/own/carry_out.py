@@ -16,7 +16,7 @@ from moco_det.benchmark.own.settle import Setting, write_inputs
 from moco_det.benchmark.own.tuning import tune
 from moco_det.benchmark.plan import Planned, settle_plan
 from moco_det.benchmark.steps import run_steps
-from moco_det.report import zoo
+from moco_det.report import kept_results
 from moco_det.report.own import SUITE, next_steps, sentences, study_rows
 from moco_det.report.report import write_report
 from moco_det.report.rows import build_rows
@@ -33,7 +33,9 @@ def carry_out(setting: Setting, study: Study) -> None:
     write_inputs(setting)
     logs, folder = output / "logs", output / STUDY
     suite = SUITE + re.sub(r"[^\w-]", "-", args.name or setting.data.facts.name)
-    kept = {run.record["extra"].get("fingerprint"): run for run in zoo.load_results(args.results, suite)}
+    kept = {
+        run.record["extra"].get("fingerprint"): run for run in kept_results.load_results(args.results, suite)
+    }
     rates = {}
     if args.tune_lr:
         run_steps(start_steps(setting.starts, setting.pretrain_command(study), output), logs)
@@ -52,7 +54,7 @@ def carry_out(setting: Setting, study: Study) -> None:
     except ValueError as error:
         failure = error
     report = write_report([folder], output / "report")
-    zoo.save_results(report.runs, args.results, suite)
+    kept_results.save_results(report.runs, args.results, suite)
     rows = study_rows(build_rows(report.runs, report.incomplete)[0])
     answer = [*sentences(rows), f"To try next: {'; '.join(next_steps(rows))}."] if rows else []
     print("\n".join([report.table, *answer, f"report: {report.html}", f"kept: {Path(args.results, suite)}"]))
@@ -87,4 +89,4 @@ def restore(planned: Sequence[Planned], kept: dict[str, Run], folder: Path) -> N
             continue
         for one, run in runs:
             print(f"{one.folder}: done before, as its record in results/ says", flush=True)
-            zoo.restore_run(run, folder / one.folder)
+            kept_results.restore_run(run, folder / one.folder)

@@ -60,7 +60,7 @@ def describe(setting: Setting) -> str:
     kind, kind_reason = (args.images_show, "given") if args.images_show else (kind, kind_reason)
     excluded = f", {len(setting.leaks):,} that show test images left out" if setting.leaks else ""
     lines = [
-        f"labels: {data.train}, {facts.images:,} images, {facts.boxes:.1f} boxes each, "
+        f"labels: {data.train}, {facts.num_images:,} images, {facts.boxes:.1f} boxes each, "
         f"{len(facts.classes)} classes; tested on {data.test}",
         f"pre-training: {facts.unlabeled:,} images in {data.where or data.train}{excluded}",
         f"device: {setting.device.name}, {setting.jobs} runs at a time",
@@ -80,9 +80,9 @@ def describe(setting: Setting) -> str:
 
 def describe_study(setting: Setting, study: Study, speed: Speed | None, given_up: Sequence[str]) -> str:
     """Shares, schedules, number of runs and hours."""
-    images, epochs = setting.data.facts.images, study.epochs
+    num_images, epochs = setting.data.facts.num_images, study.epochs
     lines = [
-        f"{share:.0%} of the labels, {round(share * images):,} images: {iterations:,} iterations "
+        f"{share:.0%} of the labels, {round(share * num_images):,} images: {iterations:,} iterations "
         f"({schedule} schedule)"
         for share, schedule, iterations in study.schedules
     ]

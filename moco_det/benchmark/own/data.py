@@ -19,7 +19,8 @@ from detectron2.structures import BoxMode
 from moco_det.benchmark.own.sizes import DataFacts
 from moco_det.config import get_cfg
 from moco_det.data.datasets.own import OPTIONS, register_datasets
-from moco_det.data.images import decode_rgb, find_images, registered_images
+from moco_det.data.decoding import decode_rgb
+from moco_det.data.image_files import find_images, registered_images
 from moco_det.data.labels import take_labels
 from moco_det.data.near_duplicates import find_pairs
 from moco_det.utils.seeding import numpy_generator
@@ -157,7 +158,7 @@ def _facts(name: str, records: Sequence[dict], unlabeled: Sequence[str]) -> Data
     ]
     return DataFacts(
         name=name,
-        images=len(records),
+        num_images=len(records),
         unlabeled=len(unlabeled),
         classes=tuple(MetadataCatalog.get(name).thing_classes),
         boxes=len(parts) / len(records),

@@ -21,7 +21,7 @@ from moco_det.benchmark.own.sizes import Choice
 from moco_det.benchmark.plan import Planned
 from moco_det.benchmark.steps import REPOSITORY, Step, schedule_options
 from moco_det.config.overlays import overlay_text
-from moco_det.data.images import names_digest
+from moco_det.data.image_files import names_digest
 from moco_det.engine.record import FILE_NAME as RECORD
 from moco_det.engine.record import running_commit
 from moco_det.model_zoo import CONFIGS
@@ -288,11 +288,11 @@ def pretraining_command(
     recipes: Recipes, data: OwnData, output: Path, flags: Sequence[str], leaks: bool
 ) -> tuple[str, ...]:
     """Pre-training from random weights, without where it writes."""
-    images = ("--images", os.path.abspath(data.where)) if data.where else ()
+    where = ("--images", os.path.abspath(data.where)) if data.where else ()
     pairs = () if data.where else ("DATASETS.TRAIN", f"('{data.train}',)")
     exclude = ("--exclude", str(output / "leaks.txt")) if leaks else ()
     return (
-        *(tool("pretrain_moco.py"), "--config-file", str(recipes.pretraining), *images, *exclude, *flags),
+        *(tool("pretrain_moco.py"), "--config-file", str(recipes.pretraining), *where, *exclude, *flags),
         *(*pairs, "TEST.KNN.IMAGES", str(output / "knn"), "SEED", "0"),
     )
 
@@ -375,7 +375,7 @@ class RunPlan:
         fingerprint = {**common, "weights": start.digest, "options": _digest([start.pairs, rate])}
         extra = {
             "study": _digest(common),
-            "labeled_images": max(1, round(share * self.data.facts.images)),
+            "labeled_images": max(1, round(share * self.data.facts.num_images)),
             "schedule": schedule,
             "fingerprint": _digest([fingerprint, start.name, seed]),
             **({"learning_rate": rate} if rate else {}),

@@ -178,7 +178,7 @@ def settle(args: argparse.Namespace) -> Setting:
 def first_study(setting: Setting) -> Study:
     """The whole study, before a budget."""
     args = setting.args
-    batch, images = int(setting.value(0, "SOLVER.IMS_PER_BATCH")), setting.data.facts.images
+    batch, num_images = int(setting.value(0, "SOLVER.IMS_PER_BATCH")), setting.data.facts.num_images
     if args.iterations and len(args.iterations) not in (1, len(setting.shares)):
         raise ValueError(
             f"--iterations takes one number, or one for each of the {len(setting.shares)} shares of the "
@@ -187,7 +187,7 @@ def first_study(setting: Setting) -> Study:
     if min(args.iterations, default=SHORTEST) < SHORTEST:
         raise ValueError(f"--iterations {min(args.iterations)}: a schedule has {SHORTEST} iterations or more")
     short = tuple(args.iterations) * (len(setting.shares) if len(args.iterations) == 1 else 1) or tuple(
-        iterations_for(round(share * images), images, batch, setting.device.is_gpu)
+        iterations_for(round(share * num_images), num_images, batch, setting.device.is_gpu)
         for share in setting.shares
     )
     epochs = args.pretrain_epochs or int(setting.value(1, "SOLVER.EPOCHS"))

@@ -35,7 +35,7 @@ class DataFacts:
 
     Attributes:
         name: of the training set.
-        images: labeled ones to train on (without those that hold no box).
+        num_images: labeled ones to train on (without those that hold no box).
         unlabeled: images to pre-train on.
         classes: their names.
         boxes: mean number in an image.
@@ -45,7 +45,7 @@ class DataFacts:
     """
 
     name: str
-    images: int
+    num_images: int
     unlabeled: int
     classes: tuple[str, ...]
     boxes: float
@@ -106,8 +106,8 @@ def detector_choices(
     size = _image_size(facts, device)
     side = int(given.get("INPUT.MIN_SIZE_TEST", size.keys["INPUT.MIN_SIZE_TEST"]))
     batch = _batch(side, depth, device)
-    images = int(given.get("SOLVER.IMS_PER_BATCH", batch.keys["SOLVER.IMS_PER_BATCH"]))
-    rate = 0.02 * images / 16 if depth == 50 else 0.02 * images / 8
+    per_batch = int(given.get("SOLVER.IMS_PER_BATCH", batch.keys["SOLVER.IMS_PER_BATCH"]))
+    rate = 0.02 * per_batch / 16 if depth == 50 else 0.02 * per_batch / 8
     workers = 4 if device.is_gpu else 0
     return [
         size,
@@ -193,10 +193,10 @@ def _batch(side: int, depth: int, device: Device) -> Choice:
     return Choice(f"batch of {batch}", {"SOLVER.IMS_PER_BATCH": batch}, reason)
 
 
-def iterations_for(images: int, all_images: int, batch: int, is_gpu: bool) -> int:
-    """Length of the short schedule for a share of ``images`` of ``all_images`` labeled ones."""
+def iterations_for(num_images: int, num_all: int, batch: int, is_gpu: bool) -> int:
+    """Length of the short schedule for a share of ``num_images`` of ``num_all`` labeled ones."""
     constant = SHOWN if is_gpu else SHOWN_ON_CPU
-    shown = constant * max(math.sqrt(images), LEAST_PART * math.sqrt(all_images))
+    shown = constant * max(math.sqrt(num_images), LEAST_PART * math.sqrt(num_all))
     return max(SHORTEST, round(shown / batch / 4) * 4)  # evaluated four times, at whole iterations
 
 

@@ -20,7 +20,7 @@ from detectron2.data.datasets import register_coco_instances
 
 from moco_det.data.datasets.coco_file import keypoint_names, read_categories
 from moco_det.data.datasets.voc_files import list_file, load_voc
-from moco_det.data.images import EXTENSIONS
+from moco_det.data.image_files import EXTENSIONS
 from moco_det_cli.parsers.choices import DATASET_OPTIONS as OPTIONS
 
 IGNORE_LABEL = 255
@@ -129,16 +129,16 @@ def _need(path: str, exists: Callable[[str], bool], what: str) -> None:
         raise ValueError(f"{path!r} {found} (looked in {os.getcwd()!r}); expected {what}")
 
 
-def register_coco(name: str, json_file: str, images: str) -> None:
+def register_coco(name: str, json_file: str, image_dir: str) -> None:
     """Register a set in COCO's format; keypoints where its categories name them."""
     _need(json_file, os.path.isfile, "a label file in COCO's format")
-    _need(images, os.path.isdir, "the folder of its images")
+    _need(image_dir, os.path.isdir, "the folder of its images")
     categories = read_categories(json_file)
     points = keypoint_names(categories)
     metadata = {}
     if points:
         metadata = {"keypoint_names": points, "keypoint_flip_map": flip_map(points)}
-    register_coco_instances(name, metadata, json_file, images)
+    register_coco_instances(name, metadata, json_file, image_dir)
 
 
 def register_voc(name: str, folder: str, split: str) -> None:
@@ -197,33 +197,33 @@ def flip_map(points: Sequence[str]) -> list[tuple[str, str]]:
     return [(left, right) for left, right in pairs if left != right and right in points]
 
 
-def register_semantic(name: str, images: str, labels: str, classes: str) -> None:
+def register_semantic(name: str, image_dir: str, label_dir: str, classes: str) -> None:
     """Register images with label images of the same names (below their folders, with any extension)."""
-    _need(images, os.path.isdir, "a folder of images")
-    _need(labels, os.path.isdir, "a folder of label images")
-    DatasetCatalog.register(name, lambda: load_semantic(images, labels))
+    _need(image_dir, os.path.isdir, "a folder of images")
+    _need(label_dir, os.path.isdir, "a folder of label images")
+    DatasetCatalog.register(name, lambda: load_semantic(image_dir, label_dir))
     MetadataCatalog.get(name).set(
         evaluator_type="sem_seg",
         stuff_classes=read_names(classes),
         ignore_label=IGNORE_LABEL,
-        image_root=images,
-        sem_seg_root=labels,
+        image_root=image_dir,
+        sem_seg_root=label_dir,
     )
 
 
-def load_semantic(images: str, labels: str) -> list[dict]:
+def load_semantic(image_dir: str, label_dir: str) -> list[dict]:
     """Records of images and their label images, in the order of the names.
 
     Raises:
         ValueError: a folder has none, or an image has no label image.
     """
-    found, labeled = _by_stem(images, EXTENSIONS), _by_stem(labels, LABEL_EXTENSIONS)
+    found, labeled = _by_stem(image_dir, EXTENSIONS), _by_stem(label_dir, LABEL_EXTENSIONS)
     missing = sorted(found.keys() - labeled.keys())
     if not found:
-        raise ValueError(f"no image in {images!r}; looked for {', '.join(EXTENSIONS)}")
+        raise ValueError(f"no image in {image_dir!r}; looked for {', '.join(EXTENSIONS)}")
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(found)} images in {images!r} have no label image in {labels!r}, e.g. "
+            f"{len(missing)} of {len(found)} images in {image_dir!r} have no label image in {label_dir!r}, e.g. "
             f"{missing[0]!r}; expected the same name with one of {', '.join(LABEL_EXTENSIONS)}"
         )
     return [

@@ -79,11 +79,11 @@ def _voc_needs(metadata: Metadata) -> list[str]:
 
 def _cityscapes_needs(metadata: Metadata, *labels: str) -> list[str]:
     needs = [metadata.image_dir, metadata.gt_dir]
-    images = sorted(Path(metadata.image_dir).glob("*/*_leftImg8bit.png"))
-    if not images:
+    paths = sorted(Path(metadata.image_dir).glob("*/*_leftImg8bit.png"))
+    if not paths:
         return [*needs, os.path.join(metadata.image_dir, "<city>", "*_leftImg8bit.png")]
-    stem = images[0].name.removesuffix("leftImg8bit.png")
-    folder = os.path.join(metadata.gt_dir, images[0].parent.name)
+    stem = paths[0].name.removesuffix("leftImg8bit.png")
+    folder = os.path.join(metadata.gt_dir, paths[0].parent.name)
     return needs + [os.path.join(folder, f"{stem}gtFine_{label}") for label in labels]
 
 

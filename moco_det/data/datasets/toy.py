@@ -47,8 +47,8 @@ def register_toy_datasets(root: str | None = None) -> None:
     ):
         for split in ("train", "val"):
             labels = os.path.join(root, "coco", "annotations", f"{file}_{split}2017.json")
-            images = os.path.join(root, "coco", f"{split}2017")
-            register_coco_instances(f"toy_{kind}_{split}", metadata, labels, images)
+            image_dir = os.path.join(root, "coco", f"{split}2017")
+            register_coco_instances(f"toy_{kind}_{split}", metadata, labels, image_dir)
     categories = lvis_categories(classes)
     for split in ("train", "val"):
         register_lvis(

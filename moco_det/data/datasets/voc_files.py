@@ -8,7 +8,7 @@ from pathlib import Path
 
 from detectron2.structures import BoxMode
 
-from moco_det.data.images import EXTENSIONS
+from moco_det.data.image_files import EXTENSIONS
 
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -93,7 +93,7 @@ def load_voc(folder: str, split: str, classes: Sequence[str]) -> list[dict]:
     Raises:
         ValueError: a file is missing, cannot be read, or names a class that is not in ``classes``.
     """
-    images = find_images(folder)
+    path_of = images_by_name(folder)
     numbers = {name: number for number, name in enumerate(classes)}
     records = []
     for name in read_split(folder, split):
@@ -106,7 +106,7 @@ def load_voc(folder: str, split: str, classes: Sequence[str]) -> list[dict]:
                 )
         records.append(
             {
-                "file_name": images.get(name, os.path.join(folder, "JPEGImages", f"{name}.jpg")),
+                "file_name": path_of.get(name, os.path.join(folder, "JPEGImages", f"{name}.jpg")),
                 "image_id": name,
                 "height": height,
                 "width": width,
@@ -124,7 +124,7 @@ def load_voc(folder: str, split: str, classes: Sequence[str]) -> list[dict]:
     return records
 
 
-def find_images(folder: str) -> dict[str, str]:
+def images_by_name(folder: str) -> dict[str, str]:
     """The images of a folder in VOC's layout, by their names without extension; a JPEG before others."""
     found = [path for path in Path(folder, "JPEGImages").iterdir() if path.suffix.lower() in EXTENSIONS]
     return {path.stem: str(path) for path in sorted(found, key=lambda path: path.suffix == ".jpg")}

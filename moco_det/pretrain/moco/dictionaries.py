@@ -154,7 +154,7 @@ class EndToEnd(nn.Module):
         assert "small" not in batch, "check_moco_config refuses local crops here"
         step = batch.get("step", StepState())
         if model.is_first(batch):
-            step.caches = [self.cache(model, batch, order) for order in model.orders]
+            step.caches = [self.cache(model, batch, direction) for direction in model.directions]
         outputs = []
         for embedders_and_images, gradients, whole in step.caches:
             carrier = 0.0
@@ -167,15 +167,15 @@ class EndToEnd(nn.Module):
             update_running_statistics(model)
         return model.mean_of_pairs(outputs)
 
-    def cache(self, model, batch: dict, order) -> tuple:
-        """For one order of the views, an :class:`moco_det.pretrain.moco.model.Order`, what micro-batches need.
+    def cache(self, model, batch: dict, direction) -> tuple:
+        """For one :class:`moco_det.pretrain.moco.model.Direction`, what micro-batches need.
 
         Returns:
             encoder and images, uint8 (n, 3, S, S), of the queries and of the keys that this rank makes; the
             gradients of the loss with respect to their embeddings, twice (n, C); loss and statistics, detached.
         """
-        shuffled, permutation = model.shuffled(batch[order.keys], batch["iteration"], order.shuffle)
-        work = (model.encoder_q, batch[order.queries]), (encoder_of_keys(model), shuffled)
+        shuffled, permutation = model.shuffled(batch[direction.keys], batch["iteration"], direction.shuffle)
+        work = (model.encoder_q, batch[direction.queries]), (encoder_of_keys(model), shuffled)
         with torch.no_grad(), recomputing():  # batch norm counts these images when they are embedded again
             leaves = [
                 torch.cat([model.embed(encoder, part) for part in images.chunk(model.accumulate)])

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import ResNet
 
-from moco_det.engine.plan_text import Row
+from moco_det.engine.plan_text import PlanRow
 from moco_det.modeling.collectives import local_block
 from moco_det.modeling.grouped_batch_norm import update_running_statistics
 from moco_det.modeling.momentum_encoder import momentum_update
@@ -26,8 +26,8 @@ from moco_det.pretrain.moco.plan import DICTIONARY_ROWS
 from moco_det.pretrain.moco.shuffled_keys import ShuffledKeys
 
 
-class Order(NamedTuple):
-    """One order of the two views.
+class Direction(NamedTuple):
+    """One direction of the contrast of two views: which gives the queries, which the keys.
 
     Attributes:
         queries, keys: the names in the batch of the views that these are made of.
@@ -40,7 +40,7 @@ class Order(NamedTuple):
     shuffle: str
 
 
-ORDERS = (Order("query", "key", "shuffle"), Order("key", "query", "shuffle swapped"))
+DIRECTIONS = (Direction("query", "key", "shuffle"), Direction("key", "query", "shuffle swapped"))
 
 
 def build_encoder(cfg) -> ResNet:
@@ -84,7 +84,7 @@ class MoCo(ShuffledKeys):
             dictionary: the queue, or a mechanism that the paper compares it with, which then has its own step.
             momentum: m of the key encoder.
             temperature: tau of the loss.
-            symmetric: the loss is the mean over both orders of the two views.
+            symmetric: the loss is the mean over both directions.
             common: of :class:`ShuffledKeys`.
         """
         super().__init__(**common)
@@ -93,7 +93,7 @@ class MoCo(ShuffledKeys):
         self.dictionary = dictionary
         self.momentum = momentum
         self.temperature = temperature
-        self.orders = ORDERS[: 1 + symmetric]
+        self.directions = DIRECTIONS[: 1 + symmetric]
 
     @classmethod
     def from_config(cls, cfg):
@@ -120,7 +120,7 @@ class MoCo(ShuffledKeys):
         check_queue_size(cfg, num_images)
 
     @classmethod
-    def plan_rows(cls, facts) -> list[Row]:
+    def plan_rows(cls, facts) -> list[PlanRow]:
         return DICTIONARY_ROWS[facts.cfg.MODEL.MOCO.DICTIONARY](facts)
 
     def forward(self, batch: dict) -> dict[str, Tensor]:
@@ -131,7 +131,7 @@ class MoCo(ShuffledKeys):
         step of several micro-batches makes all keys at its first one, and enqueues them at its last one; between
         them they are kept in the :class:`StepState` that the trainer makes for each step, ``batch["step"]``.
 
-        An image has one query and one key. The symmetric form has two of each, for both orders of the views; small
+        An image has one query and one key. The symmetric form has two of each, for both directions; small
         crops are further queries of the same keys ("multi-crop", SwAV, section 3.3).
 
         Args:
@@ -147,7 +147,7 @@ class MoCo(ShuffledKeys):
         if self.is_first(batch):
             momentum_update(self.encoder_k, self.encoder_q, self.momentum)
             with torch.no_grad():  # here, as end-to-end calls embed_keys for gradients of the keys too
-                step.keys = self.embed_keys(self.encoder_k, batch)  # of each order of the views, NxC
+                step.keys = self.embed_keys(self.encoder_k, batch)  # of each direction, NxC
         queue = self.dictionary.negatives()  # CxK; a copy, because the backward pass comes after the enqueue
 
         outputs = []
@@ -169,19 +169,19 @@ class MoCo(ShuffledKeys):
         return outputs
 
     def embed_keys(self, encoder: nn.Module, batch: dict) -> list[Tensor]:
-        """Keys of the whole global batch from this rank's part of it, for each order of the views: (N, C)."""
+        """Keys of the whole global batch from this rank's part of it, for each direction: (N, C)."""
 
         def embed(images: Tensor) -> list[Tensor]:
             return [self.embed(encoder, images)]
 
         keys = []
-        for order in self.orders:
-            keys += self.embed_shuffled(embed, batch[order.keys], batch["iteration"], order.shuffle)
+        for direction in self.directions:
+            keys += self.embed_shuffled(embed, batch[direction.keys], batch["iteration"], direction.shuffle)
         return keys
 
     def embed_queries(self, batch: dict) -> list[Tensor]:
-        """Queries of this micro-batch, (n, C): one for each order of the views, then one for each local crop."""
-        crops = [batch[order.queries] for order in self.orders] + small_crops(batch)
+        """Queries of this micro-batch, (n, C): one for each direction, then one for each local crop."""
+        crops = [batch[direction.queries] for direction in self.directions] + small_crops(batch)
         return [self.embed(self.encoder_q, self.micro_batch(images, batch)) for images in crops]
 
     def embed(self, encoder: nn.Module, images: Tensor) -> Tensor:
@@ -195,6 +195,6 @@ class MoCo(ShuffledKeys):
 
     def mean_of_pairs(self, outputs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Mean losses over all pairs of a query and its keys; mean statistics over those of global crops."""
-        large = outputs[: len(self.orders)]
+        large = outputs[: len(self.directions)]
         chosen = {name: outputs if name.startswith("loss") else large for name in outputs[0]}
         return {name: sum(pair[name] for pair in pairs) / len(pairs) for name, pairs in chosen.items()}

@@ -5,7 +5,7 @@ The functions and rules that speak of a queue and its key encoder hold for all m
 
 import math
 
-from moco_det.engine.plan_text import Row
+from moco_det.engine.plan_text import PlanRow
 from moco_det.pretrain.plan.advice import Advice
 from moco_det.pretrain.plan.facts import Facts
 from moco_det.utils.files import gib
@@ -25,7 +25,7 @@ def key_momentum(facts: Facts) -> float:
 
 def own_entry_share(facts: Facts) -> float:
     """Fraction of queries that sample the entry of their own image from a memory bank as a negative."""
-    return 1 - (1 - 1 / facts.images) ** queue_size(facts)
+    return 1 - (1 - 1 / facts.num_images) ** queue_size(facts)
 
 
 def queue_batches(facts: Facts) -> float:
@@ -39,7 +39,7 @@ def own_key_share(facts: Facts) -> float:
     In step t of an epoch the queue holds K - tN keys of the epoch before, whose order is another one.
     """
     older = (queue_size(facts) - step * facts.batch for step in range(math.ceil(queue_batches(facts))))
-    return sum(older) / (facts.steps_per_epoch * facts.images)
+    return sum(older) / (facts.steps_per_epoch * facts.num_images)
 
 
 def time_constant(facts: Facts) -> float:
@@ -52,12 +52,12 @@ def start_left(facts: Facts) -> float:
     return key_momentum(facts) ** facts.steps
 
 
-def queue_rows(facts: Facts) -> list[Row]:
+def queue_rows(facts: Facts) -> list[PlanRow]:
     return [
         (
             "queue",
             f"{queue_size(facts):,} keys: {queue_batches(facts):.4g} batches, "
-            f"{queue_size(facts) / facts.images:.2%} of the images; "
+            f"{queue_size(facts) / facts.num_images:.2%} of the images; "
             f"{own_key_share(facts):.2%} of queries meet a stale positive",
         ),
         (
@@ -69,19 +69,19 @@ def queue_rows(facts: Facts) -> list[Row]:
     ]
 
 
-def memory_bank_rows(facts: Facts) -> list[Row]:
+def memory_bank_rows(facts: Facts) -> list[PlanRow]:
     moco = facts.cfg.MODEL.MOCO
     return [
         (
             "memory bank",
-            f"an entry for each of {facts.images:,} images, {gib(2 * facts.images * moco.DIM)}; "
+            f"an entry for each of {facts.num_images:,} images, {gib(2 * facts.num_images * moco.DIM)}; "
             f"{queue_size(facts):,} negatives a step, for {own_entry_share(facts):.2%} of queries their own among "
             f"them; loss {moco.LOSS}",
         )
     ]
 
 
-def end_to_end_rows(facts: Facts) -> list[Row]:
+def end_to_end_rows(facts: Facts) -> list[PlanRow]:
     who = "one encoder" if facts.cfg.MODEL.MOCO.SHARED_ENCODER else "an encoder for queries and one for keys"
     return [("end-to-end", f"{facts.batch - 1:,} negatives, the other keys of the batch; {who}, all trained")]
 
@@ -103,12 +103,12 @@ def one_batch_norm_group(facts: Facts) -> Advice | None:
 
 
 def queue_too_large(facts: Facts) -> Advice | None:
-    quarter = facts.images // 4
+    quarter = facts.num_images // 4
     if queue_size(facts) <= max(quarter, facts.batch):
         return None
     size = max(1 << (max(quarter, 1).bit_length() - 1), facts.batch)
     return Advice(
-        f"the queue holds {queue_size(facts) / facts.images:.0%} as many keys as there are images: "
+        f"the queue holds {queue_size(facts) / facts.num_images:.0%} as many keys as there are images: "
         f"{own_key_share(facts):.0%} of the queries have a stale positive (a false negative)",
         f"MODEL.MOCO.QUEUE_SIZE {size}",
         "a quarter of the images or less keeps that below some 3%; a rule of thumb (the CIFAR-10 demo of MoCo's "

@@ -66,7 +66,7 @@ def learning_rate_never_lowered(facts: Facts) -> Advice | None:
 def few_samples(facts: Facts) -> Advice | None:
     # From weights that know images already, less is enough; how much less is not known.
     too_few = facts.samples < LEARNS_LITTLE
-    few = facts.images < SMALL and facts.samples < KNOWN_TO_WORK / 2
+    few = facts.num_images < SMALL and facts.samples < KNOWN_TO_WORK / 2
     if facts.cfg.MODEL.WEIGHTS or not (too_few or few):
         return None
     epochs = facts.epochs_for((LEARNS_LITTLE if too_few else KNOWN_TO_WORK) / facts.batch)
@@ -85,11 +85,13 @@ def few_samples(facts: Facts) -> Advice | None:
 
 
 def start_from_weights(facts: Facts) -> Advice | None:
-    if facts.cfg.MODEL.WEIGHTS or facts.images >= SMALL:
+    if facts.cfg.MODEL.WEIGHTS or facts.num_images >= SMALL:
         return None
-    much = " For so few it mostly decides more than any other setting." if facts.images < VERY_SMALL else ""
+    much = (
+        " For so few it mostly decides more than any other setting." if facts.num_images < VERY_SMALL else ""
+    )
     return Advice(
-        f"{facts.images:,} images are a small set, and the encoder starts from random weights",
+        f"{facts.num_images:,} images are a small set, and the encoder starts from random weights",
         "MODEL.WEIGHTS FILE (supervised or self-supervised weights of the same ResNet)",
         f"pre-training that starts from good weights usually beats a random start on small sets.{much} A rule of "
         "thumb: compare both on your detector, and with the weights alone.",

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from detectron2.config import CfgNode
 from PIL import Image
 
-from moco_det.data.bands import RGB, ImageFormat
-from moco_det.data.images import open_image
-from moco_det.data.order import steps_per_epoch
+from moco_det.data.decoding import open_image
+from moco_det.data.image_format import RGB, ImageFormat
+from moco_det.data.sample_order import steps_per_epoch
 from moco_det.modeling.grouped_batch_norm import bn_group_size
 from moco_det.pretrain.method import PretrainMethod, method_class
 
@@ -47,7 +47,7 @@ class Facts:
 
     Attributes:
         cfg: its checked config.
-        images: found.
+        num_images: found.
         ranks: processes, over all machines.
         machines: on which they are.
         side: median of the images' shorter sides in pixels; None: unknown.
@@ -56,7 +56,7 @@ class Facts:
     """
 
     cfg: CfgNode
-    images: int
+    num_images: int
     ranks: int = 1
     machines: int = 1
     side: int | None = None
@@ -84,12 +84,12 @@ class Facts:
 
     @property
     def steps_per_epoch(self) -> int:
-        return steps_per_epoch(self.images, self.batch)
+        return steps_per_epoch(self.num_images, self.batch)
 
     @property
     def dropped(self) -> int:
         """Images that an epoch leaves out because they fill no batch; other ones in each epoch."""
-        return self.images - self.steps_per_epoch * self.batch
+        return self.num_images - self.steps_per_epoch * self.batch
 
     @property
     def steps(self) -> int:
@@ -120,13 +120,13 @@ class Facts:
         return math.ceil(steps / self.steps_per_epoch)
 
 
-def typical_side(paths: Sequence[str], images: ImageFormat = RGB, sample: int = 64) -> int | None:
+def typical_side(paths: Sequence[str], image_format: ImageFormat = RGB, sample: int = 64) -> int | None:
     """Median of the shorter sides of ``sample`` images spread over all, in pixels; None: none can be read."""
     sides = []
     for path in paths[:: max(len(paths) // sample, 1)][:sample]:
         try:
-            if not images.is_plain:
-                sides.append(min(images.decode(path).shape[1:]))
+            if not image_format.is_plain:
+                sides.append(min(image_format.decode(path).shape[1:]))
                 continue
             with open_image(path) as image:
                 sides.append(min(image.size))

@@ -8,9 +8,9 @@ import dataclasses
 
 import torch
 
-from moco_det.data.bands import ImageFormat
+from moco_det.data.image_format import ImageFormat
 from moco_det.engine.launch import choose_gpus, num_processes, processes_of_torchrun
-from moco_det.engine.plan_text import Row, changed_settings, count, fill, show, show_start
+from moco_det.engine.plan_text import PlanRow, changed_settings, count, fill, show, show_start
 from moco_det.engine.threads import choose_threads
 from moco_det.model_zoo import get_config_file
 from moco_det.modeling.precision import describe_precision, encoder_precision, precision_name
@@ -82,7 +82,7 @@ def settle(args: argparse.Namespace) -> bool:
     return args.num_gpus == 0 or torch.cuda.is_available()
 
 
-def rows(facts: Facts) -> list[Row]:
+def rows(facts: Facts) -> list[PlanRow]:
     """The run in numbers that need no trial."""
     cfg, solver = facts.cfg, facts.cfg.SOLVER
     side = f"; shorter side {facts.side} px (median), views {cfg.INPUT.VIEWS.SIZE} px" if facts.side else ""
@@ -94,7 +94,7 @@ def rows(facts: Facts) -> list[Row]:
     left_out = f", without {count(facts.dropped, 'image')} (others each time)" if facts.dropped else ""
     resumed = f"; {facts.start:,} are done" if facts.start else ""
     return [
-        ("images", f"{facts.images:,} in {cfg.DATASETS.IMAGES or ', '.join(cfg.DATASETS.TRAIN)}{side}"),
+        ("images", f"{facts.num_images:,} in {cfg.DATASETS.IMAGES or ', '.join(cfg.DATASETS.TRAIN)}{side}"),
         ("a step", f"{facts.batch} images on {processes}{parts}"),
         ("batch norm", f"{count(groups, 'group')} of {facts.group} images {over}"),
         ("an epoch", f"{count(facts.steps_per_epoch, 'step')}{left_out}"),
@@ -107,7 +107,7 @@ def rows(facts: Facts) -> list[Row]:
     ]
 
 
-def method_rows(facts: Facts) -> list[Row]:
+def method_rows(facts: Facts) -> list[PlanRow]:
     """The learning rate against the rule of the method's paper, and what the method says of itself."""
     rule = ""
     if facts.linear_lr is not None:
@@ -131,7 +131,7 @@ def _schedule(cfg) -> str:
     return f"times {solver.GAMMA:g} after epochs {', '.join(map(str, solver.STEP_EPOCHS))}"
 
 
-def disk_row(facts: Facts, model) -> Row:
+def disk_row(facts: Facts, model) -> PlanRow:
     """What the checkpoints take.
 
     Raises:
@@ -146,7 +146,7 @@ def disk_row(facts: Facts, model) -> Row:
     )
 
 
-def trial_rows(facts: Facts) -> list[Row]:
+def trial_rows(facts: Facts) -> list[PlanRow]:
     """Speed, memory and time, as far as a trial can tell them."""
     trial = facts.trial
     if facts.start >= facts.steps:
@@ -181,7 +181,7 @@ def trial_rows(facts: Facts) -> list[Row]:
     ]
 
 
-def reference_rows(facts: Facts) -> list[Row]:
+def reference_rows(facts: Facts) -> list[PlanRow]:
     """What MoCo v2's Table 3 says of memory, where the encoder is the same."""
     if facts.cfg.MODEL.ENCODER.ARCH != "resnet50":
         return []

@@ -55,8 +55,8 @@ def read_timm(content: Mapping, preprocessing: Preprocessing) -> Record:
 
 
 def read_huggingface(content: Mapping, preprocessing: Preprocessing) -> Record:
-    images = content.get("preprocessor_config.json", {})
-    found = _scaled(images.get("image_mean"), images.get("image_std"), preprocessing)
+    processor = content.get("preprocessor_config.json", {})
+    found = _scaled(processor.get("image_mean"), processor.get("image_std"), preprocessing)
     in_1x1 = content.get("config.json", {}).get("downsample_in_bottleneck", False)
     return Record(dataclasses.replace(found, stride_in_1x1=in_1x1))
 

@@ -17,7 +17,7 @@ from moco_det.modeling.heads import mlp
 from moco_det.modeling.momentum_encoder import make_key_encoder, momentum_update
 from moco_det.pretrain.checks import check_vector_norm
 from moco_det.pretrain.diagnostics import pair_statistics
-from moco_det.pretrain.method import PretrainMethod, Row, build_backbone, common_settings
+from moco_det.pretrain.method import PlanRow, PretrainMethod, build_backbone, common_settings
 
 
 def regression_loss(prediction: Tensor, target: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class BYOL(PretrainMethod):
         check_vector_norm(cfg)
 
     @classmethod
-    def plan_rows(cls, facts) -> list[Row]:
+    def plan_rows(cls, facts) -> list[PlanRow]:
         tau = facts.cfg.MODEL.BYOL.MOMENTUM
         steps = 1 / max(1 - tau, 1e-9)
         return [("target", f"momentum {tau:g}, rising to 1: it follows over {steps:,.0f} steps at first")]

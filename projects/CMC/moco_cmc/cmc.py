@@ -21,7 +21,7 @@ from moco_det.modeling.encoder import pooled_features
 from moco_det.modeling.grouped_batch_norm import update_running_statistics
 from moco_det.modeling.momentum_encoder import make_key_encoder, momentum_update
 from moco_det.pretrain.diagnostics import mutual_information_bound, spread
-from moco_det.pretrain.method import Row, StepState, build_backbone, common_settings
+from moco_det.pretrain.method import PlanRow, StepState, build_backbone, common_settings
 from moco_det.pretrain.moco.checks import check_moco_config, check_queue_size
 from moco_det.pretrain.moco.dictionaries import Queue
 from moco_det.pretrain.moco.losses import info_nce
@@ -124,7 +124,7 @@ class CMC(ShuffledKeys):
         check_queue_size(cfg, num_images)
 
     @classmethod
-    def plan_rows(cls, facts) -> list[Row]:
+    def plan_rows(cls, facts) -> list[PlanRow]:
         convert = "the first one converts" if facts.cfg.MODEL.CMC.SPACE == "ydbdr" else "neither converts"
         two = f"one of lightness and one of color ({facts.cfg.MODEL.CMC.SPACE}); {convert}"
         return [("encoders", two), *queue_rows(facts)]

@@ -160,5 +160,5 @@ class TestCMC(MethodSuite):
         torch.testing.assert_close(method.features(images), features, rtol=1e-4, atol=1e-5)
 
     def test_a_plan_has_the_advice_on_a_queue(self):
-        facts = Facts(self.tiny_config(), images=32)  # a queue of 16 is half of them
+        facts = Facts(self.tiny_config(), num_images=32)  # a queue of 16 is half of them
         assert queue_too_large(facts) in advise(facts)

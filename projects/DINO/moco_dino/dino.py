@@ -16,7 +16,14 @@ from moco_det.engine.schedule import cosine_momentum
 from moco_det.modeling.grouped_batch_norm import bn_group_size, update_running_statistics
 from moco_det.modeling.momentum_encoder import make_key_encoder, momentum_update
 from moco_det.pretrain.diagnostics import spread
-from moco_det.pretrain.method import PretrainMethod, Row, StepState, build_backbone, common_settings, crops
+from moco_det.pretrain.method import (
+    PlanRow,
+    PretrainMethod,
+    StepState,
+    build_backbone,
+    common_settings,
+    crops,
+)
 from moco_dino.head import DINOHead
 from moco_dino.losses import distillation, moved_center, teacher_temperature_at
 
@@ -88,7 +95,7 @@ class DINO(PretrainMethod):
         }
 
     @classmethod
-    def plan_rows(cls, facts) -> list[Row]:
+    def plan_rows(cls, facts) -> list[PlanRow]:
         dino = facts.cfg.MODEL.DINO
         return [
             (

@@ -23,7 +23,7 @@ from moco_det.modeling.grouped_batch_norm import update_running_statistics
 from moco_det.modeling.heads import mlp
 from moco_det.modeling.momentum_encoder import make_key_encoder, momentum_update
 from moco_det.pretrain.diagnostics import contrast_statistics, mutual_information_bound
-from moco_det.pretrain.method import Row, StepState, build_backbone, common_settings
+from moco_det.pretrain.method import PlanRow, StepState, build_backbone, common_settings
 from moco_det.pretrain.moco.checks import check_moco_config, check_queue_size
 from moco_det.pretrain.moco.dictionaries import Queue
 from moco_det.pretrain.moco.losses import info_nce
@@ -128,7 +128,7 @@ class DenseCL(ShuffledKeys):
         check_queue_size(cfg, num_images)
 
     @classmethod
-    def plan_rows(cls, facts) -> list[Row]:
+    def plan_rows(cls, facts) -> list[PlanRow]:
         densecl = facts.cfg.MODEL.DENSECL
         weight = f"{densecl.LAMBDA:g} of the loss, from step {densecl.WARMUP_STEPS:,} on"
         return [*queue_rows(facts), ("dense contrast", f"{weight}; a second queue of the same size")]

@@ -135,5 +135,5 @@ class TestDenseCL(MethodSuite):
         check_step(1, 0.5)
 
     def test_a_plan_has_the_advice_on_a_queue(self):
-        facts = Facts(self.tiny_config(), images=32)  # a queue of 16 is half of them
+        facts = Facts(self.tiny_config(), num_images=32)  # a queue of 16 is half of them
         assert queue_too_large(facts) in advise(facts)

@@ -40,21 +40,21 @@ class ImagePair:
     crowd: np.ndarray
 
 
-def average_precisions(images: Sequence[ImagePair]) -> dict[str, float]:
+def average_precisions(pairs: Sequence[ImagePair]) -> dict[str, float]:
     """AP, AP50, AP75, APm and APl in percent; NaN where no annotated person has the size."""
     metrics = {}
     for suffix, area in AREAS.items():
-        precision = _precision(images, area)
+        precision = _precision(pairs, area)
         metrics[f"AP{suffix}"] = 100 * float(precision.mean())
         if not suffix:
             metrics["AP50"], metrics["AP75"] = (100 * float(precision[t].mean()) for t in (0, 5))
     return metrics
 
 
-def _precision(images: Sequence[ImagePair], area: tuple[float, float]) -> np.ndarray:
+def _precision(pairs: Sequence[ImagePair], area: tuple[float, float]) -> np.ndarray:
     """Precision at each threshold and recall, T x 101; NaN where there is nobody to find."""
     matched, left_out, scores, people = [], [], [], 0
-    for image in images:
+    for image in pairs:
         ignored = ~image.annotated | ~_within(image.person_areas, area)
         found = match(image, ignored)
         matched.append(found[0])

@@ -55,15 +55,15 @@ def register_densepose_datasets(root: str | None = None) -> None:
     )
     for split in ("train", "val"):
         json_file = os.path.join(toy, "annotations", f"densepose_{split}.json")
-        images = os.path.join(toy, split)
+        image_dir = os.path.join(toy, split)
         _register(
             f"moco_densepose_toy_{split}",
             json_file,
-            images,
+            image_dir,
             body_tables=(surface, surface, distances),
             symmetry=symmetry,
             training=split == "train",
-            where_from=dict.fromkeys((json_file, images, surface, symmetry, distances), MAKE_TOY),
+            where_from=dict.fromkeys((json_file, image_dir, surface, symmetry, distances), MAKE_TOY),
         )
 
 

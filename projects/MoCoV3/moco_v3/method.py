@@ -18,7 +18,7 @@ from moco_det.modeling.heads import mlp
 from moco_det.modeling.momentum_encoder import make_key_encoder, momentum_update
 from moco_det.pretrain.checks import check_vector_norm
 from moco_det.pretrain.diagnostics import mutual_information_bound, pair_statistics, spread
-from moco_det.pretrain.method import PretrainMethod, Row, StepState, build_backbone, common_settings
+from moco_det.pretrain.method import PlanRow, PretrainMethod, StepState, build_backbone, common_settings
 
 
 @META_ARCH_REGISTRY.register()
@@ -74,7 +74,7 @@ class MoCoV3(PretrainMethod):
         check_vector_norm(cfg)
 
     @classmethod
-    def plan_rows(cls, facts) -> list[Row]:
+    def plan_rows(cls, facts) -> list[PlanRow]:
         m = facts.cfg.MODEL.MOCO_V3.MOMENTUM
         return [
             ("negatives", f"{facts.batch - 1:,}, the other keys of the batch"),

@@ -15,7 +15,7 @@ from moco_det.modeling.collectives import gather_with_gradient, local_block
 from moco_det.modeling.grouped_batch_norm import update_running_statistics
 from moco_det.modeling.heads import mlp
 from moco_det.pretrain.diagnostics import mutual_information_bound, pair_statistics
-from moco_det.pretrain.method import PretrainMethod, Row, build_backbone, common_settings
+from moco_det.pretrain.method import PlanRow, PretrainMethod, build_backbone, common_settings
 
 
 def nt_xent_logits(anchors: Tensor, others: Tensor, same: Tensor, own: Tensor, temperature: float) -> Tensor:
@@ -78,7 +78,7 @@ class SimCLR(PretrainMethod):
             )
 
     @classmethod
-    def plan_rows(cls, facts) -> list[Row]:
+    def plan_rows(cls, facts) -> list[PlanRow]:
         return [("negatives", f"{2 * (facts.batch - 1):,}, both views of the other images of the batch")]
 
     def forward(self, batch: dict) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from moco_det.modeling.grouped_batch_norm import bn_group_size, update_running_s
 from moco_det.modeling.heads import mlp
 from moco_det.pretrain.checks import check_vector_norm
 from moco_det.pretrain.diagnostics import pair_statistics
-from moco_det.pretrain.method import PretrainMethod, Row, build_backbone, common_settings
+from moco_det.pretrain.method import PlanRow, PretrainMethod, build_backbone, common_settings
 
 
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class SimSiam(PretrainMethod):
         check_vector_norm(cfg)
 
     @classmethod
-    def plan_rows(cls, facts) -> list[Row]:
+    def plan_rows(cls, facts) -> list[PlanRow]:
         simsiam, lr = facts.cfg.MODEL.SIMSIAM, facts.cfg.SOLVER.BASE_LR
         falls = "stays" if simsiam.FIX_PREDICTOR_LR else "falls as that of the encoder"
         return [("predictor", f"its learning rate {lr * simsiam.PREDICTOR_LR_FACTOR:g} {falls}")]

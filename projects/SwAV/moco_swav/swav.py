@@ -15,7 +15,7 @@ from moco_det.modeling.collectives import gather
 from moco_det.modeling.grouped_batch_norm import bn_group_size, update_running_statistics
 from moco_det.modeling.heads import mlp
 from moco_det.pretrain.diagnostics import spread
-from moco_det.pretrain.method import PretrainMethod, Row, build_backbone, common_settings, crops
+from moco_det.pretrain.method import PlanRow, PretrainMethod, build_backbone, common_settings, crops
 from moco_det.pretrain.moco.dictionaries import Queue
 from moco_swav.losses import sinkhorn, swapped_prediction
 
@@ -103,7 +103,7 @@ class SwAV(PretrainMethod):
             )
 
     @classmethod
-    def plan_rows(cls, facts) -> list[Row]:
+    def plan_rows(cls, facts) -> list[PlanRow]:
         swav = facts.cfg.MODEL.SWAV
         rows = facts.batch + swav.QUEUE_SIZE
         return [

@@ -1,4 +1,4 @@
-"""How good the features or the classifier are: before the first step, every few epochs, and at the end."""
+"""Hooks that evaluate the features or the classifier: before the first step, every few epochs, and at the end."""
 
 import logging
 

@@ -5,10 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from moco_det.report.own import study_rows
-from moco_det.report.rows import build_rows
-from moco_det.report.runs import read_run
-from moco_det.report.zoo import (
+from moco_det.report.kept_results import (
     FIGURE,
     MARKER,
     STUDIES,
@@ -22,6 +19,9 @@ from moco_det.report.zoo import (
     save_results,
     update_tables,
 )
+from moco_det.report.own import study_rows
+from moco_det.report.rows import build_rows
+from moco_det.report.runs import read_run
 
 ROOT = Path(__file__).resolve().parents[2]
 EMPTY = "<!-- results:photos -->\nold\n<!-- /results:photos -->"

@@ -1,19 +1,13 @@
-"""Images of 1 to 16 channels, of 8, 12 or 16 bits or floating point: one definition of how a file becomes pixels.
+"""How any image file becomes pixels: 1 to 16 channels, of 8, 12 or 16 bits or floating point.
 
 Pre-training, ``compute_stats``, classifiers and detectors read images through :class:`ImageFormat`. Whatever
 a file holds, its pixels are 8-bit values: those of INPUT.RANGE, scaled to 0..255. So what follows (views,
 mean and std, weights) is on one scale and costs the same for all. Plain RGB images (three channels, no range) are
-:mod:`moco_det.data.images`'s.
-
-A file's content decides how it is read, not its name: TIFF by tifffile with imagecodecs, DICOM by pydicom, both of
-which only users of such files need, ``.npy`` and ``.npz`` by numpy, all else by Pillow.
+decoded by :mod:`moco_det.data.decoding`; the values of other files are read by :mod:`moco_det.data.file_values`.
 """
 
 import dataclasses
-import io
 import math
-import os
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,23 +15,20 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from moco_det.data import shards
-from moco_det.data.images import (
+from moco_det.data.decoding import (
     UnfitImage,
     UnreadableImage,
     decode_pixels,
     decode_rgb,
     open_image,
-    orientation,
     refuse_hidden_channels,
     to_pixels,
     unreadable,
     upright_image,
 )
+from moco_det.data.file_values import bits_of, read_values
 
 MAX_CHANNELS = 16
-# Pillow's limit against decompression bombs, for the files that it does not read.
-MAX_VALUES = 2 * Image.MAX_IMAGE_PIXELS * 4
 # Images that are looked at before a run, and pixel values of 256 below which they are called nearly black.
 LOOKED_AT, FEW_VALUES = 16, 64
 HOW_TO_MEASURE = (
@@ -54,14 +45,14 @@ class ImageFormat:
         channels: of the pixels, 1 to 16.
         range: the value that becomes 0 and that which becomes 255, for all channels or for each in
             turn; empty: those of the file's type, 0..255 or 0..65535.
-        order: ``"RGB"`` or ``"BGR"``: how the model wants the first three channels, which files have as red,
-            green and blue; ``"L"`` (detectron2's and Pillow's word for gray): each channel is a gray image of its
-            own.
+        channel_order: ``"RGB"`` or ``"BGR"``: how the model wants the first three channels, which files have as
+            red, green and blue; ``"L"`` (detectron2's and Pillow's word for gray): each channel is a gray image
+            of its own.
     """
 
     channels: int = 3
     range: tuple[float, ...] = ()
-    order: str = "RGB"
+    channel_order: str = "RGB"
 
     @classmethod
     def from_config(cls, cfg) -> "ImageFormat":
@@ -70,7 +61,11 @@ class ImageFormat:
         Raises:
             ValueError: keys that do not fit each other; with the values found, what was expected and the fix.
         """
-        channels, limits, order = cfg.INPUT.CHANNELS, tuple(map(float, cfg.INPUT.RANGE)), cfg.INPUT.FORMAT
+        channels, limits, channel_order = (
+            cfg.INPUT.CHANNELS,
+            tuple(map(float, cfg.INPUT.RANGE)),
+            cfg.INPUT.FORMAT,
+        )
         for key, values in (
             ("MODEL.PIXEL_MEAN", cfg.MODEL.PIXEL_MEAN),
             ("MODEL.PIXEL_STD", cfg.MODEL.PIXEL_STD),
@@ -80,7 +75,7 @@ class ImageFormat:
                     f"INPUT.CHANNELS is {channels} and {key} has {len(values)} numbers, {list(values)}; "
                     f"expected one for each channel: {HOW_TO_MEASURE.format(channels)}"
                 )
-        return checked_format(channels, limits, order)
+        return checked_format(channels, limits, channel_order)
 
     @property
     def is_plain(self) -> bool:
@@ -90,7 +85,7 @@ class ImageFormat:
     @property
     def has_colors(self) -> bool:
         """Whether the first three channels are red, green and blue."""
-        return self.order != "L"
+        return self.channel_order != "L"
 
     def decode(self, path: str, upright: bool = True) -> Tensor:
         """The pixels of a file or of a place in a shard, uint8 (channels, H, W), colors as red, green, blue.
@@ -101,7 +96,7 @@ class ImageFormat:
 
         Raises:
             UnfitImage: the file has other channels, or values of no stated range.
-            UnreadableImage: as :func:`moco_det.data.images.decode_rgb`, or a package is missing.
+            UnreadableImage: as :func:`moco_det.data.decoding.decode_rgb`, or a package is missing.
         """
         if self.is_plain:
             try:
@@ -159,9 +154,9 @@ RGB = ImageFormat()
 def checked_format(
     channels: int,
     limits: tuple[float, ...],
-    order: str,
+    channel_order: str,
     range_key: str = "INPUT.RANGE",
-    order_key: str = "INPUT.FORMAT",
+    channel_order_key: str = "INPUT.FORMAT",
 ) -> ImageFormat:
     """An image format whose parts fit each other.
 
@@ -175,12 +170,12 @@ def checked_format(
             "value for all channels, such as 0 and 4095, or two such numbers for each in turn; none: the full "
             "range of 8 or 16 bits"
         )
-    if channels < 3 and order != "L":
+    if channels < 3 and channel_order != "L":
         raise ValueError(
-            f"{order_key} is {order} with {channels} channel{'s' * (channels > 1)}; expected L: fewer than "
-            "three have no order of colors"
+            f"{channel_order_key} is {channel_order} with {channels} channel{'s' * (channels > 1)}; expected L: "
+            "fewer than three have no order of colors"
         )
-    return ImageFormat(channels, limits, order)
+    return ImageFormat(channels, limits, channel_order)
 
 
 def _pairs(limits: Sequence[float]) -> list[tuple[float, float]]:
@@ -213,134 +208,10 @@ def _channels_first(values: np.ndarray, channels: int) -> np.ndarray:
     )
 
 
-# ---- the values of a file ------------------------------------------------------------------------------
-
-
-def read_values(path: str) -> tuple[np.ndarray, int]:
-    """What a file holds, as it is: (H, W), (H, W, C) or (C, H, W), and its EXIF orientation, 1 to 8.
-
-    Raises:
-        ValueError, OSError and what else decoders raise.
-    """
-    file = _opened(path)
-    with file:
-        start = file.read(132)
-        file.seek(0)
-        if start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            return _read_tiff(file)
-        if start[:6] == b"\x93NUMPY":
-            return _checked(np.load(file, allow_pickle=False)), 1
-        if start[:4] == b"PK\x03\x04":
-            return _read_npz(file), 1
-        if start[128:] == b"DICM":
-            return _read_dicom(file), 1
-    return _read_by_pillow(path)
-
-
-def _opened(path: str) -> io.BufferedIOBase:
-    if isinstance(path, shards.Place):
-        return io.BytesIO(shards.read(path))
-    if not os.path.isfile(path) and os.path.exists(path):
-        raise ValueError("a folder, pipe or device; expected a file")
-    return open(path, "rb")
-
-
-def _checked(values: np.ndarray) -> np.ndarray:
-    if values.dtype == bool:
-        values = values.astype(np.uint8) * 255
-    if values.dtype.kind not in "uif":
-        raise ValueError(f"values of type {values.dtype}; expected numbers")
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
-
-
-def _read_tiff(file) -> tuple[np.ndarray, int]:
-    try:
-        import tifffile  # here, since only users of such files need the package
-    except ImportError as error:
-        raise ValueError(
-            "a TIFF of other than 8-bit gray or RGB needs tifffile and imagecodecs; pip install 'moco_det[bands]'"
-        ) from error
-    with tifffile.TiffFile(file) as tiff:
-        series, page = tiff.series[0], tiff.pages.first
-        _refuse_bomb(math.prod(series.shape))
-        if page.photometric == tifffile.PHOTOMETRIC.PALETTE:
-            raise ValueError("its values are places in a palette of colors; save it as gray or RGB")
-        values = _checked(series.asarray(maxworkers=1))
-        if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and values.dtype.kind == "u":
-            values = np.iinfo(values.dtype).max - values
-        turned = page.tags.get("Orientation")
-        return values, int(turned.value) if turned else 1
-
-
-def _read_npz(file) -> np.ndarray:
-    with zipfile.ZipFile(file) as archive:
-        names = [info.filename for info in archive.infolist()]
-        if len(names) != 1:
-            raise ValueError(f"holds the arrays {names[:5]}; expected one, the image")
-        _refuse_bomb(archive.infolist()[0].file_size // 8)
-    file.seek(0)
-    with np.load(file, allow_pickle=False) as arrays:
-        return _checked(arrays[arrays.files[0]])
-
-
-def _read_dicom(file) -> np.ndarray:
-    try:
-        import pydicom  # here, as tifffile
-        from pydicom.pixels import apply_rescale
-    except ImportError as error:
-        raise ValueError("a DICOM file needs pydicom; pip install 'moco_det[dicom]'") from error
-    image = pydicom.dcmread(file)
-    _refuse_bomb(image.Rows * image.Columns * int(image.get("NumberOfFrames", 1) or 1))
-    values = image.pixel_array
-    if int(image.get("NumberOfFrames", 1) or 1) > 1:
-        values = values[0]
-    if image.PhotometricInterpretation == "MONOCHROME1":  # 0 is white
-        values = ((1 << image.BitsStored) - 1 - values).astype(values.dtype)
-    return _checked(np.asarray(apply_rescale(values, image)))
-
-
-def _read_by_pillow(path: str) -> tuple[np.ndarray, int]:
-    with open_image(path) as image:
-        bits = bits_of(image)  # before what loads the image
-        turned = orientation(image)
-        if bits == 16 and len(image.getbands()) > 1:
-            return _read_deep_png(path), turned
-        image.load()
-        if image.mode in ("1", "P", "PA"):
-            image = image.convert(
-                "L" if image.mode == "1" else "RGBA" if image.has_transparency_data else "RGB"
-            )
-        values = np.asarray(image)
-    return values.astype(np.uint16) if image.mode.startswith("I") else _checked(values), turned
-
-
-def _read_deep_png(path: str) -> np.ndarray:
-    """Colors of 16 bits, of which Pillow gives 8."""
-    try:
-        import imagecodecs  # here, as tifffile
-    except ImportError as error:
-        raise ValueError("colors of 16 bits need imagecodecs; pip install 'moco_det[bands]'") from error
-    with _opened(path) as file:
-        return imagecodecs.png_decode(file.read())
-
-
-def _refuse_bomb(values: int) -> None:
-    if values > MAX_VALUES:
-        raise ValueError(
-            f"{values:,} values, more than the limit of {MAX_VALUES:,} against decompression bombs"
-        )
-
-
-def bits_of(image: Image.Image) -> int:
-    """Bits of a channel in the file that Pillow opened: 16 where its own pixels may have fewer, else 8."""
-    raw = str(image.tile[0][3]) if image.tile else ""
-    return 16 if image.mode.startswith("I") or ";16" in raw else 8
-
-
 # ---- before a run ----------------------------------------------------------------------------------------
 
 
-def check_images(paths: Sequence[str], images: ImageFormat) -> None:
+def check_images(paths: Sequence[str], image_format: ImageFormat) -> None:
     """Look at a few of a run's images, spread over all, before the run.
 
     Raises:
@@ -349,10 +220,10 @@ def check_images(paths: Sequence[str], images: ImageFormat) -> None:
     """
     looked_at, depths = {}, set()
     for path in paths[:: max(len(paths) // LOOKED_AT, 1)][:LOOKED_AT]:
-        bits = _bits_by_pillow(path) if images.is_plain else None
+        bits = _bits_by_pillow(path) if image_format.is_plain else None
         if bits != 8:
             try:
-                looked_at[path] = images.decode(path)
+                looked_at[path] = image_format.decode(path)
                 bits = bits or read_values(path)[0].dtype.itemsize * 8
             except UnfitImage as error:
                 raise ValueError(str(error)) from error
@@ -361,15 +232,15 @@ def check_images(paths: Sequence[str], images: ImageFormat) -> None:
         depths.add(bits)
     if not looked_at:
         return
-    first, how = next(iter(looked_at)), HOW_TO_MEASURE.format(images.channels)
+    first, how = next(iter(looked_at)), HOW_TO_MEASURE.format(image_format.channels)
     darkest = min(int(pixels.min()) for pixels in looked_at.values())
     brightest = max(int(pixels.max()) for pixels in looked_at.values())
-    if images.range and brightest == darkest:
+    if image_format.range and brightest == darkest:
         raise ValueError(
-            f"INPUT.RANGE {images.range} makes all pixels of {first!r} and {len(looked_at) - 1} other images "
-            f"{brightest} of 0..255; give the values that the images have. {how}"
+            f"INPUT.RANGE {image_format.range} makes all pixels of {first!r} and {len(looked_at) - 1} other "
+            f"images {brightest} of 0..255; give the values that the images have. {how}"
         )
-    if not images.range and 8 not in depths and brightest < FEW_VALUES:
+    if not image_format.range and 8 not in depths and brightest < FEW_VALUES:
         highest = (1 << ((brightest + 1) * 257 - 1).bit_length()) - 1
         raise ValueError(
             f"images such as {first!r} have 16 bits and are nearly black: 0..65535 becomes 0..255, the brightest "

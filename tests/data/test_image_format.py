@@ -11,8 +11,9 @@ import torch
 from fuzzing import mutated_bytes
 from PIL import Image
 
-from moco_det.data.bands import ImageFormat, UnfitImage, check_images, picture
-from moco_det.data.images import UnreadableImage, decode_pixels, find_images
+from moco_det.data.decoding import UnfitImage, UnreadableImage, decode_pixels
+from moco_det.data.image_files import find_images
+from moco_det.data.image_format import ImageFormat, check_images, picture
 from moco_det.data.labeled_folder import LabeledFolder
 from moco_det.testing.core import tiny_pretrain_config as tiny
 from moco_det.testing.core import write_random_images
@@ -146,10 +147,10 @@ def test_gray_fills_three_channels_and_three_equal_ones_are_gray(tmp_path):
 def test_the_orientation_is_applied(tmp_path):
     array = values(4, np.uint8, 255)
     tiff(tmp_path / "a.tif", array, planarconfig="contig", extratags=[(274, "H", 1, 6, True)])
-    image, images = Image.fromarray(array[..., 1]), ImageFormat(4)
+    image, image_format = Image.fromarray(array[..., 1]), ImageFormat(4)
     turned = np.asarray(image.transpose(Image.Transpose.ROTATE_270))
-    assert np.array_equal(images.decode(str(tmp_path / "a.tif"))[1], turned)
-    assert np.array_equal(images.decode(str(tmp_path / "a.tif"), upright=False)[1], array[..., 1])
+    assert np.array_equal(image_format.decode(str(tmp_path / "a.tif"))[1], turned)
+    assert np.array_equal(image_format.decode(str(tmp_path / "a.tif"), upright=False)[1], array[..., 1])
 
 
 def test_white_is_zero(tmp_path):
@@ -169,6 +170,29 @@ def test_places_in_shards(tmp_path):
     assert np.array_equal(found, slow(array, 4, (0, 4095)))
     with pytest.raises(UnfitImage, match="x.tar/a.tif': has 4 channels"):
         ImageFormat(5, (0.0, 4095.0)).decode(place)
+
+
+def test_arrays_in_shards_are_images_where_nothing_else_is(tmp_path):
+    array = values(4)
+    np.save(tmp_path / "a.npy", array)
+    np.savez(tmp_path / "b.npz", array)
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name in ("a.npy", "b.npz"):
+            archive.add(tmp_path / name, name)
+            (tmp_path / name).unlink()
+    for where in (tmp_path, tmp_path / "x.tar"):
+        found = find_images(str(where))
+        assert [place.name for place in found] == ["a.npy", "b.npz"]
+        for place in found:
+            decoded = ImageFormat(4, (0.0, 4095.0)).decode(place)
+            assert np.array_equal(decoded, slow(array, 4, (0, 4095)))
+    Image.new("RGB", (8, 8)).save(tmp_path / "c.png")
+    with tarfile.open(tmp_path / "x.tar", "a") as archive:
+        archive.add(tmp_path / "c.png", "c.png")
+    (tmp_path / "c.png").unlink()
+    assert [place.name for place in find_images(str(tmp_path))] == [
+        "c.png"
+    ]  # arrays beside images are labels
 
 
 def test_dicom(tmp_path):
@@ -228,13 +252,13 @@ def test_transparency_is_still_laid_over_gray(tmp_path):
 @pytest.mark.parametrize("channels", [1, 3, 4, 12, 16])
 def test_other_channels_are_named_with_the_fix(tmp_path, channels):
     tiff(tmp_path / "a.tif", values(13), planarconfig="contig")
-    images = ImageFormat(channels, (), "L" if channels == 1 else "RGB")
+    image_format = ImageFormat(channels, (), "L" if channels == 1 else "RGB")
     with pytest.raises(UnfitImage) as error:
-        images.decode(str(tmp_path / "a.tif"))
+        image_format.decode(str(tmp_path / "a.tif"))
     message = f"has 13 channels of 16 bits where INPUT.CHANNELS is {channels}; give INPUT.CHANNELS 13"
     assert message in str(error.value) and "compute_stats.py --channels 13" in str(error.value)
     with pytest.raises(ValueError, match="give INPUT.CHANNELS 13"):
-        check_images([str(tmp_path / "a.tif")], images)
+        check_images([str(tmp_path / "a.tif")], image_format)
 
 
 @pytest.mark.parametrize("kind", ["gray.png", "rgb.tif", "four.tif"])
@@ -245,13 +269,13 @@ def test_nearly_black_images_are_refused_with_a_range(tmp_path, kind):
         Image.fromarray(array[..., 0]).save(path)
     else:
         tiff(path, array, planarconfig="contig", photometric="rgb" if kind == "rgb.tif" else "minisblack")
-    images = ImageFormat(4) if kind == "four.tif" else ImageFormat()
+    image_format = ImageFormat(4) if kind == "four.tif" else ImageFormat()
     with pytest.raises(ValueError, match=r"nearly black: .* so 1\d of 256 .*RANGE \"\(0, 4095\)\""):
-        check_images([path] * 40, images)
-    check_images([path] * 40, ImageFormat(images.channels, (0.0, 65535.0)))
-    check_images([path] * 40, ImageFormat(images.channels, (0.0, 4095.0)))
+        check_images([path] * 40, image_format)
+    check_images([path] * 40, ImageFormat(image_format.channels, (0.0, 65535.0)))
+    check_images([path] * 40, ImageFormat(image_format.channels, (0.0, 4095.0)))
     with pytest.raises(ValueError, match="makes all pixels of .* 255 of 0..255"):
-        check_images([path], ImageFormat(images.channels, (-2.0, -1.0)))
+        check_images([path], ImageFormat(image_format.channels, (-2.0, -1.0)))
 
 
 def test_dark_images_of_8_bits_are_as_they_are(tmp_path):
@@ -279,18 +303,18 @@ def test_dark_images_of_8_bits_are_as_they_are(tmp_path):
 def test_damaged_files_are_named(tmp_path, write, reason):
     write(tmp_path)
     (path,) = find_images(str(tmp_path))
-    for images in (ImageFormat(4, (0.0, 1.0)), ImageFormat()):
+    for image_format in (ImageFormat(4, (0.0, 1.0)), ImageFormat()):
         with pytest.raises(UnreadableImage, match=reason) as error:
-            images.decode(path)
+            image_format.decode(path)
         assert path in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("moco_det.data.bands.MAX_VALUES", 700)
+    monkeypatch.setattr("moco_det.data.file_values.MAX_VALUES", 700)
     for name in ("tiled.tif", "packed.npz"):
         WRITERS[name](tmp_path / name, values(4))
         if name.endswith("npz"):
-            monkeypatch.setattr("moco_det.data.bands.MAX_VALUES", 100)
+            monkeypatch.setattr("moco_det.data.file_values.MAX_VALUES", 100)
         with pytest.raises(UnreadableImage, match="more than the limit of"):
             ImageFormat(4).decode(str(tmp_path / name))
 
@@ -368,7 +392,7 @@ def test_labeled_folders(tmp_path, channels):
     expected = [np.asarray(Image.fromarray(array[..., c]).resize((8, 8), 2)) for c in range(channels)]
     assert label == 0 and np.array_equal(view, expected)
     with pytest.raises(ValueError, match=f"has {channels} channels of 8 bits"):
-        LabeledFolder(str(tmp_path), 8, "--images", images=ImageFormat(5))
+        LabeledFolder(str(tmp_path), 8, "--images", image_format=ImageFormat(5))
 
 
 @pytest.mark.filterwarnings("ignore")
