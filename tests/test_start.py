@@ -23,9 +23,10 @@ from moco_det.weights.sources.families import PREPROCESSINGS
 from moco_det_cli.command import COMMANDS
 from moco_det_cli.parsers import choices
 
-TOOLS = {
-    re.search(r'    run\("([\w-]+)"\)', path.read_text())[1]: path
+TOOLS = {  # but those for contributors, which are no commands
+    found[1]: path
     for path in (REPOSITORY / "tools").glob("*.py")
+    if (found := re.search(r'    run\("([\w-]+)"\)', path.read_text()))
 }
 # Prints, at its end, which of the packages that take time this process has imported.
 CODE = """

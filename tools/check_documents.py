@@ -24,7 +24,7 @@ DOCUMENTS = ("*.md", "docs/**/*.md", "projects/**/*.md", "results/*.md")
 FOLDERS = ("configs", "docker", "docs", "moco_det", "moco_det_cli", "projects", "tests", "tools")
 SCRIPT = re.compile(r"run\(\"([\w-]+)\"\)")  # what a script of tools/ says of its command
 PROJECT_SCRIPTS = {"pretrain.py": "pretrain", "train_net.py": "train"}
-GENERATED = re.compile(r"<!-- (\w+:[\w-]+) -->.*?<!-- /\1 -->", re.DOTALL)
+GENERATED = re.compile(r"<!-- ([\w-]+:[\w-]+) -->.*?<!-- /\1 -->", re.DOTALL)
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 LINK = re.compile(r"\]\(([^()\s]+)\)|<(?:img|a)\b[^>]*?\b(?:src|href)=\"([^\"]+)\"")

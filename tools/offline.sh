@@ -26,7 +26,8 @@ pack() {  # Python, Imagenette
   get 3.10 "$(pin sal-detectron2)"
   rm -rf "$site/tools" "$site"/detectron2/_C*.so
   get "$python" fvcore iopath antlr4-python3-runtime==4.9.3 portalocker "$(pin pycocotools)" "$(pin termcolor)" "$(pin yacs)" \
-    "$(pin omegaconf)" "$(pin hydra-core)" "$(pin tabulate)" "$(pin cloudpickle)" "$(pin tqdm)"
+    "$(pin omegaconf)" "$(pin hydra-core)" "$(pin tabulate)" "$(pin cloudpickle)" "$(pin tqdm)" \
+    "$(pin simplejpeg)"
   rm -rf "$folder/imagenette"
   for part in ${images:+"$images"/*/}; do
     tools/pack_images.py --images "$part" --output "$folder/imagenette/$(basename "$part")" --shorter-side 96 --quality 60

@@ -316,6 +316,7 @@ VIEWS = (
         "sampled; their pixel values differ slightly (docs/PERFORMANCE.md).",
         (PRETRAIN,),
         one_of("exact", "fast"),
+        effect=(when("INPUT.CHANNELS", 3), when("INPUT.RANGE", ())),
     ),
     Key(
         "DATALOADER.PREFETCH",

@@ -6,12 +6,13 @@ quicker transform and upsampling of the colors are taken. What is sampled for a 
 tests/data/test_fast_jpeg.py holds how near the views are to those of all pixels.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, from_numpy
 
-from moco_det.data.decoding import UnreadableImage, jpeg_content
+from moco_det.data.decoding import jpeg_content
 from moco_det.data.views import ViewParameters, ViewSettings
 
 EXACT, FAST = "exact", "fast"
@@ -49,10 +50,9 @@ def decode_for_views(path: str, settings: ViewSettings, draw: Draw) -> tuple[Ten
         UnreadableImage: as :meth:`moco_det.data.image_format.ImageFormat.decode`.
     """
     if settings.decode == FAST and settings.image_format.is_plain:
-        try:
+        # Not such a file, or a broken one: the other way says what is wrong.
+        with contextlib.suppress(ValueError):
             return _decode_reduced(path, draw)
-        except (UnreadableImage, ValueError):
-            pass  # not such a JPEG file, or a broken one, of which the other way says what is wrong
     pixels = settings.image_format.decode(path)
     return pixels, draw(pixels.shape[2], pixels.shape[1])
 

@@ -59,22 +59,22 @@ def only_here(act: Callable[[int], None]) -> Callable:
 
     Else nothing could end them: detectron2 reads Cityscapes by a pool of processes, which it ends by SIGTERM.
     """
-    _hold_signals_while_forking()
-    owner = os.getpid()
+    _forked_processes_have_no_handler()
 
     def handle(number: int, frame) -> None:
-        if os.getpid() == owner:
-            act(number)
-        else:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+        act(number)
 
+    handle.only_here = True
     return handle
 
 
 @functools.cache
-def _hold_signals_while_forking() -> None:
-    """Else Python drops a signal that comes to a child before it is set up."""
+def _forked_processes_have_no_handler() -> None:
+    """Signals are held while forking, until the child has the system's own answer to them again.
+
+    Python would drop one that comes to a child before it is set up; and a handler of Python's runs between two of
+    its instructions, too late for a child that already waits for a lock.
+    """
     of_thread = threading.local()
 
     def hold() -> None:
@@ -83,7 +83,13 @@ def _hold_signals_while_forking() -> None:
     def let_in() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, of_thread.mask)
 
-    os.register_at_fork(before=hold, after_in_parent=let_in, after_in_child=let_in)
+    def let_in_child() -> None:
+        for number in SIGNALS:
+            if hasattr(signal.getsignal(number), "only_here"):
+                signal.signal(number, signal.SIG_DFL)
+        let_in()
+
+    os.register_at_fork(before=hold, after_in_parent=let_in, after_in_child=let_in_child)
 
 
 @contextlib.contextmanager

@@ -153,10 +153,8 @@ def _each_run(pretrained: Sequence[Row], draw, name: str, caption: str) -> tuple
     drawn = [(run, draw(run)) for row in pretrained for run in row.runs]
     return tuple(
         Picture(
-            f"{name}_{number}",
-            png,
-            f"{run.folder.name}. {caption}",
-            f"{run.folder.name}: {name.replace('_', ' ')}.",
+            *(f"{name}_{number}", png, f"{run.folder.name}. {caption}"),
+            content=f"{run.folder.name}: {caption.partition('. ')[0]}.",
         )
         for number, (run, png) in enumerate(drawn)
         if png

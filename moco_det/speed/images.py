@@ -31,6 +31,7 @@ from moco_det.utils.machine import num_cores
 
 MADE_UP, MADE_UP_SIZE = 64, (500, 375)
 PROFILED = 32
+SMALL = 64  # px of a view
 AT_MOST = 256  # files; they are read once before, so that no disk is measured
 LARGE = 1000  # px of the longer side, from which photographs are called large
 # Operations on colors: torchvision's on a Pillow image, and what asks ours for the same in a row of augment().
@@ -162,10 +163,11 @@ def _decoding(paths: Sequence[str], options: Options) -> Iterator[Step]:
     except UnreadableImage:
         return  # among them is another file, which both decode alike
     settings = view_settings(options.size, FAST)
+    views = [_drawn(number, options)(*open_rgb(path).size) for number, path in enumerate(paths)]
     yield (
         "decoding alone, INPUT.DECODE fast",
         lambda i: open_rgb(paths[i]),
-        lambda i: decode_for_views(paths[i], settings, _drawn(i, options)),
+        lambda i: decode_for_views(paths[i], settings, lambda width, height: views[i]),
     )
     yield (  # no decoder can leave these out
         "its Huffman codes, decoded to 1/8, the limit of INPUT.DECODE fast",
@@ -283,4 +285,28 @@ def measure_augment(options: Options) -> Iterator[Measurement]:
     yield rates(
         *("augment", what, "torchvision on the device, view by view", pair),
         target=(">=", 5.0) if options.cuda else None,
+    )
+    if not options.cuda:
+        yield _small_views(paths, options)
+
+
+def _small_views(paths: Sequence[str], options: Options) -> Measurement:
+    """Colors of small views: a batch at once, as a worker finishes them, next to ours view by view."""
+    views, count = view_settings(min(SMALL, options.size)), 2 * options.batch
+    dataset = TwoViews(paths, seed=0, views=views, finished=False)
+    batch = collate([dataset[0, number % len(paths)] for number in range(count)])
+
+    def one_by_one() -> int:
+        for view, name in enumerate(("query", "key")):
+            for crop, row in zip(batch[name], batch["photometric"][:, view], strict=True):
+                augment(crop[None], row[None], views.operations(view))
+        return count
+
+    def at_once() -> int:
+        finish_batch(batch, views, "cpu")
+        return count
+
+    pair = alternate(one_by_one, at_once, rounds=options.rounds, seconds=options.seconds, device="cpu")
+    return rates(
+        "augment", f"colors of 2 x {count} views of {views.size} px on cpu", "ours, view by view", pair
     )

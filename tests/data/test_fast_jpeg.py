@@ -1,5 +1,6 @@
 """INPUT.DECODE fast: the crops of exact from fewer pixels, and views that differ from its little, by numbers."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from moco_det.data.decoding import UnreadableImage, decode_pixels
 from moco_det.data.fast_jpeg import check_decoder, decode_for_views, reduced_view, reduction
+from moco_det.data.image_format import ImageFormat
 from moco_det.data.views import ViewParameters, ViewSettings, crop_view, draw_view
 from moco_det.pretrain.loader import TwoViews
 from moco_det.speed.images import write_photographs
@@ -133,6 +135,13 @@ def test_other_files_are_decoded_exactly(tmp_path, photographs):
     for path in tmp_path.iterdir():
         pixels, views = decode_for_views(str(path), FAST, drawn(0))
         assert torch.equal(pixels, decode_pixels(str(path))) and views == drawn(0)(*pixels.shape[:0:-1])
+
+
+def test_pixels_of_another_range_are_decoded_exactly(photographs):
+    image_format = ImageFormat(3, (0.0, 200.0))
+    settings = dataclasses.replace(FAST, image_format=image_format)
+    pixels, _ = decode_for_views(photographs[0], settings, drawn(0))
+    assert torch.equal(pixels, image_format.decode(photographs[0])) and pixels.shape == (3, 375, 500)
 
 
 def test_a_broken_file_is_refused_as_exact_refuses_it(tmp_path, photographs):

@@ -69,9 +69,9 @@ def test_the_symmetric_queue_equals_the_loops():
         (Queue, "enqueue", "count = keys.shape[0]", "keys = keys[:8]; count = 8"),  # keys of one view only
         (MoCo, "embed_keys", "keys += ", "momentum_update(encoder, self.encoder_q, self.momentum); keys += "),
         (MoCo, "forward", "queue = ", "self.dictionary.enqueue(step.keys[0]); queue = "),
-        (MoCo, "embed_keys", "batch[order.keys]", 'batch["key"]'),  # views not swapped
+        (MoCo, "embed_keys", "batch[direction.keys]", 'batch["key"]'),  # views not swapped
     ],
-    ids=["keys of one view", "key encoder moved for each order", "filled before", "views not swapped"],
+    ids=["keys of one view", "key encoder moved for each direction", "filled before", "views not swapped"],
 )
 def test_the_loops_catch_a_wrong_symmetric_step(bug):
     with planted(*bug):

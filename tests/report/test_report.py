@@ -130,7 +130,7 @@ def test_foreign_text_is_escaped(make_run, tmp_path):
         make_run(f"<i>{init}", init=init, task="<b>bold</b>", commit="<u>")
     page = write_report([tmp_path / "runs"], tmp_path / "out").html.read_text()
     assert not re.search("<[biu]>", page)
-    assert page.count("&lt;b&gt;bold") == 4, "sentence, title of the table, text and caption of the curves"
+    assert page.count("&lt;b&gt;bold") == 4, "sentence, title of the table, curves: caption and alt"
 
 
 def test_without_random_init_there_is_nothing_to_compare_with(make_run, tmp_path):
