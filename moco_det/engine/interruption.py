@@ -72,8 +72,8 @@ def only_here(act: Callable[[int], None]) -> Callable:
 def _forked_processes_have_no_handler() -> None:
     """Signals are held while forking, until the child has the system's own answer to them again.
 
-    Python would drop one that comes to a child before it is set up; and a handler of Python's runs between two of its
-    instructions, too late for a child that already waits for a lock.
+    Python would drop one that comes to a child before it is set up; and a handler of Python's runs between two of
+    its instructions, too late for a child that already waits for a lock.
     """
     of_thread = threading.local()
 

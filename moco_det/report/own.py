@@ -259,10 +259,11 @@ def headline(rows: Sequence[Row]) -> list[str]:
         for row in sorted((row for row in last if row.label == label), key=num_images_of, reverse=True):
             if reference := reference_row(row, last):
                 said.setdefault(_verdict_of(row, reference), []).append(f"{num_images_of(row):,}")
-        verdicts = "; ".join(f"{verdict} with {' and '.join(counts)}" for verdict, counts in said.items())
+        verdicts = [f"{verdict} with {' and '.join(counts)}" for verdict, counts in said.items()]
         if verdicts:
+            verdicts[0] += " labeled images"
             found.append(
-                f"Pre-training on your own images ({label}) against random weights: {verdicts} labeled images."
+                f"Pre-training on your own images ({label}) against random weights: {'; '.join(verdicts)}."
             )
     return found
 

@@ -198,7 +198,15 @@ def test_the_page_opens_with_the_answer(study, tmp_path):
     sections = make_sections(*find_runs([tmp_path / "runs"]))
     assert sections[0].title == "Did it help?"
     text = write_report([tmp_path / "runs"], tmp_path / "report").markdown.read_text()
-    assert text.index("pre-training on your own images (own): helps") < text.index("## Results")
+    answer = "Pre-training on your own images (own) against random weights: "
+    sentence = text.index("pre-training on your own images (own): helps")
+    figure = text.index(
+        "10,000 labels, 100 iterations, MoCo on own images: "
+    )  # read to those who do not see it
+    assert text.index(answer) < figure < text.index("figures/own.png") < sentence < text.index("## Results")
+    page = (tmp_path / "report/report.html").read_text()
+    verdicts_in_words = "hurts with 10,000 labeled images; no difference found with 1,000; helps with 100."
+    assert f'<p class="lead">{answer}{verdicts_in_words}</p>' in page and "prefers-color-scheme: dark" in page
     assert (tmp_path / "report/figures/own.png").stat().st_size > 10_000
     assert "Pre-training helped" not in text  # said once
 

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
 
     Raises:
         ValueError: data or a setting that cannot work; or runs that failed, after the others ran and were
-        reported.
+            reported.
     """
     if len(args.schedules) > 2:
         raise ValueError(

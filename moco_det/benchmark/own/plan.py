@@ -120,8 +120,9 @@ def make_recipes(
     """The two recipes.
 
     Args:
-        bases: files below configs/; choices: of the rules; given: keys of the user, over those. Of each the
-        detector's first.
+        bases: files below configs/, the detector's first; so in the others.
+        choices: those of the rules.
+        given: keys of the user, over those.
     """
     detector, pretraining = (
         output / f"own/{data.facts.name}{ending}.yaml" for ending in ("", "_pretraining")

@@ -41,7 +41,7 @@ class DataFacts:
         boxes: mean number in an image.
         side: median of the images' shorter sides, in pixels.
         box_sides: 10, 50 and 90 % quantiles of the square root of a box's area, as parts of its image's
-        shorter side.
+            shorter side.
     """
 
     name: str
