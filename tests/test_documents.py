@@ -38,6 +38,13 @@ spec.loader.exec_module(documents)
             "```bash\ntools/pretrain_moco.py --config-file toy/linear_R_18 SEED\n```",
             "expected KEY VALUE pairs",
         ),
+        ("```bash\ntools/train_net.py --config-file toy/mask_rcnn_R_18_FPN --init moko\n```", "moko"),
+        (
+            "```bash\ntools/train_net.py --config-file toy/mask_rcnn_R_18_FPN SEED 1 --init moco\n```",
+            "--init comes after KEY VALUE pairs",
+        ),
+        ("```bash\npython tools/gone.py --old\n```", "there is no tools/gone.py"),
+        ("```yaml\n_BASE_: configs/toy/none.yaml\n```", "there is no configs/toy/none.yaml"),
         ("```\n$ tools/make_toyworld.py --outpu b\n  drawn\n```", "no option --outpu"),
         ("```bash\nif true; then\n```", "shell block"),
         ("```bash\nmake all\n```", "make all: no target"),

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from moco_det_cli.command import COMMANDS  # noqa: E402
 from moco_det_cli.parsers.studies import own_parser  # noqa: E402
-from moco_det_cli.places import get_config_file  # noqa: E402
+from moco_det_cli.places import get_config_file, get_init_file  # noqa: E402
 
 DOCUMENTS = ("*.md", "docs/**/*.md", "projects/**/*.md", "results/*.md")
 FOLDERS = ("configs", "docker", "docs", "moco_det", "moco_det_cli", "projects", "tests", "tools")
@@ -26,6 +26,10 @@ SCRIPT = re.compile(r"run\(\"([\w-]+)\"\)")  # what a script of tools/ says of i
 PROJECT_SCRIPTS = {"pretrain.py": "pretrain", "train_net.py": "train"}
 GENERATED = re.compile(r"<!-- ([\w-]+:[\w-]+) -->.*?<!-- /\1 -->", re.DOTALL)
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+# A file of ours in a block of code; a command's recipe is looked at with the command.
+IN_BLOCK = re.compile(
+    rf"(?<![\w/.-])(?<!--config-file )(?:{'|'.join(FOLDERS)})/[\w./-]+\.(?:md|py|sh|yaml)\b"
+)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 LINK = re.compile(r"\]\(([^()\s]+)\)|<(?:img|a)\b[^>]*?\b(?:src|href)=\"([^\"]+)\"")
 PLACEHOLDER = re.compile(r"…|\.\.\.|<\w+>|\bNAME\b|\bN\b|\bX\b")
@@ -93,6 +97,10 @@ def check_paths(document: Path, text: str) -> Iterator[str]:
             for one in expand(path.replace("…", "*").rstrip("/")):
                 if not _exists(one, folders):
                     yield f"`{span}`: there is no {one}"
+    for _, _, block in FENCE.findall(text):
+        yield from (
+            f"block: there is no {path}" for path in IN_BLOCK.findall(block) if not _exists(path, folders)
+        )
 
 
 def _commands(block: str) -> Iterator[list[str]]:
@@ -159,7 +167,15 @@ def parse(name: str, words: list[str]) -> str:
             get_config_file(recipe)
         except ValueError as error:
             return str(error).partition("; all:")[0]
+    init = getattr(args, "init", None)
+    if init and re.fullmatch(r"[a-z]\w*", init):  # a name; files are written before
+        try:
+            get_init_file(init)
+        except ValueError as error:
+            return str(error)
     pairs = getattr(args, "opts", None) or getattr(args, "options", None) or []
+    if late := [word for word in pairs if word.startswith("--")]:
+        return f"{late[0]} comes after KEY VALUE pairs, where it would be read as one"
     if len(pairs) % 2 and not partial:
         return f"expected KEY VALUE pairs, found {pairs}"
     return check_options(name, words)  # argparse also takes the beginning of an option, which says less
