@@ -66,7 +66,7 @@ def make_pretraining(tmp_path):
         record = make_record(stage="pretrain", seed=seed, metrics=metrics, extra=extra)
         write_json(folder / "run.json", record)
         lines = [{"iteration": i, "total_loss": 6 - i / 100, "accuracy": i / 400} for i in range(19, 100, 20)]
-        write_lines(folder / "metrics.json", [{**line, "queue_real": 1.0} for line in lines])
+        write_lines(folder / "metrics.json", [{**line, "queue_fill": 1.0} for line in lines])
         Image.new("RGB", (64, 32), "red").save(folder / "sample_views.png")
         Image.new("RGB", (32, 32), "blue").save(folder / "fish.png")
         near = [

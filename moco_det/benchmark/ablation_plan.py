@@ -27,6 +27,7 @@ from moco_det.model_zoo.ablations import (
 )
 from moco_det.report.ablation_results import KNN, LINEAR, STAGE
 from moco_det.report.runs import Curve, Incomplete, Run, read_curves, run_from_record
+from moco_det.utils.metric_names import ACCURACY, KNN_ACCURACY, PRETEXT_ACCURACY
 
 PLAN = "plan.json"
 WEIGHTS = "model_final.pth"
@@ -215,14 +216,14 @@ def read_ablation_run(planned: AblationRun, output: Path) -> Run:
 
 def epoch_curves(curves: dict[str, Curve]) -> dict[str, Curve]:
     """kNN accuracy, and that of the pretext task as its mean since the kNN measurement before; both in percent."""
-    knn = curves.get("knn_accuracy", [])
+    knn = curves.get(KNN_ACCURACY, [])
     pretext, since = [], -1
     for iteration, _ in knn:
-        values = [value for at, value in curves.get("accuracy", []) if since < at <= iteration]
+        values = [value for at, value in curves.get(ACCURACY, []) if since < at <= iteration]
         if values:
             pretext.append((iteration, 100 * sum(values) / len(values)))
         since = iteration
-    found = {"knn_accuracy": knn, "pretext_accuracy": pretext}
+    found = {KNN_ACCURACY: knn, PRETEXT_ACCURACY: pretext}
     return {name: curve for name, curve in found.items() if curve}  # supervised training has neither
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from moco_det.modeling.encoder import build_resnet, pooled_features
 from moco_det.modeling.grouped_batch_norm import GroupedBatchNorm2d, update_running_statistics
 from moco_det.modeling.precision import encoder_precision
+from moco_det.utils.metric_names import ACCURACY
 from moco_det.utils.seeding import torch_generator
 
 
@@ -132,7 +133,7 @@ class Classifier(nn.Module):
             "loss": losses[0],
             # Classifiers share no weight, so the gradient of the sum is to each that of its own loss.
             **{f"loss_lr_{rate:g}": loss for rate, loss in zip(self.rates[1:], losses[1:], strict=True)},
-            "accuracy": (outputs[0].detach().argmax(1) == labels).float().mean(),
+            ACCURACY: (outputs[0].detach().argmax(1) == labels).float().mean(),
         }
 
     def logits(self, batch: dict[str, Tensor]) -> list[Tensor]:

@@ -14,6 +14,7 @@ from moco_det.data.labeled_folder import LabeledFolder
 from moco_det.engine.hooks import is_due
 from moco_det.modeling.grouped_batch_norm import average_running_statistics
 from moco_det.modeling.knn import knn_accuracy
+from moco_det.utils.metric_names import KNN_TOP1, LINEAR_TOP1, LINEAR_TOP5
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class EvaluateFeatures(HookBase):
                 f"kNN accuracy: {accuracy:.2f} % of {len(self.test)} images; {k} neighbors of {len(train)}"
                 + (f" (TEST.KNN.K is {self.k})" if k != self.k else "")
             )
-            self.trainer.storage.put_scalar("knn/top1", accuracy, smoothing_hint=False)
+            self.trainer.storage.put_scalar(KNN_TOP1, accuracy, smoothing_hint=False)
         comm.synchronize()
 
     def after_step(self):
@@ -60,11 +61,11 @@ class EvaluateFeatures(HookBase):
 
     def _evaluate(self) -> None:
         found = [accuracy_on_features(probe, self.test, self.test_labels) for probe in self.model.probes]
-        values = {"linear/top1": found[0][0], "linear/top5": found[0][1]}
+        values = {LINEAR_TOP1: found[0][0], LINEAR_TOP5: found[0][1]}
         if len(found) > 1:
             for rate, (top1, _) in zip(self.model.rates, found, strict=True):
-                values[f"linear/top1_lr_{rate:g}"] = top1
-            values["linear/top1_best"] = max(top1 for top1, _ in found)
+                values[f"{LINEAR_TOP1}_lr_{rate:g}"] = top1
+            values[f"{LINEAR_TOP1}_best"] = max(top1 for top1, _ in found)
         self.trainer.storage.put_scalars(smoothing_hint=False, **values)
         logger.info(describe_probes(self.model.rates, found, self.trainer.iter + 1))
 

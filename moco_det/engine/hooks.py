@@ -13,6 +13,14 @@ from detectron2.utils.events import EventWriter, get_event_storage
 
 from moco_det.engine.checkpoint import CONTINUE_LOWER
 from moco_det.engine.schedule import learning_rate
+from moco_det.utils.metric_names import (
+    DATA_WAIT,
+    EPOCH,
+    IMAGES_PER_SECOND,
+    LEARNING_RATE,
+    SECONDS_PER_STEP,
+    TOTAL_LOSS,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -64,19 +72,19 @@ class StepStatistics(HookBase):
 
     def _put(self, values: dict[str, float]):
         trainer, seconds = self.trainer, time.perf_counter() - self.since
-        values["total_loss"] = sum(value for name, value in values.items() if name.startswith("loss"))
-        if not math.isfinite(values["total_loss"]):
+        values[TOTAL_LOSS] = sum(value for name, value in values.items() if name.startswith("loss"))
+        if not math.isfinite(values[TOTAL_LOSS]):
             raise FloatingPointError(
-                f"the loss is {values['total_loss']} between steps {trainer.iter + 2 - self.steps} and "
+                f"the loss is {values[TOTAL_LOSS]} between steps {trainer.iter + 2 - self.steps} and "
                 f"{trainer.iter + 1}; {CONTINUE_LOWER}"
             )
-        values["seconds_per_step"] = seconds / self.steps
-        values["images_per_second"] = self.steps * trainer.cfg.SOLVER.IMS_PER_BATCH / seconds
-        values["data_wait"] = self.waited / seconds
+        values[SECONDS_PER_STEP] = seconds / self.steps
+        values[IMAGES_PER_SECOND] = self.steps * trainer.cfg.SOLVER.IMS_PER_BATCH / seconds
+        values[DATA_WAIT] = self.waited / seconds
         if trainer.scaler is not None and trainer.scaler.is_enabled():
             values["loss_scale"] = trainer.scaler.get_scale()
-        values["lr"] = trainer.optimizer.param_groups[0]["lr"]
-        values["epoch"] = (trainer.iter + 1) / trainer.steps_per_epoch
+        values[LEARNING_RATE] = trainer.optimizer.param_groups[0]["lr"]
+        values[EPOCH] = (trainer.iter + 1) / trainer.steps_per_epoch
         trainer.storage.put_scalars(smoothing_hint=False, **values)
 
 
@@ -122,19 +130,19 @@ class LogWriter(EventWriter):
 
     def write(self):
         latest = get_event_storage().latest()
-        iteration = latest["total_loss"][1] if "total_loss" in latest else -1
+        iteration = latest[TOTAL_LOSS][1] if TOTAL_LOSS in latest else -1
         if iteration > self.written:
             self.written = iteration
             logger.info(self.line({name: value for name, (value, _) in latest.items()}, iteration + 1))
 
     def line(self, latest: dict[str, float], done: int) -> str:
         """The line after so many steps."""
-        left = datetime.timedelta(seconds=int((self.max_iter - done) * latest["seconds_per_step"]))
+        left = datetime.timedelta(seconds=int((self.max_iter - done) * latest[SECONDS_PER_STEP]))
         parts = [
-            f"epoch {latest['epoch']:.2f}/{self.epochs} step {done}/{self.max_iter}",
+            f"epoch {latest[EPOCH]:.2f}/{self.epochs} step {done}/{self.max_iter}",
             *self.describe(latest),
-            f"lr {latest['lr']:.5g}",
-            f"{latest['images_per_second']:.0f} images/s, {latest['data_wait']:.0%} waiting for data",
+            f"lr {latest[LEARNING_RATE]:.5g}",
+            f"{latest[IMAGES_PER_SECOND]:.0f} images/s, {latest[DATA_WAIT]:.0%} waiting for data",
             f"left {left}",
         ]
         return "  ".join(parts)

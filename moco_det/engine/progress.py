@@ -2,6 +2,7 @@
 
 from detectron2.utils.events import EventWriter, get_event_storage
 
+from moco_det.utils.metric_names import TOTAL_LOSS
 from moco_det.utils.progress import terminal_bar
 
 
@@ -16,8 +17,8 @@ class ProgressBar(EventWriter):
         if self.bar.n == 0:  # a resumed run starts where it was interrupted
             self.bar.initial = self.bar.n = storage.iter
         self.bar.update(min(storage.iter + 1, self.bar.total) - self.bar.n)
-        if "total_loss" in storage.latest():
-            self.bar.set_postfix(loss=f"{storage.latest()['total_loss'][0]:.3f}")
+        if TOTAL_LOSS in storage.latest():
+            self.bar.set_postfix(loss=f"{storage.latest()[TOTAL_LOSS][0]:.3f}")
 
     def close(self):
         self.bar.close()

@@ -12,6 +12,14 @@ from detectron2.utils import comm
 from torch import Tensor
 
 from moco_det.engine.hooks import is_due
+from moco_det.utils.metric_names import (
+    ACCURACY,
+    EFFECTIVE_RANK,
+    EMBEDDING_STD,
+    SIMILARITY_BATCH,
+    SIMILARITY_NEGATIVE,
+    SIMILARITY_POSITIVE,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +68,7 @@ def pair_statistics(a: Tensor, b: Tensor) -> dict[str, Tensor]:
     return {
         "alignment": alignment((a * b).sum(dim=1)),
         "uniformity": uniformity(a),
-        "embedding_spread": spread(a),
+        EMBEDDING_STD: spread(a),
     }
 
 
@@ -100,11 +108,11 @@ def contrast_statistics(
         **bound,
         "alignment": alignment(positive),
         "uniformity": uniformity(q),
-        "embedding_spread": spread(q),
-        "accuracy": (positive > negatives.amax(dim=1)).float().mean(),  # (K+1)-way
-        "similarity_positive": positive.mean(),
-        "similarity_batch": others / (len(q) * max(len(keys) - 1, 1)),
-        "similarity_negative": negatives.mean(),
+        EMBEDDING_STD: spread(q),
+        ACCURACY: (positive > negatives.amax(dim=1)).float().mean(),  # (K+1)-way
+        SIMILARITY_POSITIVE: positive.mean(),
+        SIMILARITY_BATCH: others / (len(q) * max(len(keys) - 1, 1)),
+        SIMILARITY_NEGATIVE: negatives.mean(),
         "similarity_negative_std": negatives.std(),
     }
 
@@ -128,13 +136,13 @@ def describe_collapse(values: dict[str, float]) -> str | None:
     """A sentence if the numbers say that all images look the same to the encoder, else None.
 
     Args:
-        values: of the log: ``embedding_spread``, ``effective_rank``; one may be missing.
+        values: of the log: EMBEDDING_STD, EFFECTIVE_RANK; one may be missing.
     """
-    found, value = [], values.get("embedding_spread", 1.0)
+    found, value = [], values.get(EMBEDDING_STD, 1.0)
     if value < LEAST_SPREAD:
         found.append(f"the embedding std is {value:.3f} (1: even, 0: all the same)")
-    if values.get("effective_rank", LEAST_RANK) < LEAST_RANK:
-        found.append(f"the features have an effective rank of {values['effective_rank']:.2f}")
+    if values.get(EFFECTIVE_RANK, LEAST_RANK) < LEAST_RANK:
+        found.append(f"the features have an effective rank of {values[EFFECTIVE_RANK]:.2f}")
     if not found:
         return None
     return (
@@ -152,7 +160,7 @@ class CollapseWatch(HookBase):
     def after_step(self):
         if comm.is_main_process() and is_due(self.trainer, self.period):
             latest = self.trainer.storage.latest()
-            names = ("embedding_spread", "effective_rank")
+            names = (EMBEDDING_STD, EFFECTIVE_RANK)
             found = describe_collapse({name: latest[name][0] for name in names if name in latest})
             if found and not self.warned:
                 logger.warning(found)

@@ -9,6 +9,7 @@ from detectron2.utils import comm
 from moco_det.engine.hooks import is_due
 from moco_det.pretrain.loader import augments_on_device
 from moco_det.utils.machine import num_cores
+from moco_det.utils.metric_names import DATA_WAIT
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class DataWaitWatch(HookBase):
         if not comm.is_main_process() or not is_due(self.trainer, self.period):
             return
         self.periods += 1
-        waits = self.trainer.storage.latest()["data_wait"][0]
+        waits = self.trainer.storage.latest()[DATA_WAIT][0]
         if waits > WAITS and self.periods > 1 and self.periods - self.warned >= QUIET_PERIODS:
             self.warned = self.periods
             logger.warning(describe_waiting(self.cfg, waits, num_cores(), comm.get_local_size()))

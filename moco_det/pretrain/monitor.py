@@ -17,6 +17,7 @@ from moco_det.modeling.grouped_batch_norm import average_running_statistics, upd
 from moco_det.modeling.knn import knn_accuracy, nearest
 from moco_det.pretrain.diagnostics import effective_rank
 from moco_det.utils.children import ignore_stop_signals
+from moco_det.utils.metric_names import EFFECTIVE_RANK, KNN_ACCURACY
 from moco_det.utils.progress import progress
 from moco_det.utils.seeding import torch_generator
 
@@ -95,7 +96,9 @@ class KNNMonitor(HookBase):
             f"largest class {100 * test_labels.bincount().max() / len(test_labels):.1f} %; effective rank of the "
             f"features {rank:.1f} of {train.shape[1]}"
         )
-        self.trainer.storage.put_scalars(smoothing_hint=False, knn_accuracy=accuracy, effective_rank=rank)
+        self.trainer.storage.put_scalars(
+            smoothing_hint=False, **{KNN_ACCURACY: accuracy, EFFECTIVE_RANK: rank}
+        )
         self._write_neighbors(train, test)
 
     def _write_neighbors(self, train: Tensor, test: Tensor, queries: int = 8, k: int = 5) -> None:

@@ -23,6 +23,20 @@ from moco_det.pretrain.monitor import KNNMonitor
 from moco_det.pretrain.numerics import LossGuard, stop_at_loss, with_clipped_gradients
 from moco_det.pretrain.optimizers import build_optimizer
 from moco_det.pretrain.preflight import initial_weights, unlabeled_images
+from moco_det.utils.metric_names import (
+    ACCURACY,
+    BANK_FILL,
+    EMBEDDING_STD,
+    KNN_ACCURACY,
+    KNN_UNTRAINED,
+    QUEUE_FILL,
+    SIMILARITY_BATCH,
+    SIMILARITY_NEGATIVE,
+    SIMILARITY_POSITIVE,
+    TOTAL_LOSS,
+)
+
+FILLS = {"queue": QUEUE_FILL, "bank": BANK_FILL}  # of each dictionary that fills
 
 
 class PretrainTrainer(EpochTrainer):
@@ -83,28 +97,28 @@ class PretrainTrainer(EpochTrainer):
     @staticmethod
     def describe_outputs(latest: dict[str, float]) -> list[str]:
         """Describe the outputs in words that a newcomer can read; methods put in what they have."""
-        parts = [f"loss {latest['total_loss']:.4f}"]
-        if "accuracy" in latest:
-            parts.append(f"(K+1)-way accuracy {latest['accuracy']:.1%}")
-        if "similarity_positive" in latest:
-            own, others = latest["similarity_positive"], latest["similarity_negative"]
-            where = next((name for name in ("queue", "bank") if f"{name}_real" in latest), "negatives")
+        parts = [f"loss {latest[TOTAL_LOSS]:.4f}"]
+        if ACCURACY in latest:
+            parts.append(f"(K+1)-way accuracy {latest[ACCURACY]:.1%}")
+        if SIMILARITY_POSITIVE in latest:
+            own, others = latest[SIMILARITY_POSITIVE], latest[SIMILARITY_NEGATIVE]
+            where = next((name for name, fill in FILLS.items() if fill in latest), "negatives")
             parts.append(
-                f"similarity {own:.2f} positive, {latest['similarity_batch']:.2f} batch, {others:.2f} {where}"
+                f"similarity {own:.2f} positive, {latest[SIMILARITY_BATCH]:.2f} batch, {others:.2f} {where}"
             )
-        elif "embedding_spread" in latest:
-            parts.append(f"embedding std {latest['embedding_spread']:.2f} (1: even, 0: all the same)")
-        for name in ("queue", "bank"):
-            fill = latest.get(f"{name}_real")
+        elif EMBEDDING_STD in latest:
+            parts.append(f"embedding std {latest[EMBEDDING_STD]:.2f} (1: even, 0: all the same)")
+        for name, key in FILLS.items():
+            fill = latest.get(key)
             if fill is not None:
                 filling = " (the loss rises until it is full)" if fill < 0.99 else ""
                 parts.append(f"{name} fill {fill:.0%}{filling}")
         return parts
 
     def final_metrics(self, lines: Sequence[dict[str, float]]) -> dict[str, float]:
-        """Those of any stage, and the first kNN accuracy as ``knn_untrained``."""
-        accuracies = [line["knn_accuracy"] for line in lines if "knn_accuracy" in line]
-        untrained = {"knn_untrained": accuracies[0]} if accuracies else {}
+        """Those of any stage, and the first kNN accuracy as KNN_UNTRAINED."""
+        accuracies = [line[KNN_ACCURACY] for line in lines if KNN_ACCURACY in line]
+        untrained = {KNN_UNTRAINED: accuracies[0]} if accuracies else {}
         return super().final_metrics(lines) | untrained
 
     def record_extra(self) -> dict[str, object]:

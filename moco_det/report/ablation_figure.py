@@ -9,6 +9,7 @@ from moco_det.model_zoo.ablations import ABLATIONS
 from moco_det.report.ablation_results import LINEAR, UNTRAINED, Line
 from moco_det.report.figures import DPI, INK, STYLE, mean_and_band, to_png
 from moco_det.report.runs import Run
+from moco_det.utils.metric_names import EPOCH
 
 # As Figure 3 of MoCo v1 has them: end-to-end, memory bank, MoCo; other curves take them in turn.
 COLORS = ("#7a828c", "#2f6690", "#c8553d", "#3a7d44", "#8e5ea2", "#b08900")
@@ -96,7 +97,7 @@ def _draw_epochs(axis, lines: Sequence[Line], name: str, style: dict) -> None:
 
 def _over_epochs(run: Run, name: str) -> list[tuple[float, float]]:
     """A curve over iterations as one over epochs."""
-    epochs = run.metrics["epoch"] / run.iterations
+    epochs = run.metrics[EPOCH] / run.iterations
     return [(round(epochs * (iteration + 1), 2), value) for iteration, value in run.curves.get(name, [])]
 
 

@@ -10,9 +10,10 @@ from moco_det.report.rows import Row, build_rows
 from moco_det.report.runs import Incomplete, Run
 from moco_det.report.statistics import Summary
 from moco_det.report.tables import cell
+from moco_det.utils.metric_names import KNN_ACCURACY, KNN_TOP1, KNN_UNTRAINED, LINEAR_TOP1, PRETEXT_ACCURACY
 
 STAGE = "ablation"
-LINEAR, KNN = "linear/top1", "knn/top1"
+LINEAR, KNN = LINEAR_TOP1, KNN_TOP1
 UNTRAINED = "untrained"  # the row of random weights
 
 
@@ -95,9 +96,9 @@ def ablation_table(name: str, scale: str, lines: Sequence[Line]) -> Table:
     rows = []
     for line in lines:
         label = f"{line.curve} ({line.row.variant})" if line.row and line.row.variant else line.curve
-        first, last = (line.summary(name) for name in ("knn_untrained", "knn_accuracy"))
+        first, last = (line.summary(name) for name in (KNN_UNTRAINED, KNN_ACCURACY))
         monitor = f"{first} → {last}" if first else "—"
-        pretext = _percent(line.row, "pretext_accuracy") if line.row else "—"
+        pretext = _percent(line.row, PRETEXT_ACCURACY) if line.row else "—"
         printed = () if ablation.by_epoch else (_printed(line),)
         rows.append(
             (
@@ -139,7 +140,7 @@ def summary_json(name: str, scale: str, lines: Sequence[Line], incomplete: Seque
                 {
                     "seed": run.seed,
                     "folder": str(run.folder),
-                    "metrics": {key: run.metrics.get(key) for key in (LINEAR, KNN, "knn_untrained")},
+                    "metrics": {key: run.metrics.get(key) for key in (LINEAR, KNN, KNN_UNTRAINED)},
                     "curves": run.curves,
                 }
                 for run in (line.row.runs if line.row else ())

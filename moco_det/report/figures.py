@@ -13,6 +13,15 @@ from moco_det.model_zoo.tasks import METRICS
 from moco_det.report.rows import Row
 from moco_det.report.runs import Curve
 from moco_det.report.statistics import summarize
+from moco_det.utils.metric_names import (
+    ACCURACY,
+    BANK_FILL,
+    EFFECTIVE_RANK,
+    KNN_ACCURACY,
+    KNN_UNTRAINED,
+    QUEUE_FILL,
+    TOTAL_LOSS,
+)
 
 WIDTH = 5.2  # inches
 DPI = 170
@@ -51,12 +60,12 @@ RUN_COLORS = (INIT_COLORS["moco"], *OTHER_COLORS)
 
 # name in metrics.json, title of the panel, factor to what is shown
 PRETRAINING_PANELS = (
-    ("total_loss", "loss", 1),
-    ("accuracy", "(K+1)-way accuracy, %", 100),
-    ("queue_real", "queue fill, %", 100),
-    ("bank_real", "memory bank fill, %", 100),
-    ("knn_accuracy", "kNN accuracy on labeled images, %", 1),
-    ("effective_rank", "effective rank of the features", 1),
+    (TOTAL_LOSS, "loss", 1),
+    (ACCURACY, "(K+1)-way accuracy, %", 100),
+    (QUEUE_FILL, "queue fill, %", 100),
+    (BANK_FILL, "memory bank fill, %", 100),
+    (KNN_ACCURACY, "kNN accuracy on labeled images, %", 1),
+    (EFFECTIVE_RANK, "effective rank of the features", 1),
 )
 
 
@@ -103,11 +112,11 @@ def pretraining_curves(rows: Sequence[Row]) -> bytes | None:
                     "ls": ("-", "--")[number // len(RUN_COLORS) % 2],
                 }
                 iterations, values = _columns(run.curves.get(name, []))
-                marker = "o" if name in ("knn_accuracy", "effective_rank") else None
+                marker = "o" if name in (KNN_ACCURACY, EFFECTIVE_RANK) else None
                 shown = [factor * value for value in values]
                 axis.plot(iterations, shown, **look, lw=1.4, marker=marker, ms=3.5, label=label)
-                if name == "knn_accuracy" and "knn_untrained" in run.metrics:
-                    axis.axhline(run.metrics["knn_untrained"], color=look["color"], lw=1, ls=":")
+                if name == KNN_ACCURACY and KNN_UNTRAINED in run.metrics:
+                    axis.axhline(run.metrics[KNN_UNTRAINED], color=look["color"], lw=1, ls=":")
             axis.set_title(title)
             if factor == 100:
                 axis.set_ylim(bottom=0)

@@ -39,9 +39,10 @@ from moco_det.report.tables import (
     printed_cell,
 )
 from moco_det.utils.files import atomic_write
+from moco_det.utils.metric_names import ITERATION, KNN_ACCURACY, KNN_UNTRAINED, PRETEXT_ACCURACY
 
 # The curves worth keeping: one value an evaluation, not one a log line.
-KEPT_CURVES = (*(name for name in METRICS if not name.endswith("75")), "knn_accuracy", "pretext_accuracy")
+KEPT_CURVES = (*(name for name in METRICS if not name.endswith("75")), KNN_ACCURACY, PRETEXT_ACCURACY)
 ABLATION_SUITE = "ablations"
 EMPTY = "Not measured yet."
 SPEED_SUITE = "speed"  # measurements of a machine, not runs
@@ -94,7 +95,7 @@ def restore_run(run: Run, folder: Path) -> None:
     for name, curve in run.curves.items():
         for iteration, value in curve:
             values[iteration][name] = value
-    lines = (json.dumps({"iteration": iteration, **values[iteration]}) + "\n" for iteration in sorted(values))
+    lines = (json.dumps({ITERATION: iteration, **values[iteration]}) + "\n" for iteration in sorted(values))
     (folder / "metrics.json").write_text("".join(lines))
     with atomic_write(folder / RECORD) as path:
         path.write_text(json.dumps(run.record, indent=1) + "\n")
@@ -192,8 +193,8 @@ def _pretrain_table(rows: Sequence[Row]) -> Table:
             row.task,
             f"{row.iterations:,}",
             str(len(row.runs)),
-            cell(row.summary("knn_untrained")),
-            cell(row.summary("knn_accuracy")),
+            cell(row.summary(KNN_UNTRAINED)),
+            cell(row.summary(KNN_ACCURACY)),
             count(row, "images"),
             count(row, "views"),
             f"{row.minutes:.1f}",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from moco_det.engine.record import FILE_NAME, read_run_record
 from moco_det.model_zoo.tasks import main_metric
+from moco_det.utils.metric_names import ITERATION, with_todays_names
 
 # In the folder of a benchmark: what it runs, and where each run's folder is.
 PLAN = "benchmark.json"
@@ -147,7 +148,7 @@ def run_from_record(record: dict, curves: dict[str, Curve], folder: Path, notes:
         commit=record["commit"],
         machine=_short_machine(record["machine"]),
         minutes=record["seconds"] / 60,
-        metrics={name: value for name, value in record["metrics"].items() if value is not None},
+        metrics={name: v for name, v in with_todays_names(record["metrics"]).items() if v is not None},
         curves=curves,
         record=record,
         notes=notes,
@@ -174,12 +175,12 @@ def read_curves(path: Path) -> tuple[dict[str, Curve], list[str]]:
     for line in path.read_text(errors="replace").splitlines():
         try:
             scalars = json.loads(line)
-            iteration = int(scalars["iteration"])
+            iteration = int(scalars[ITERATION])
         except (ValueError, TypeError, KeyError):
             incomplete += bool(line.strip())
             continue
-        for name, value in scalars.items():
-            if name != "iteration" and isinstance(value, int | float) and math.isfinite(value):
+        for name, value in with_todays_names(scalars).items():
+            if name != ITERATION and isinstance(value, int | float) and math.isfinite(value):
                 values[name][iteration] = value
     notes = (
         [f"{path.name}: {incomplete} unreadable line{'s' * (incomplete > 1)} skipped"] if incomplete else []

@@ -11,6 +11,7 @@ from moco_det.report.document import Table, terminal_table
 from moco_det.report.rows import Row, build_rows, difference, pairs, reference_of
 from moco_det.report.runs import Incomplete, Run
 from moco_det.report.statistics import Interval, Summary
+from moco_det.utils.metric_names import KNN_ACCURACY, KNN_UNTRAINED
 
 NOT_TESTED = "not tested"
 
@@ -119,7 +120,7 @@ def pretrain_table(rows: Sequence[Row]) -> Table:
     lines = [
         (
             row.task if row.init == "none" else f"{row.task}, {row.label}",
-            f"{cell(row.summary('knn_untrained'))} → {cell(row.summary('knn_accuracy'))}",
+            f"{cell(row.summary(KNN_UNTRAINED))} → {cell(row.summary(KNN_ACCURACY))}",
             str(len(row.runs)),
             f"{row.iterations:,}",
             count(row, "images"),
@@ -144,7 +145,7 @@ def headlines(rows: Sequence[Row]) -> list[str]:
     sentences = []
     for row in rows:
         if row.stage == "pretrain":
-            before, after = row.summary("knn_untrained"), row.summary("knn_accuracy")
+            before, after = row.summary(KNN_UNTRAINED), row.summary(KNN_ACCURACY)
             if before and after:
                 sentences.append(
                     f"{row.task}: kNN accuracy {before} % untrained, {after} % after pre-training."

@@ -29,6 +29,7 @@ from moco_det.pretrain.settings import build_config
 from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.testing.core import run_processes, write_random_images
 from moco_det.testing.planted import assert_caught, planted
+from moco_det.utils.metric_names import EMBEDDING_STD
 from moco_det.weights.backbone_file import read_backbone
 
 
@@ -378,7 +379,7 @@ class MethodSuite:
         for encoder in model.encoders:
             encoder.fc.register_forward_hook(lambda module, inputs, output: 1 + 1e-3 * output)
         for outputs, seen in ((healthy, False), (model(self.batch(1)), True)):
-            values = {"embedding_spread": float(outputs["embedding_spread"])}
+            values = {EMBEDDING_STD: float(outputs[EMBEDDING_STD])}
             assert (describe_collapse(values) is not None) == seen, values
 
     def test_a_key_that_does_not_apply_is_refused(self):

@@ -46,7 +46,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, setting):
     for name, value in theirs.method.state_dict().items():
         assert torch.equal(value, ours.method.state_dict()[name]), name
     log = (tmp_path / "cut/metrics.json").read_text()
-    assert ("bank_real" in log) == (setting == "bank with nce") and "queue_real" not in log
+    assert ("bank_fill" in log) == (setting == "bank with nce") and "queue_fill" not in log
     if setting == "bank with nce":
         assert ours.method.dictionary.entries.dtype == torch.float16
         assert ours.method.dictionary.seen.all() and ours.method.dictionary.normalizer > 0
@@ -120,7 +120,7 @@ def test_a_log_line_names_the_bank():
     def line(values):
         return LogWriter(PretrainTrainer.describe_outputs, 2, 1).line(values, 1)
 
-    assert "bank fill 25% (" in line({**latest, "bank_real": 0.25})
+    assert "bank fill 25% (" in line({**latest, "bank_fill": 0.25})
     assert "0.50 batch, 0.50 negatives  lr" in line(latest)
 
 

@@ -74,7 +74,7 @@ def test_run_folder_holds_what_the_other_stages_read(finished):
     }
     steps = [line for line in lines(finished) if "total_loss" in line]
     assert [line["iteration"] for line in steps] == list(range(6))  # 2 epochs * floor(24 / 8)
-    assert [line["queue_real"] for line in steps] == [0, 0.5, 1, 1, 1, 1]
+    assert [line["queue_fill"] for line in steps] == [0, 0.5, 1, 1, 1, 1]
     assert all(0 <= line["data_wait"] <= 1 and line["images_per_second"] > 0 for line in steps)
     assert len([line for line in lines(finished) if "knn_accuracy" in line]) == 3  # untrained, 2 epochs
     record = json.loads((finished / "run.json").read_text())
@@ -297,9 +297,9 @@ def test_the_log_says_why_the_loss_rises_first():
     )
     latest |= {"epoch": 0.5, "total_loss": 6.0, "accuracy": 0.2, "seconds_per_step": 2.0}
     writer = LogWriter(PretrainTrainer.describe_outputs, 35, 10)
-    filling = writer.line({**latest, "queue_real": 0.4}, 5)
+    filling = writer.line({**latest, "queue_fill": 0.4}, 5)
     assert "queue fill 40% (" in filling and "left 0:01:00" in filling
-    assert "rises" not in writer.line({**latest, "queue_real": 1.0}, 5)
+    assert "rises" not in writer.line({**latest, "queue_fill": 1.0}, 5)
 
 
 def test_weights_that_are_not_finite_are_not_saved(images, tmp_path):

@@ -24,6 +24,7 @@ from moco_det.modeling.momentum_encoder import make_key_encoder
 from moco_det.pretrain.diagnostics import contrast_statistics
 from moco_det.pretrain.method import StepState
 from moco_det.pretrain.moco.losses import info_nce, nce
+from moco_det.utils.metric_names import BANK_FILL, QUEUE_FILL
 from moco_det.utils.seeding import torch_generator
 
 
@@ -102,7 +103,7 @@ class Queue(nn.Module):
 
     def report(self, keys_per_step: int) -> dict[str, Tensor]:
         """Queue fill, and how many steps ago the oldest key of an image was made (0: none), for the log."""
-        return {"queue_real": self.fill, "queue_age": (self.num_real / keys_per_step).ceil()}
+        return {QUEUE_FILL: self.fill, "queue_age": (self.num_real / keys_per_step).ceil()}
 
 
 class EndToEnd(nn.Module):
@@ -267,7 +268,7 @@ class MemoryBank(nn.Module):
                 found["loss_proximal"] = self.proximal * (q - k).square().sum(dim=1).mean()
             bounded = None if self.use_nce else loss
             outputs.append({**found, **contrast_statistics(q, step.keys, positive, negatives, bounded)})
-        outputs = {**model.mean_of_pairs(outputs), "bank_real": self.num_real / len(self.seen)}
+        outputs = {**model.mean_of_pairs(outputs), BANK_FILL: self.num_real / len(self.seen)}
 
         step.queries.append(queries[0].detach())
         if model.is_last(batch):

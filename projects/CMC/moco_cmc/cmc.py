@@ -27,6 +27,7 @@ from moco_det.pretrain.moco.dictionaries import Queue
 from moco_det.pretrain.moco.losses import info_nce
 from moco_det.pretrain.moco.plan import queue_rows
 from moco_det.pretrain.moco.shuffled_keys import ShuffledKeys
+from moco_det.utils.metric_names import EMBEDDING_STD
 
 
 @META_ARCH_REGISTRY.register()
@@ -154,7 +155,7 @@ class CMC(ShuffledKeys):
             **self.compare("lightness", lightness, color_k, self.color_queue),
             **self.compare("color", color, k, self.queue),
             **self.queue.report(len(keys)),
-            "embedding_spread": spread(lightness.detach()),
+            EMBEDDING_STD: spread(lightness.detach()),
         }
         if self.is_last(batch):
             self.queue.enqueue(keys)

@@ -24,6 +24,7 @@ from moco_det.pretrain.method import (
     common_settings,
     crops,
 )
+from moco_det.utils.metric_names import EMBEDDING_STD
 from moco_dino.head import DINOHead
 from moco_dino.losses import distillation, moved_center, teacher_temperature_at
 
@@ -174,5 +175,5 @@ def statistics(z: Tensor, output: Tensor, center: Tensor, temperature: float) ->
     return {
         "teacher_entropy": torch.special.entr(target).sum(dim=1).mean(),
         "outputs_used": torch.zeros_like(center).index_fill_(0, target.argmax(dim=1), 1).sum(),
-        "embedding_spread": spread(z),
+        EMBEDDING_STD: spread(z),
     }

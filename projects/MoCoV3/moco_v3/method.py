@@ -19,6 +19,7 @@ from moco_det.modeling.momentum_encoder import make_key_encoder, momentum_update
 from moco_det.pretrain.checks import check_vector_norm
 from moco_det.pretrain.diagnostics import mutual_information_bound, pair_statistics, spread
 from moco_det.pretrain.method import PlanRow, PretrainMethod, StepState, build_backbone, common_settings
+from moco_det.utils.metric_names import ACCURACY, EMBEDDING_STD
 
 
 @META_ARCH_REGISTRY.register()
@@ -100,10 +101,10 @@ class MoCoV3(PretrainMethod):
         return {
             # The sum of both orders, each 2 tau times its log loss (Algorithm 1, ctr).
             "loss_contrastive": 2 * (2 * self.temperature * info_nce),
-            "accuracy": (logits.detach().argmax(dim=1) == positive).float().mean(),
+            ACCURACY: (logits.detach().argmax(dim=1) == positive).float().mean(),
             "mutual_information": mutual_information_bound(info_nce, candidates=len(k_1)),
             **pair_statistics(q_1.detach(), k_2[own]),
-            "embedding_spread": spread(k_2),  # the predictor's batch norm spreads also what has collapsed
+            EMBEDDING_STD: spread(k_2),  # the predictor's batch norm spreads also what has collapsed
         }
 
     def embed(self, images: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from moco_det.modeling.grouped_batch_norm import update_running_statistics
 from moco_det.modeling.heads import mlp
 from moco_det.pretrain.diagnostics import mutual_information_bound, pair_statistics
 from moco_det.pretrain.method import PlanRow, PretrainMethod, build_backbone, common_settings
+from moco_det.utils.metric_names import ACCURACY
 
 
 def nt_xent_logits(anchors: Tensor, others: Tensor, same: Tensor, own: Tensor, temperature: float) -> Tensor:
@@ -97,7 +98,7 @@ class SimCLR(PretrainMethod):
         update_running_statistics(self)
         return {
             "loss_nt_xent": loss,
-            "accuracy": (logits.detach().argmax(dim=1) == positive).float().mean(),
+            ACCURACY: (logits.detach().argmax(dim=1) == positive).float().mean(),
             "mutual_information": mutual_information_bound(loss, candidates=2 * len(all_1) - 1),
             **pair_statistics(z_1.detach(), z_2.detach()),
         }

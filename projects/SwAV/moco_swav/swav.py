@@ -17,6 +17,7 @@ from moco_det.modeling.heads import mlp
 from moco_det.pretrain.diagnostics import spread
 from moco_det.pretrain.method import PlanRow, PretrainMethod, build_backbone, common_settings, crops
 from moco_det.pretrain.moco.dictionaries import Queue
+from moco_det.utils.metric_names import EMBEDDING_STD
 from moco_swav.losses import sinkhorn, swapped_prediction
 
 
@@ -174,7 +175,7 @@ def statistics(z: Tensor, codes: Tensor, scores: Tensor) -> dict[str, Tensor]:
     """
     likeliest = codes.argmax(dim=1)
     return {
-        "embedding_spread": spread(z),
+        EMBEDDING_STD: spread(z),
         "code_agreement": (likeliest == scores.argmax(dim=1)).float().mean(),
         "prototypes_used": torch.zeros_like(codes[0]).index_fill_(0, likeliest, 1).sum(),
     }
