@@ -9,6 +9,7 @@ import atexit
 import functools
 import logging
 import os
+import shutil
 import tempfile
 import xml.etree.ElementTree as ET
 from collections import defaultdict
@@ -52,8 +53,9 @@ class VocEvaluator(PascalVOCDetectionEvaluator):
 @functools.cache
 def _copy_labels(folder: str, split: str, classes: tuple[str, ...], changed: int) -> str:
     """A folder that lives as long as this process: detectron2 keeps what it read of a file, by the file's name."""
-    copy = tempfile.TemporaryDirectory(prefix="voc_labels_")
-    atexit.register(copy.cleanup)
+    copy = tempfile.mkdtemp(prefix="voc_labels_")
+    # Not a TemporaryDirectory: from Python 3.13 on a forked process forgets what is registered, and removes it.
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
     names = read_split(folder, split)
     for number, name in enumerate(names):
         _, objects = read_xml(xml_file(folder, name))
@@ -66,6 +68,6 @@ def _copy_labels(folder: str, split: str, classes: tuple[str, ...], changed: int
             box = ET.SubElement(child, "bndbox")
             for side, value in zip(SIDES, entry["box"], strict=True):
                 ET.SubElement(box, side).text = str(int(value + 0.5))
-        ET.ElementTree(root).write(os.path.join(copy.name, f"{number}.xml"))
-    Path(copy.name, "list.txt").write_text("".join(f"{number}\n" for number in range(len(names))))
-    return copy.name
+        ET.ElementTree(root).write(os.path.join(copy, f"{number}.xml"))
+    Path(copy, "list.txt").write_text("".join(f"{number}\n" for number in range(len(names))))
+    return copy

@@ -163,10 +163,12 @@ def lightly_loop(paths: Sequence[str], options: Options) -> Callable[[], int]:
 
 def measure_loop(options: Options) -> Iterator[Measurement]:
     """Images a second of whole loops, of each of ``options.loops``."""
-    paths, side = readable(options.paths)
-    fastest = options.precisions[-1]
+    paths, (_, side), fastest = options.paths, readable(options.paths), options.precisions[-1]
     for arch, size, batch in options.loops:
-        sizes = dataclasses.replace(options, arch=arch, size=size, batch=min(batch, len(paths)))
+        batch = min(batch, len(paths))
+        # Whole batches, and as many keys as the images allow (at most a quarter of them).
+        queue = max(min(options.queue, len(paths) // 4) // batch, 1) * batch
+        sizes = dataclasses.replace(options, arch=arch, size=size, batch=batch, queue=queue)
         what = f"MoCo v2 from {side:.0f} px JPEG, {arch}, {sizes.batch} images of {size} px"
         others = {
             f"a supervised loop in {fastest}": (lambda s=sizes: supervised_loop(paths, s, fastest), fastest),

@@ -1,6 +1,7 @@
 """Data sets of the user's own from the command line and from YAML, and how their classes become the model's."""
 
 import json
+import multiprocessing
 import shutil
 
 import numpy as np
@@ -362,4 +363,10 @@ def test_the_evaluator_of_voc_takes_any_names_and_fractions(tmp_path):
     evaluator.reset()
     for inputs, outputs in perfect("v"):
         evaluator.process(inputs, outputs)
+    assert np.isclose(evaluator.evaluate()["bbox"]["AP50"], 100)
+
+    # A process that is forked meanwhile, as loaders' workers are, leaves the copy of the labels when it ends.
+    worker = multiprocessing.get_context("fork").Process(target=str)
+    worker.start()
+    worker.join()
     assert np.isclose(evaluator.evaluate()["bbox"]["AP50"], 100)
