@@ -15,8 +15,8 @@ from moco_det.pretrain.trainer import PretrainTrainer
 from moco_det.testing.core import tiny_pretrain_config
 from moco_det.toyworld.make import make_toyworld
 
-# Five seeds of float32 ended at 4.42 with a standard deviation of 0.75 % (two CPU cores, 2026-12-01), so two runs differ
-# by chance with one of 1.06 %; the band is three of these.
+# Five seeds of float32 ended at 4.42 with a standard deviation of 0.75 % (two CPU cores, 2026-12-01), so the
+# difference of two runs has one of 1.06 % by chance; the band is three of these.
 BAND = 0.032
 STEPS, QUEUE = 304, 128
 CHANCE = math.log(QUEUE + 1)
