@@ -11,7 +11,7 @@ from moco_det.config.rules import check_values, refuse_keys
 from moco_det.data.image_format import ImageFormat
 from moco_det.engine.agreement import check_agreement, settings_and_code
 from moco_det.engine.command import read_config
-from moco_det.engine.launch import check_batch
+from moco_det.engine.launch import check_batch, check_groups
 from moco_det.engine.run_folder import choose_seed
 from moco_det.weights.initial_weights import InitialWeights, read_initial_weights
 
@@ -101,13 +101,4 @@ def check_settings(cfg: CfgNode) -> None:
         raise ValueError(f"SOLVER.BASE_LR and CLASSIFY.MORE_LRS are {rates}; expected different rates")
     check_batch(solver.IMS_PER_BATCH, ranks)
     if not cfg.CLASSIFY.FREEZE:
-        _check_groups(solver.IMS_PER_BATCH, cfg.CLASSIFY.BN_GROUP_SIZE, ranks)
-
-
-def _check_groups(batch: int, group: int, ranks: int) -> None:
-    part = batch // ranks
-    if batch % group or max(part, group) % min(part, group):
-        raise ValueError(
-            f"CLASSIFY.BN_GROUP_SIZE is {group}, SOLVER.IMS_PER_BATCH {batch} on {ranks} processes of {part}; "
-            "expected a divisor of the batch, and a multiple or divisor of a process's part"
-        )
+        check_groups("CLASSIFY.BN_GROUP_SIZE", cfg.CLASSIFY.BN_GROUP_SIZE, solver.IMS_PER_BATCH, ranks)

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import os
 from collections.abc import Callable
 
@@ -64,6 +65,37 @@ def check_batch(images_per_batch: int, processes: int) -> None:
         raise ValueError(
             f"SOLVER.IMS_PER_BATCH is {images_per_batch}; expected a multiple of the {processes} processes, since "
             f"it counts the images of all of them: for example {max(images_per_batch // processes, 1) * processes}"
+        )
+
+
+def check_groups(key: str, group: int, batch: int, ranks: int, parts: int = 1) -> None:
+    """Refuse batch-norm groups and micro-batches that do not divide the images of a rank, or these them.
+
+    Args:
+        key: that of the group's size; group: images of a group.
+        batch: images of a global batch, which the ranks divide.
+        parts: micro-batches in which each rank takes its images (SOLVER.ACCUMULATE).
+
+    Raises:
+        ValueError: with the numbers and what would fit.
+    """
+    local = batch // ranks
+    found = f"SOLVER.IMS_PER_BATCH is {batch}, that is {local} images on each of {ranks} processes"
+    if parts > 1:
+        found += f", in SOLVER.ACCUMULATE {parts} micro-batches"
+    if local % parts:
+        raise ValueError(f"{found}; expected a divisor of {local}, for example {math.gcd(local, parts)}")
+    if (local // parts) % group and (group % local or batch % group):
+        whose = "micro-batch" if parts > 1 else "process"
+        raise ValueError(
+            f"{found}, and {key} is {group}; expected a divisor of the {local // parts} images of a {whose}, for "
+            f"example {math.gcd(local // parts, group)}, or a multiple of {local} that divides {batch}"
+        )
+    if group > local and parts > 1:
+        raise ValueError(
+            f"{found}, and a batch-norm group of {group} images spans {group // local} processes: a micro-batch "
+            "would be a part of a group; set SOLVER.ACCUMULATE 1 (SOLVER.ACTIVATION_CHECKPOINTING True saves "
+            f"memory as well), or {key} lower"
         )
 
 

@@ -17,12 +17,11 @@ from torchvision.models.resnet import ResNet
 from moco_det.config.key import PRETRAIN
 from moco_det.config.rules import check_values
 from moco_det.data.image_format import ImageFormat
-from moco_det.engine.launch import check_batch
+from moco_det.engine.launch import check_batch, check_groups
 from moco_det.engine.plan_text import PlanRow
 from moco_det.modeling.encoder import build_resnet, pooled_features
 from moco_det.modeling.grouped_batch_norm import GroupedBatchNorm2d, bn_group_size
 from moco_det.modeling.precision import encoder_precision
-from moco_det.pretrain.checks import check_groups
 from moco_det.pretrain.recompute import RECOMPUTED_BLOCKS
 
 
@@ -119,7 +118,9 @@ class PretrainMethod(nn.Module):
         check_values(cfg, PRETRAIN, cls.uses)
         check_batch(cfg.SOLVER.IMS_PER_BATCH, ranks)
         ImageFormat.from_config(cfg)
-        check_groups(cfg, cfg.SOLVER.IMS_PER_BATCH // ranks, ranks)
+        solver = cfg.SOLVER
+        group = bn_group_size(cfg)
+        check_groups("MODEL.ENCODER.BN_GROUP_SIZE", group, solver.IMS_PER_BATCH, ranks, solver.ACCUMULATE)
         small = cfg.INPUT.VIEWS.SMALL_CROPS
         if small and not cls.uses_small_crops:
             raise ValueError(

@@ -64,7 +64,7 @@ from moco_det.testing.core import write_random_images
         (
             SUPERVISED,
             ("CLASSIFY.BN_GROUP_SIZE", "3"),
-            "CLASSIFY.BN_GROUP_SIZE is 3, SOLVER.IMS_PER_BATCH 8 on 1",
+            "SOLVER.IMS_PER_BATCH is 8, .*1 processes, and CLASSIFY.BN_GROUP_SIZE is 3; .*the 8 images",
         ),
     ],
 )

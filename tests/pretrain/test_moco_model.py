@@ -108,7 +108,7 @@ class TestMoCo(MethodSuite):
         {"MODEL.MOCO.DIM": 16, "MODEL.MOCO.QUEUE_SIZE": 16, "MODEL.MOCO.MOMENTUM": 0.9},
     )
     refused = (
-        ("MODEL.ENCODER.BN_GROUP_SIZE", 3, "BN_GROUP_SIZE is 3", "the 8 images of a micro-batch"),
+        ("MODEL.ENCODER.BN_GROUP_SIZE", 3, "BN_GROUP_SIZE is 3", "the 8 images of a process"),
         ("MODEL.ENCODER.BN_GROUP_SIZE", 16, "BN_GROUP_SIZE is 16", "for example 8"),
         ("SOLVER.ACCUMULATE", 3, "SOLVER.ACCUMULATE 3", "a divisor of 8"),
         ("SOLVER.ACCUMULATE", 4, "BN_GROUP_SIZE is 4", "the 2 images of a micro-batch"),
