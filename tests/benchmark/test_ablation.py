@@ -112,7 +112,7 @@ def test_images_recipe_and_options_make_other_runs(folders):
     (classes / "a.jpg").rename(classes / "c.jpg")
     prints.append(plan_ablations(["momentum"], "imagenette", 1, images, classes)[1].fingerprint)
     assert len({json.dumps(one) for one in prints}) == 4
-    with pytest.raises(ValueError, match="nowhere is no folder, no shards and no list file"):
+    with pytest.raises(ValueError, match="nowhere .*--images .*--classes"):
         plan_ablations(["momentum"], "imagenette", 1, images / "nowhere", classes)
 
 
@@ -244,7 +244,7 @@ def test_kept_runs_make_the_same_table(tools, words, folders, tmp_path):
 
 @pytest.mark.parametrize("name", ["dictionary-huge", "dictonary-imagenette", "imagenette"])
 def test_an_unknown_ablation_in_a_document_is_refused(name, tmp_path):
-    with pytest.raises(ValueError, match="is not known; the names are dictionary, momentum"):
+    with pytest.raises(ValueError, match="dictionary, momentum"):
         render(f"<!-- ablation:{name} -->\n<!-- /ablation:{name} -->", tmp_path)
 
 

@@ -71,7 +71,7 @@ def test_the_file_of_the_right_depth_is_taken(weights):
         ValueError, match=r"moco has weights for ResNet-18, but toy/faster_rcnn_R_50_C4 .* voc-c4"
     ):
         plan(inits=(only,), tasks=("coco-fpn", "voc-c4"))
-    with pytest.raises(ValueError, match="supervised_torchvision has weights for ResNet-50, but .*R_18"):
+    with pytest.raises(ValueError, match="supervised_torchvision .*ResNet-50.*R_18"):
         plan(inits=("supervised_torchvision",), tasks=("coco-fpn",))
 
 
@@ -105,9 +105,7 @@ def test_inits_that_cannot_be(words, message):
 
 def test_weights_that_do_not_say_what_they_are(tmp_path):
     path = write_weights(tmp_path / "x.pkl", arch="")
-    with pytest.raises(
-        ValueError, match="x.pkl does not say what it is; write it with tools/convert_to_d2.py"
-    ):
+    with pytest.raises(ValueError, match="x.pkl .*tools/convert_to_d2.py"):
         read_starts([f"moco={path}"])
 
 

@@ -227,7 +227,7 @@ def test_a_run_with_other_steps_an_epoch_is_not_continued(random_set, tmp_path):
     del old.checkpointer.record["steps_per_epoch"]
     old.max_iter = 1
     old.run()
-    with pytest.raises(ValueError, match="has 1 steps an epoch, and this version of moco_det makes 2"):
+    with pytest.raises(ValueError, match=" 1 steps .* 2"):
         make_trainer(LINEAR, random_set, tmp_path, *batch, resume=True)
 
 

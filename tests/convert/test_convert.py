@@ -201,7 +201,7 @@ def test_an_overlay_that_cannot_be_written_leaves_no_weights(source, output, unc
 def test_a_yaml_of_the_user_is_not_replaced(source, output):
     overlay = output.with_suffix(".yaml")
     overlay.write_text("# my recipe\nSEED: 1\n")
-    with pytest.raises(ValueError, match="backbone.yaml' exists and does not begin with .*another name"):
+    with pytest.raises(ValueError, match="backbone.yaml' .*another name"):
         convert(source, output)
     assert overlay.read_text() == "# my recipe\nSEED: 1\n" and not output.exists()
 
@@ -231,7 +231,7 @@ def test_recorded_arch_must_agree(tmp_path, output, resnet18):
     content = own_checkpoint(resnet18, resnet18)
     content["moco_det"]["arch"] = "resnet34"
     torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match="says it holds a resnet34, but its tensors are a resnet18's"):
+    with pytest.raises(ValueError, match="resnet34.*resnet18"):
         convert(tmp_path / "a.pth", output)
 
 

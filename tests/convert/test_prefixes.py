@@ -130,9 +130,7 @@ def test_a_change_of_one_number_makes_two_networks_different(resnet18):
 
 
 def test_a_prefix_that_is_not_there_names_those_that_are(resnet18):
-    with pytest.raises(
-        ValueError, match="no name begins with --prefix 'encoder.'; ResNets are under 'model.'"
-    ):
+    with pytest.raises(ValueError, match="--prefix 'encoder.'.*'model.'"):
         locate_backbone(backbone(resnet18, "model."), prefix="encoder")
 
 
@@ -180,12 +178,12 @@ def test_what_lies_beside_a_named_family_is_no_feature_of_its_backbone(tmp_path,
     with pytest.raises(ValueError, match="1 left over: decoder.blocks.0.conv1.0.weight"):
         convert(tmp_path / "a.pth", tmp_path / "b.pkl", family="pycontrast")
     states["encoder.conv1.0.weight"] = states.pop("encoder.conv1.weight")
-    with pytest.raises(ValueError, match="a deep stem of several convolutions: the file has conv1.0.weight"):
+    with pytest.raises(ValueError, match="deep stem.*conv1.0.weight"):
         locate_backbone(states, family="pycontrast")
 
 
 def test_flattened_shards_are_called_so():
-    with pytest.raises(ValueError, match="one shard of FSDP's flattened parameters.*FULL_STATE_DICT"):
+    with pytest.raises(ValueError, match="FSDP.*FULL_STATE_DICT"):
         locate_backbone({"model": {"_fsdp_wrapped_module._flat_param": torch.ones(9)}})
 
 

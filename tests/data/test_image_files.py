@@ -46,7 +46,7 @@ def test_nothing_to_find_is_refused(tmp_path):
     with pytest.raises(ValueError, match="names no image"):
         find_images(str(lists))
     lists.write_text("gone.jpg\nalso_gone.jpg\n")
-    with pytest.raises(ValueError, match="none of the 2 files .* exists, .*gone.jpg.*relative to"):
+    with pytest.raises(ValueError, match=" 2 files .*gone.jpg"):
         find_images(str(lists))
     Image.new("RGB", (8, 8)).save(tmp_path / "one.jpg")
     with pytest.raises(ValueError, match="one.jpg' is not a text file"):

@@ -106,9 +106,7 @@ def test_an_instance_without_outline_is_refused(root, polygons):
     content = lvis_file(V1, coco_url="x/train2017/000000155379.jpg")
     content["annotations"][1]["segmentation"] = polygons
     (root / "lvis/lvis_v1_val.json").write_text(json.dumps(content))
-    with pytest.raises(
-        ValueError, match="lvis_v1_val.json: annotation 2 has a polygon of less than 3 points"
-    ):
+    with pytest.raises(ValueError, match="lvis_v1_val.json: annotation 2 .* 3 points"):
         DatasetCatalog.get("moco_lvis_v1_val")
 
 

@@ -186,7 +186,7 @@ def test_a_folder_of_both_kinds_or_of_compressed_shards(twice, tmp_path):
     with pytest.raises(ValueError, match="a.tar' is compressed by gzip"):
         find_images(str(folder))
     (folder / "b.jpg").write_bytes(jpeg())
-    with pytest.raises(ValueError, match="holds 1 images and 1 archives.*which are meant"):
+    with pytest.raises(ValueError, match="1 images and 1 archives"):
         find_images(str(folder))
     pack(tmp_path / "none/0.tar", {"a.txt": b"x"})
     with pytest.raises(ValueError, match="no image in 1 shards, .*none/0.tar'; looked for .jpg"):

@@ -86,7 +86,7 @@ def test_the_newest_whole_file_is_taken_and_the_others_are_named(tmp_path):
     assert chosen == paths[1] and len(damaged) == 1 and "model_0000008.pth' is damaged" in damaged[0]
     for path in paths[:2]:
         path.write_bytes(b"")
-    with pytest.raises(ValueError, match="no checkpoint of the run can be read: .*0000008.*0000005.*0000002"):
+    with pytest.raises(ValueError, match="0000008.*0000005.*0000002"):
         newest_whole(tmp_path)
 
 

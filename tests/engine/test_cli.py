@@ -82,7 +82,7 @@ def test_without_a_gpu_it_is_the_cpu(monkeypatch, torchrun):
 
 
 def test_more_gpus_than_there_are_is_refused(gpus):
-    with pytest.raises(ValueError, match="--num-gpus is 8, but this machine has 4 CUDA GPUs"):
+    with pytest.raises(ValueError, match="--num-gpus is 8.* 4 CUDA"):
         choose_gpus(arguments(8))
 
 

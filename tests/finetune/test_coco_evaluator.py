@@ -220,10 +220,8 @@ def test_without_detections_nothing_is_a_number(world, tmp_path):
 
 
 def test_an_unknown_evaluator_and_a_missing_package_are_refused_before_training(train, monkeypatch):
-    with pytest.raises(
-        ValueError, match="COCO_EVALUATOR is 'fast'; expected one of pycocotools, faster_coco_eval"
-    ):
+    with pytest.raises(ValueError, match="COCO_EVALUATOR is 'fast'.*pycocotools, faster_coco_eval"):
         train("TEST.COCO_EVALUATOR", "fast")
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-    with pytest.raises(ValueError, match="faster-coco-eval is not installed; install it: pip .*pycocotools"):
+    with pytest.raises(ValueError, match="faster-coco-eval .*pip .*pycocotools"):
         train("TEST.COCO_EVALUATOR", "faster_coco_eval")

@@ -99,7 +99,7 @@ def test_another_number_of_classes_is_refused():
     cfg = get_config("toy/faster_rcnn_R_18_FPN")
     check_datasets(cfg, TOY)
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = 20
-    with pytest.raises(ValueError, match="NUM_CLASSES is 20, but data set 'toy_coco_val' has 12 classes"):
+    with pytest.raises(ValueError, match="NUM_CLASSES is 20.*'toy_coco_val' .* 12 "):
         check_datasets(cfg, ("toy_coco_val",))
 
 

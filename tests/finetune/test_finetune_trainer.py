@@ -236,7 +236,7 @@ def test_eval_only_takes_a_full_detector(train, backbone):
         train("--init", "moco", "--eval-only", "MODEL.WEIGHTS", backbone, output="evaluated")
     with pytest.raises(ValueError, match="--eval-only has no MODEL.WEIGHTS"):
         train("--init", "random", "--eval-only", output="evaluated")
-    with pytest.raises(ValueError, match="DATASETS.TEST is empty; give data sets to evaluate on"):
+    with pytest.raises(ValueError, match="DATASETS.TEST is empty"):
         train("--init", "random", "--eval-only", "DATASETS.TEST", "()", output="evaluated")
 
 

@@ -122,11 +122,9 @@ def test_weight_files_that_cannot_be_their_own_overlay(tmp_path):
     with pytest.raises(ValueError, match="--init 'absent.pkl' does not exist"):
         read_init("absent.pkl")
     torch.save({"model": {"stem.conv1.weight": torch.ones(1)}}, tmp_path / "detector.pth")
-    with pytest.raises(ValueError, match="does not say how it wants its input; write it with tools/convert"):
+    with pytest.raises(ValueError, match="its input.*tools/convert"):
         read_init(str(tmp_path / "detector.pth"))
-    with pytest.raises(
-        ValueError, match="detectron2 does not load; make a .pkl of it: tools/convert_to_d2.py b"
-    ):
+    with pytest.raises(ValueError, match="tools/convert_to_d2.py b"):
         read_init("b.safetensors")
     for record in (3, {"provenance": {}}, {"preprocessing": {}, "provenance": {}}):
         torch.save({"model": {"stem.conv1.weight": torch.ones(1)}, "moco_det": record}, tmp_path / "x.pth")
@@ -193,9 +191,7 @@ def test_the_overlay_keys_are_the_documented_ones():
 @pytest.mark.parametrize("schedule", ["1x", "2x"])
 def test_frozen_norms_need_weights(schedule):
     cfg = get_config(f"LVISv0.5-InstanceSegmentation/mask_rcnn_R_50_FPN_{schedule}_frozenBN", "random")
-    with pytest.raises(
-        ValueError, match="NORM is FrozenBN, which keeps .* without _frozenBN, or another --init"
-    ):
+    with pytest.raises(ValueError, match="NORM is FrozenBN.* _frozenBN.*--init"):
         check_init(cfg, read_init("random"))
     cfg.MODEL.RESNETS.NORM = "naiveSyncBN"
     check_init(cfg, read_init("random"))

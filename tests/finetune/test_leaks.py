@@ -138,7 +138,7 @@ def test_the_tool_lists_leaks_and_pretraining_leaves_them_out(tmp_path, capsys):
 def test_a_list_of_other_images_is_refused(tmp_path):
     path = str(tmp_path / "a.jpg")
     (tmp_path / "list.txt").write_text("b.jpg\n")
-    with pytest.raises(ValueError, match="names 1 images, e.g. 'b.jpg', none of which is among the 1 images"):
+    with pytest.raises(ValueError, match=" 1 images.*'b.jpg'.* 1 images"):
         without([path], str(tmp_path / "list.txt"))
     (tmp_path / "list.txt").write_text("# none\na.jpg\n")
     assert without([path, path + "2"], str(tmp_path / "list.txt")) == [path + "2"]

@@ -155,9 +155,7 @@ def test_run_lengths_are_fine_as_bitmasks(coco):
 
 def test_a_test_set_without_masks_is_refused_for_a_recipe_with_them(coco):
     own_data.edit(coco[1], of_annotations(lambda a: a.pop("segmentation")))
-    with pytest.raises(
-        ValueError, match="'b' cannot be tested on: 8 x test object without a mask.*annotation 1"
-    ):
+    with pytest.raises(ValueError, match="'b' .*8 x test object .*mask.*annotation 1"):
         warnings(MASKS)
     assert not warnings(BOXES)
 
@@ -189,7 +187,7 @@ def test_names_of_classes_that_are_numbers_are_refused(coco):
     MetadataCatalog.pop("a"), DatasetCatalog.pop("a")
     own_data.edit(coco[0], lambda content: content["categories"][1].update(name=7))
     register_coco_instances("a", {}, coco[0], os.path.dirname(coco[0]) + "/images")
-    with pytest.raises(ValueError, match="'a' .*malformed category record: number 1 .name 7 where a word"):
+    with pytest.raises(ValueError, match="'a' .*category record: number 1 .name 7 "):
         warnings(BOXES)
 
 
@@ -285,7 +283,7 @@ def test_null_is_filled_in_for_the_metric_and_refused_where_training_would_drop_
     for file in coco:
         own_data.edit(file, of_annotations(lambda a: a.update(area=None, iscrowd=None)))
     assert [(a["area"], a["iscrowd"]) for a in Truth(coco[1]).dataset["annotations"]] == before
-    with pytest.raises(ValueError, match="'a' .*8 x iscrowd that is neither 0 nor 1: None in train0.jpg"):
+    with pytest.raises(ValueError, match="'a' .*8 x iscrowd .*None in train0.jpg"):
         warnings(BOXES)
 
 
@@ -294,7 +292,7 @@ def test_few_unreadable_training_images_are_accepted_and_no_test_image_is(coco, 
     (shown,) = warnings(BOXES, "DATASETS.MAX_UNREADABLE", 0.25)
     assert "train2.jpg" in shown
     truncate(tmp_path / "images/val1.jpg")
-    with pytest.raises(ValueError, match="'b' cannot be tested on: 1 x image that cannot be read: val1.jpg"):
+    with pytest.raises(ValueError, match="'b' .*1 x image .*val1.jpg"):
         warnings(BOXES, "DATASETS.MAX_UNREADABLE", 0.25)
 
 
@@ -373,7 +371,7 @@ def test_an_image_that_breaks_while_training_is_named_and_passed_over(coco, tmp_
     assert mapper(records[0]) is None and mapper(records[0]) is None and mapper(records[1]) is not None
     assert (tmp_path / "unreadable_images.txt").read_text().count("train0.jpg\tnot an image") == 1
     (tmp_path / "images/train1.jpg").unlink()
-    with pytest.raises(ValueError, match="2 of the 4 images cannot .*MAX_UNREADABLE = 0.25"):
+    with pytest.raises(ValueError, match="2 of the 4 images.*MAX_UNREADABLE = 0.25"):
         mapper(records[1])
 
 
@@ -394,7 +392,7 @@ def test_the_share_of_unreadable_images_holds_for_all_workers_and_processes_toge
     workers = [SkipUnreadable(mapper, many, len(records)) for _ in range(3)]
     for number in (0, 1, 2, 3, 4, 0, 1):
         assert workers[number % 3](records[number]) is None
-    with pytest.raises(ValueError, match="6 of the 12 images cannot be read, more than the accepted"):
+    with pytest.raises(ValueError, match="6 of the 12 images"):
         workers[1](records[7])
     assert len((tmp_path / "unreadable_images.txt").read_text().splitlines()) == 6
 
@@ -402,7 +400,7 @@ def test_the_share_of_unreadable_images_holds_for_all_workers_and_processes_toge
 @pytest.mark.parametrize("sampler", ["TrainingSampler", "RandomSubsetTrainingSampler"])
 def test_the_share_of_unreadable_images_holds_for_each_sampler(many, sampler):
     many.DATALOADER.SAMPLER_TRAIN, many.DATALOADER.RANDOM_SUBSET_RATIO = sampler, 1.0
-    with pytest.raises(ValueError, match="6 of the 12 images cannot be read, more than the accepted"):
+    with pytest.raises(ValueError, match="6 of the 12 images"):
         list(itertools.islice(Trainer.build_train_loader(many), 200))
 
 

@@ -302,5 +302,5 @@ def test_the_metadata_choose_the_evaluator_and_a_missing_package_is_said_before(
     cfg.OUTPUT_DIR = str(tmp_path)
     assert isinstance(build_evaluator(cfg, TOY), LvisEvaluator)
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
-    with pytest.raises(ValueError, match="faster-coco-eval, which is not installed; install it: pip install"):
+    with pytest.raises(ValueError, match="faster-coco-eval.*pip install"):
         check_evaluator(TOY)

@@ -243,7 +243,7 @@ def test_ids_that_are_words_work(train, coco):
 
 def test_a_set_that_the_run_does_not_use_is_refused(train, coco):
     flags = [*coco[0], "--coco", "c", *coco[0][-2:]]
-    with pytest.raises(ValueError, match="--coco c: the run uses a, b; give also DATASETS.TRAIN"):
+    with pytest.raises(ValueError, match="--coco c: .* a, b; .*DATASETS.TRAIN"):
         train(BOXES, *flags)
 
 
@@ -287,11 +287,11 @@ def test_categories_are_found_wherever_they_stand(tmp_path):
 def test_a_label_image_for_each_image(tmp_path):
     images, labels = own_data.semantic(tmp_path, "train")
     (tmp_path / "train/labels/2.png").rename(tmp_path / "train/labels/2.jpg")
-    with pytest.raises(ValueError, match="1 of 4 images in .* have no label image in .*, e.g. '2'.*png"):
+    with pytest.raises(ValueError, match="1 of 4 images .*label image.* '2'.*png"):
         own_datasets.load_semantic(images, labels)
     for name in ("2.png", "1.bmp"):  # which of two is meant cannot be known
         shutil.copy(tmp_path / "train/labels/1.png", tmp_path / "train/labels" / name)
-    with pytest.raises(ValueError, match="1.bmp' and .*1.png' have the same name but for the extension"):
+    with pytest.raises(ValueError, match="1.bmp' .*1.png' .*extension"):
         own_datasets.load_semantic(images, labels)
 
 

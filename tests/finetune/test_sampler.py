@@ -89,7 +89,5 @@ def test_samplers_that_cannot_take_a_share_say_so():
     cfg.merge_from_list(
         ["DATASETS.LABEL_FRACTION", "0.1", "DATALOADER.SAMPLER_TRAIN", "RandomSubsetTrainingSampler"]
     )
-    with pytest.raises(
-        ValueError, match="LABEL_FRACTION is 0.1, which goes with .*TrainingSampler, not with Random"
-    ):
+    with pytest.raises(ValueError, match="LABEL_FRACTION is 0.1.*TrainingSampler.*Random"):
         Trainer.build_train_loader(cfg)

@@ -180,7 +180,7 @@ def test_fused_norms_fit_frozen_norms_only(tmp_path, tiny_cfg, backbone_tensors)
     fused = {name: value for name, value in backbone_tensors.items() if ".running_" not in name}
     path = save(tmp_path / "fused.pkl", fused)
     cfg = tiny_cfg("moco")
-    with pytest.raises(ValueError, match="its norms are fused: MODEL.RESNETS.NORM must be FrozenBN"):
+    with pytest.raises(ValueError, match="MODEL.RESNETS.NORM .*FrozenBN"):
         check_loaded_backbone(cfg, *load(cfg, path))
     cfg.MODEL.RESNETS.NORM = "FrozenBN"
     check_loaded_backbone(cfg, *load(cfg, path))
@@ -237,7 +237,7 @@ def test_a_caffe2_file_is_compared_under_detectron2s_names(tmp_path, thin_c4_cfg
 
 def test_a_fused_caffe2_file_fits_frozen_norms_only(tmp_path, thin_c4_cfg):
     path = write_caffe2(tmp_path / "R-50.pkl", thin_c4_cfg, FUSED)
-    with pytest.raises(ValueError, match="its norms are fused: MODEL.RESNETS.NORM must be FrozenBN"):
+    with pytest.raises(ValueError, match="MODEL.RESNETS.NORM .*FrozenBN"):
         check_loaded_backbone(thin_c4_cfg, *load(thin_c4_cfg, path))
     thin_c4_cfg.MODEL.RESNETS.NORM = "FrozenBN"
     model, weights = load(thin_c4_cfg, path)
@@ -249,7 +249,7 @@ def test_a_fused_caffe2_file_fits_frozen_norms_only(tmp_path, thin_c4_cfg):
 
 def test_a_caffe2_detector_is_no_backbone(tmp_path, thin_c4_cfg):
     path = write_caffe2(tmp_path / "R-50.pkl", thin_c4_cfg, FUSED, conv_rpn_w=torch.zeros(1))
-    with pytest.raises(ValueError, match="R-50.pkl' is a whole detector of Caffe2; expected a backbone"):
+    with pytest.raises(ValueError, match="R-50.pkl' .*detector .*Caffe2"):
         read_weights(path)
 
 
@@ -283,5 +283,5 @@ def test_a_full_detector_is_accounted_for(tmp_path, tiny_cfg, log):
 
 
 def test_a_backbone_is_no_detector_to_evaluate(tiny_cfg, backbone):
-    with pytest.raises(ValueError, match="fills 0 of the model's .* expected the checkpoint of a detector"):
+    with pytest.raises(ValueError, match="fills 0 of .*detector"):
         check_loaded_detector(*load(tiny_cfg("moco"), backbone), complete=True)

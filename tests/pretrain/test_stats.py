@@ -135,7 +135,7 @@ def save_deep(folder, values):
 
 def test_one_color_is_refused_with_the_reason(tmp_path):
     Image.new("RGB", (4, 4), (10, 20, 30)).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match="red is 10 in all pixels of the 1 images, so there is no std"):
+    with pytest.raises(ValueError, match="red is 10 .* 1 images"):
         measure([str(tmp_path / "a.png")])
     paths = save_deep(tmp_path / "deep", [[0, 50, 100, 120]])  # all 0 on the scale of 8 bits
     with pytest.raises(
@@ -179,7 +179,7 @@ def test_overlay_stands_between_recipe_and_pairs(tmp_path):
     cfg = build_config(pretrain_args(*overlay, "MODEL.PIXEL_STD", "[7.,8.,9.]"))
     assert (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD) == ([1.0, 2.0, 3.0], [7.0, 8.0, 9.0])
     (tmp_path / "a.yaml").write_text("MODEL: {ROI_HEADS: {NUM_CLASSES: 3}}\n")
-    with pytest.raises(ValueError, match="MODEL.ROI_HEADS.NUM_CLASSES does not apply to pre-training"):
+    with pytest.raises(ValueError, match="MODEL.ROI_HEADS.NUM_CLASSES .*pre-training"):
         build_config(pretrain_args(*overlay))
     with pytest.raises(ValueError, match="'absent.yaml' does not exist"):
         build_config(pretrain_args("--overlay", "absent.yaml"))

@@ -306,9 +306,7 @@ def test_weights_that_are_not_finite_are_not_saved(images, tmp_path):
     trainer = start(tiny_pretrain_config(tmp_path, LOG_PERIOD=100), images)
     trainer.checkpointer.save("model_0000000", iteration=0)
     trainer.method.encoder_q.fc[0].bias.data[3] = float("inf")
-    with pytest.raises(
-        FloatingPointError, match="encoder_q.fc.0.bias is not finite, so model_0000001 is not"
-    ):
+    with pytest.raises(FloatingPointError, match="encoder_q.fc.0.bias .*model_0000001"):
         trainer.checkpointer.save("model_0000001", iteration=1)
     assert [path.name for path in tmp_path.glob("*.pth")] == ["model_0000000.pth"]
 
@@ -318,7 +316,7 @@ def test_nan_stops_the_run_and_keeps_the_last_checkpoint(images, tmp_path):
     trainer.method.encoder_q.fc[0].weight.data.fill_(float("nan"))
     with pytest.raises(
         FloatingPointError,
-        match="step 1, process 0: .* nan. The first layer.*encoder_k.fc.0; its weight",
+        match="step 1, process 0: .* nan.*encoder_k.fc.0",
     ):
         trainer.run()
     assert [path.name for path in tmp_path.glob("*.pth")] == ["nonfinite_0000000.pth"]
