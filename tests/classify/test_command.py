@@ -124,9 +124,7 @@ def test_a_set_that_is_not_as_it_must_be(random_set, tmp_path):
         open_labeled_set(str(tmp_path), 32, "--images")
     write_random_images(tmp_path / "train/a", 1)
     write_random_images(tmp_path / "train/b", 1)
-    with pytest.raises(
-        ValueError, match="has the classes a, b, .*test' a; expected the same, but only one has b"
-    ):
+    with pytest.raises(ValueError, match="a, b, .*test' a; .*b"):
         open_labeled_set(str(tmp_path), 32, "--images")
 
 

@@ -167,7 +167,7 @@ def test_wrong_rename_is_caught_by_the_proof(source, output, unchanged, monkeypa
         return to_detectron2(".".join(exchange.get(part, part) if len(parts) > 2 else part for part in parts))
 
     monkeypatch.setattr(convert_module, "to_detectron2", wrong)
-    with pytest.raises(ValueError, match="features differ from the source's"):
+    with pytest.raises(ValueError, match="features differ"):
         convert(source, output)
 
 
@@ -251,7 +251,7 @@ def test_output_must_not_be_the_source(tmp_path, source):
     source.rename(tmp_path / "a.pkl")
     (tmp_path / "b.pkl").symlink_to(tmp_path / "a.pkl")
     for output in ("a.pkl", "b.pkl"):
-        with pytest.raises(ValueError, match="source and output are the same file"):
+        with pytest.raises(ValueError, match="same file"):
             convert(tmp_path / "a.pkl", tmp_path / output)
 
 

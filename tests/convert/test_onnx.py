@@ -187,7 +187,7 @@ def test_other_graphs_are_refused_for_the_true_reason(tmp_path, resnet18, change
     model = export(tmp_path / "a.onnx", resnet18)
     change(model)
     onnx.save(model, tmp_path / "a.onnx")
-    with pytest.raises(ValueError, match=f"no ResNet that could be read: .*({why})"):
+    with pytest.raises(ValueError, match=f"no ResNet .*({why})"):
         convert(tmp_path / "a.onnx", tmp_path / "b.pkl")
     assert not (tmp_path / "b.pkl").exists()
 
@@ -219,7 +219,7 @@ def test_damaged_and_without_the_package(tmp_path, resnet18, monkeypatch):
     export(tmp_path / "a.onnx", resnet18)
     whole = (tmp_path / "a.onnx").read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="cut.pth: is an ONNX file that is damaged"):
+    with pytest.raises(ValueError, match="cut.pth: .*ONNX.*damaged"):
         read_checkpoint(tmp_path / "cut.pth")
     real = builtins.__import__
 

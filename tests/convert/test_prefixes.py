@@ -175,7 +175,7 @@ def test_what_lies_beside_a_named_family_is_no_feature_of_its_backbone(tmp_path,
     """The decoder of segmentation_models_pytorch has names that a deep stem has too."""
     states = backbone(resnet18, "encoder.") | {"decoder.blocks.0.conv1.0.weight": torch.ones(4, 4, 3, 3)}
     torch.save(states, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match="1 left over: decoder.blocks.0.conv1.0.weight"):
+    with pytest.raises(ValueError, match="1 .*: decoder.blocks.0.conv1.0.weight"):
         convert(tmp_path / "a.pth", tmp_path / "b.pkl", family="pycontrast")
     states["encoder.conv1.0.weight"] = states.pop("encoder.conv1.weight")
     with pytest.raises(ValueError, match="deep stem.*conv1.0.weight"):

@@ -104,7 +104,7 @@ def test_caffe2_is_proven_against_a_network_with_its_stride(tmp_path, resnet50):
     overlay = yaml.safe_load(done.overlay.read_text())
     assert overlay["MODEL"]["RESNETS"]["STRIDE_IN_1X1"] is True and overlay["INPUT"]["FORMAT"] == "BGR"
     for target in ("torchvision", "timm"):
-        with pytest.raises(ValueError, match=f"stride in the first 1x1, and {target} has no such network"):
+        with pytest.raises(ValueError, match=f"1x1, .*{target}"):
             convert(tmp_path / "R-50.pkl", tmp_path / "t.pth", target=target)
     mmdet = convert(tmp_path / "R-50.pkl", tmp_path / "m.pth", target="mmdet")
     assert max(mmdet.differences.values()) <= TOLERANCE

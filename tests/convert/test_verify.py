@@ -47,10 +47,10 @@ def swapped(tensors, one, other):
 def test_swapped_tensors_fail_the_proof(tmp_path, backbone18, one, other):
     path = written(tmp_path, swapped(backbone18, one, other))
     if one == "layer3.0.bn2.bias":  # both are added to the same sum: only the values tell
-        with pytest.raises(ValueError, match=f"values are not the source's: 2 differ: {one}, {other}"):
+        with pytest.raises(ValueError, match=f": 2 differ: {one}, {other}"):
             prove_equal_features(path, backbone18, "resnet18")
     else:
-        with pytest.raises(ValueError, match="features differ from the source's"):
+        with pytest.raises(ValueError, match="features differ"):
             prove_equal_features(path, backbone18, "resnet18")
 
 
@@ -63,7 +63,7 @@ def test_smallest_change_fails_the_proof(tmp_path, backbone18):
 def test_features_without_numbers_fail_the_proof(tmp_path, backbone18):
     """Weights may be finite and their features not: nothing can then be said of them."""
     huge = {name: value * 1e30 if value.ndim == 4 else value for name, value in backbone18.items()}
-    with pytest.raises(ValueError, match="features differ from the source's: .*'res5': 'nan'"):
+    with pytest.raises(ValueError, match="features differ.*'res5': 'nan'"):
         prove_equal_features(written(tmp_path, huge), huge, "resnet18")
 
 
@@ -76,5 +76,5 @@ def test_other_stride_convention_fails_the_proof(tmp_path, backbone50):
 
 def test_skipped_rename_fails_the_proof(tmp_path, backbone18):
     path = written(tmp_path, backbone18, rename=lambda n: n if n == "bn1.bias" else to_detectron2(n))
-    with pytest.raises(ValueError, match="written names .*2 differ: bn1.bias, stem.conv1.norm.bias"):
+    with pytest.raises(ValueError, match="2 differ: bn1.bias, stem.conv1.norm.bias"):
         prove_equal_features(path, backbone18, "resnet18")

@@ -113,7 +113,7 @@ def test_the_way_back_and_a_wrong_key(tmp_path):
         torch.load(tmp_path / "t.pth", weights_only=True), strict=False
     )
     assert result.missing_keys == ["fc.weight", "fc.bias"] and not result.unexpected_keys
-    with pytest.raises(ValueError, match="the backbone is not that of MODEL.WEIGHTS"):
+    with pytest.raises(ValueError, match="MODEL.WEIGHTS"):
         assert_the_overlay_builds_it(
             str(tmp_path / "b.yaml"), str(tmp_path / "b.pkl"), "MODEL.RESNETS.WIDTH_PER_GROUP", 16
         )
@@ -130,5 +130,5 @@ def test_usual_networks_leave_depth_and_width_to_the_recipe(tmp_path, resnet18):
 )
 def test_networks_for_other_than_images(tmp_path, resnet18, shape, dimensions):
     torch.save({**resnet18, "conv1.weight": torch.ones(shape)}, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=f"cannot represent {dimensions} convolutions"):
+    with pytest.raises(ValueError, match=f"{dimensions} convolutions"):
         convert(tmp_path / "a.pth", tmp_path / "b.pkl")

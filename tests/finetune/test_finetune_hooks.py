@@ -49,7 +49,7 @@ def test_periodic_work_is_due_at_the_end_too(done, period, expected):
 def test_another_seed_at_resume_is_refused():
     state = RunState(3, 1).state_dict()
     RunState(3, 1).load_state_dict(state)
-    with pytest.raises(ValueError, match="SEED is 4, but the checkpoint's run has 3"):
+    with pytest.raises(ValueError, match="SEED is 4, .* 3"):
         RunState(4, 1).load_state_dict(state)
 
 

@@ -175,7 +175,7 @@ def test_a_run_is_not_continued_as_another(train, capsys):
         ("SEED", "2", "1"),
         ("DATASETS.LABEL_FRACTION", "0.5", "1.0"),
     ):
-        with pytest.raises(ValueError, match=f"with other settings: {key} was {was}, is '?{value}"):
+        with pytest.raises(ValueError, match=f"{key} was {was}, is '?{value}"):
             train(*start, "2", key, value)
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
     train("--init", "random", "--resume", "--eval-only", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.9")
@@ -232,7 +232,7 @@ def test_eval_only_takes_a_full_detector(train, backbone):
     log = (folder / "log.txt").read_text()
     assert "tensors equal those of the detector" in log
     assert "Evaluation results for toy_voc_2007_test" in log
-    with pytest.raises(ValueError, match="expected the checkpoint of a detector"):
+    with pytest.raises(ValueError, match="checkpoint of a detector"):
         train("--init", "moco", "--eval-only", "MODEL.WEIGHTS", backbone, output="evaluated")
     with pytest.raises(ValueError, match="--eval-only has no MODEL.WEIGHTS"):
         train("--init", "random", "--eval-only", output="evaluated")

@@ -131,7 +131,7 @@ def test_weight_files_that_cannot_be_their_own_overlay(tmp_path):
         with pytest.raises(ValueError, match="x.pth: the 'moco_det' record is damaged"):
             read_init(str(tmp_path / "x.pth"))
     (tmp_path / "cut.pth").write_bytes(b"PK" + bytes(50))
-    with pytest.raises(ValueError, match="cut.pth' is no torch file of plain tensors"):
+    with pytest.raises(ValueError, match="cut.pth' .*torch file"):
         read_init(str(tmp_path / "cut.pth"))
 
 

@@ -311,7 +311,7 @@ def test_replacements_are_the_same_for_all_workers_and_ranks(some_broken):
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_nothing_readable_at_all_stops_with_one_line(tmp_path, num_workers):
     broken = [str(tmp_path / f"{i}.jpg") for i in range(4)]
-    with pytest.raises(ValueError, match=f"^{MAX_REPLACEMENTS + 1} images in a row cannot be read") as caught:
+    with pytest.raises(ValueError, match=f"^{MAX_REPLACEMENTS + 1} images in a row") as caught:
         batches(broken, 1, num_workers=num_workers)
     assert "no such file" in str(caught.value) and "\n" not in str(caught.value)
 

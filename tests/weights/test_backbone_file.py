@@ -210,7 +210,7 @@ def test_what_is_no_backbone_is_refused(path, content, message):
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04", b"PK\x03\x04 a torch file"])
 def test_what_is_no_pickle_is_refused(path, content):
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="backbone.pkl: not a pickle, or a damaged one"):
+    with pytest.raises(ValueError, match="backbone.pkl: not a pickle"):
         read_backbone(path)
 
 
@@ -327,7 +327,7 @@ def test_what_is_not_allowed_is_named(path, content, message):
 
 def test_bytes_never_become_pointers(path):
     """numpy's own constructor takes this: an array of objects over raw bytes."""
-    with pytest.raises(ValueError, match="not a pickle, or a damaged one"):
+    with pytest.raises(ValueError, match="not a pickle"):
         restricted_load(dump(path, Call(np.ndarray, (1,), "O", bytes(8))))
 
 

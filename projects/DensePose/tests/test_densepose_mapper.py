@@ -85,7 +85,7 @@ def test_a_flip_that_forgets_symmetry_is_seen(symmetry):
     assert worst(read_target(entry, flip, Symmetry(*exchanged)), seen)[1] > 0.2
     plain = read_target(entry, T.TransformList([]), symmetry)
     assert coarse_agreement(plain, seen) < 0.9
-    with pytest.raises(ValueError, match="mirrored, but there is no table"):
+    with pytest.raises(ValueError, match="mirrored.*table"):
         read_target(entry, flip, None)
 
 
@@ -119,7 +119,7 @@ def test_a_half_turn_shows_the_same_side(symmetry):
 
 
 def test_a_turned_image_is_refused(symmetry):
-    with pytest.raises(ValueError, match="the image was turned; leave the rotation out"):
+    with pytest.raises(ValueError, match="rotation"):
         read_target(annotation(POSE)[1], T.TransformList([QuarterTurn()]), symmetry)
 
 

@@ -86,7 +86,7 @@ def test_damaged_files_are_refused(tmp_path, save, share, trust):
 
 def test_text_is_refused(tmp_path):
     (tmp_path / "notes.pth").write_text("not a checkpoint at all")
-    with pytest.raises(ValueError, match="is a text that begins with 'not a checkpoint at all'"):
+    with pytest.raises(ValueError, match="'not a checkpoint at all'"):
         read_checkpoint(tmp_path / "notes.pth")
 
 
@@ -155,7 +155,7 @@ def test_torchvision_bare_or_nested(resnet18, wrap):
 
 
 def test_torchvision_has_no_key_encoder(resnet18):
-    with pytest.raises(ValueError, match="--encoder is 'key', but a torchvision file holds one network"):
+    with pytest.raises(ValueError, match="--encoder is 'key', .*torchvision"):
         locate_backbone(resnet18, "key")
 
 
