@@ -104,7 +104,7 @@ def _renderings(args: argparse.Namespace, world: Path, entries: Sequence[Entry])
     if args.suite == "photos" and not world.exists() and len(art) < 4:
         raise ValueError(
             f"{world} does not exist, and the suite photos renders it from --cutouts DIR and --backgrounds DIR "
-            "(see MODEL_ZOO.md)"
+            "(see docs/TOY_RESULTS.md)"
         )
     tool = str(REPOSITORY / "tools/make_toyworld.py")
     command = (tool, "--output", str(world.parent), *SUITES[args.suite].world, *art)

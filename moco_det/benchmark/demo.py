@@ -232,7 +232,9 @@ def run(args: argparse.Namespace) -> None:
             for word in (flag, str(Path(folder).resolve()))
         )
     elif args.scale != "toy":
-        raise ValueError(f"--scale {args.scale} needs --cutouts DIR and --backgrounds DIR (see MODEL_ZOO.md)")
+        raise ValueError(
+            f"--scale {args.scale} needs --cutouts DIR and --backgrounds DIR (see docs/TOY_RESULTS.md)"
+        )
     steps = plan(SCALES[args.scale], output, device, art, args.seed)
     settle_plan(SCALES[args.scale], steps, output)
     if args.scale == "toy" and not (steps[1].result.exists() or torch.cuda.is_available()):

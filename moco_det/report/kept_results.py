@@ -45,6 +45,7 @@ from moco_det.utils.metric_names import ITERATION, KNN_ACCURACY, KNN_UNTRAINED, 
 KEPT_CURVES = (*(name for name in METRICS if not name.endswith("75")), KNN_ACCURACY, PRETEXT_ACCURACY)
 ABLATION_SUITE = "ablations"
 EMPTY = "Not measured yet."
+MOST_COLUMNS = 2  # of metrics; more share one, so that a table can be read
 SPEED_SUITE = "speed"  # measurements of a machine, not runs
 KINDS = ("results", "summary", "paper", "ablation", "speed", "own", "own-summary")
 STUDIES = {"own": study_markdown, "own-summary": study_summary}
@@ -125,7 +126,7 @@ def load_all_results(results: str | os.PathLike) -> list[Run]:
 
 
 def results_table(runs: Sequence[Run], commands: bool = True) -> str:
-    """Markdown for a suite: fine-tuning rows, pre-training rows, notes, and the commands to unfold."""
+    """Markdown for a suite: fine-tuning and pre-training rows, machines, notes, and the commands to unfold."""
     rows, notes = build_rows(runs)
     if not rows:
         return EMPTY
@@ -134,6 +135,7 @@ def results_table(runs: Sequence[Run], commands: bool = True) -> str:
         parts.append(markdown_table(_finetune_table(finetuned)))
     if pretrained := pretrain_rows(rows):
         parts.append(markdown_table(_pretrain_table(pretrained)))
+    parts.append(f"Measured on {'; '.join(dict.fromkeys(row.machines for row in rows))}.")
     parts += [f"Note: {note}." for note in notes]
     if commands:
         parts.append(_details(rows))
@@ -145,17 +147,18 @@ def _finetune_table(rows: Sequence[Row]) -> Table:
     shown = [name for name in METRICS if not name[-1].isdigit() and any(row.summary(name) for row in rows)]
     main = {METRICS[row.metric] for row in rows}
     has_start = any(row.at_start(row.metric) for row in rows)
+    results = [METRICS[name] for name in shown]
+    if len(shown) > MOST_COLUMNS:
+        results = ["result"]
     header = (
         "recipe",
         "iterations",
         "init",
         "n",
         *(["at start"] if has_start else []),
-        *(METRICS[name] for name in shown),
+        *results,
         f"{main.pop() if len(main) == 1 else 'its metric'} − random, 95 % interval",
         "min/run",
-        "machine",
-        "commit",
     )
     lines = [
         (
@@ -164,30 +167,25 @@ def _finetune_table(rows: Sequence[Row]) -> Table:
             row.label,
             row.count,
             *([cell(row.at_start(row.metric))] if has_start else []),
-            *(cell(row.summary(name)) for name in shown),
+            *_result_cells(row, shown),
             difference_to_random(row, rows),
             f"{row.minutes:.1f}",
-            row.machines,
-            row.runs[0].commit,
         )
         for row in rows
     ]
     return Table(header, tuple(lines))
 
 
+def _result_cells(row: Row, shown: Sequence[str]) -> list[str]:
+    """A cell for each metric, or one that names those which the row has."""
+    if len(shown) <= MOST_COLUMNS:
+        return [cell(row.summary(name)) for name in shown]
+    return [", ".join(f"{METRICS[name]} {row.summary(name)}" for name in shown if row.summary(name))]
+
+
 def _pretrain_table(rows: Sequence[Row]) -> Table:
-    header = (
-        "pre-training",
-        "iterations",
-        "n",
-        "kNN untrained, %",
-        "kNN after, %",
-        "images",
-        "views",
-        "min/run",
-        "machine",
-        "commit",
-    )
+    header = ("pre-training", "iterations", "n", "kNN untrained, %", "kNN after, %")
+    header += ("images", "views", "min/run")
     lines = [
         (
             row.task,
@@ -198,8 +196,6 @@ def _pretrain_table(rows: Sequence[Row]) -> Table:
             count(row, "images"),
             count(row, "views"),
             f"{row.minutes:.1f}",
-            row.machines,
-            row.runs[0].commit,
         )
         for row in rows
     ]

@@ -102,17 +102,12 @@ def build_rows(runs: Sequence[Run], incomplete: Sequence[Incomplete] = ()) -> tu
 
 
 def _describe_variants(task: str, iterations: int, init: str, variants: dict) -> str:
-    kinds = [
-        name
-        for name, column in zip(("config", "commit", "weights"), zip(*variants, strict=True), strict=True)
-        if len(set(column)) > 1
-    ]
-    parts = "; ".join(
-        f"({chr(ord('a') + number)}) config {config}, commit {commit}, weights {weights}"
-        for number, (config, commit, weights) in enumerate(variants)
+    kinds = zip(("config", "commit", "weights"), zip(*variants, strict=True), strict=True)
+    differing = " and ".join(name for name, column in kinds if len(set(column)) > 1)
+    letters = ", ".join(f"({chr(ord('a') + number)})" for number in range(len(variants)))
+    return (
+        f"{task}, {iterations:,} iterations, {init}: runs of different {differing} stand apart, as {letters}"
     )
-    differing = " and ".join(kinds)
-    return f"{task}, {iterations:,} iterations, {init}: runs of different {differing} stand apart: {parts}"
 
 
 def _newest_of_each_seed(runs: list[Run]) -> tuple[list[Run], list[Run]]:

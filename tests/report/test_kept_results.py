@@ -70,7 +70,8 @@ def test_runs_without_a_fixed_seed_keep_a_file_each(make_run, tmp_path):
 
 def test_table_of_a_suite(runs):
     text = results_table(runs)
-    assert "| toy/faster_rcnn | 100 | random | 3 | 11.0 ± 1.0 | — | 2.0 | Some CPU, 2 cores |" in text
+    assert "| toy/faster_rcnn | 100 | random | 3 | 11.0 ± 1.0 | — | 2.0 |\n" in text
+    assert text.count("Measured on Some CPU, 2 cores.") == 1
     assert "| moco | 3 | 16.0 ± 2.0 | +5.0 [+2.5, +7.5] | 2.0 |" in text
     assert "| pretrain | 100 | 1 | 21.0 | 33.0 | 24,000 | 960,000 | 2.0 |" in text
     assert text.count("<details>") == 1
