@@ -58,9 +58,10 @@ def lines_of(
         Incomplete(e.folder, e.reason, (e.row[0], _iterations(e.row[0], runs), "none")) for e in incomplete
     ]
     rows, notes = build_rows([run for run in runs if run.stage == STAGE], missing)
-    untrained = next((row for row in rows if row.task == untrained_name(scale)), None)
-    lines = [Line(UNTRAINED, "", untrained)]
     points = ablation.points[scale]
+    names = {point_name(point) for point in points}
+    untrained = _untrained_row(scale, rows, [row for row in rows if row.task in names])
+    lines = [Line(UNTRAINED, "", untrained)]
     for curve in dict.fromkeys(point.curve for point in points):
         printed = {} if ablation.by_epoch else dict(ablation.paper.get(curve, ()))
         own = {point.x: point for point in points if point.curve == curve}
@@ -74,6 +75,19 @@ def lines_of(
             ]
     shown = {line.row.task for line in lines if line.row}
     return lines, [note for note in notes if any(note.startswith(task + ",") for task in shown)]
+
+
+def _untrained_row(scale: str, rows: Sequence[Row], measured: Sequence[Row]) -> Row | None:
+    """Random weights that were evaluated as the points were: on held-out images or not, by the same protocol."""
+    found = [row for row in rows if row.task == untrained_name(scale)]
+    protocols = {_protocol_of(run) for row in measured for run in row.runs}
+    alike = [row for row in found if row.runs[0].recipe_hash in protocols]
+    return next(iter([*alike, *found]), None)
+
+
+def _protocol_of(run: Run) -> str | None:
+    """The hash of the protocol that evaluated a point, without where its weights are; None in old records."""
+    return run.record["extra"].get("classify", {}).get("recipe_hash")
 
 
 def _iterations(task: str, runs: Sequence[Run]) -> int:

@@ -242,6 +242,26 @@ def test_kept_runs_make_the_same_table(tools, words, folders, tmp_path):
     assert sum(line.row is not None for line in lines) == 6 and "runs of different commit" in notes[0]
 
 
+def test_points_stand_beside_random_weights_of_the_same_protocol(tools, words, folders, tmp_path):
+    """Others, such as those on held-out images, may be in the same suite; the points of each find their own."""
+    with pytest.raises(SystemExit):
+        ablation.main(words)
+    folder = tmp_path / "results/ablations"
+    for path in folder.glob("*.json"):
+        record = json.loads(path.read_text())
+        if record["extra"]["task"].startswith("untrained"):
+            held_out = {**record, "recipe_hash": "held out", "config_hash": "a", "metrics": {LINEAR: 99.0}}
+            (folder / f"0{path.name}").write_text(json.dumps(held_out))
+    kept = load_results(tmp_path / "results", "ablations")
+    lines, _ = lines_of("momentum", "imagenette", kept)
+    assert lines[0].summary(LINEAR).mean == lines[1].untrained.summary(LINEAR).mean == 16.5
+    points = [run for run in kept if not run.task.startswith("untrained")]
+    for run in points:
+        run.record["extra"]["classify"]["recipe_hash"] = "held out"
+    lines, _ = lines_of("momentum", "imagenette", kept)
+    assert lines[0].summary(LINEAR).mean == lines[1].untrained.summary(LINEAR).mean == 99.0
+
+
 @pytest.mark.parametrize("name", ["dictionary-huge", "dictonary-imagenette", "imagenette"])
 def test_an_unknown_ablation_in_a_document_is_refused(name, tmp_path):
     with pytest.raises(ValueError, match="dictionary, momentum"):
