@@ -51,6 +51,10 @@ requirements() {
       newest) edit+="; s/^$package==.*/$package/" ;;
       *) edit+="; s/^$package==.*/$package==$version/" ;;
     esac
+    # transformers 5 wants torch 2.5 or newer; that before it, another huggingface_hub.
+    if [ "$package${version%.*}" = torch2.4 ]; then
+      edit+="; s/^transformers==.*/transformers<5/; s/^(huggingface_hub|timm)==.*/\1/"
+    fi
     if [ "$package" = numpy ] && [ "$version" != pinned ]; then edit+="; s/^ml_dtypes==.*/ml_dtypes/"; fi
   done
   case $edit in *"/torch/"*) edit+="; s/^(scipy|shapely|matplotlib|pycocotools|setuptools|tensorboard)==.*/\1/" ;; esac

@@ -208,7 +208,9 @@ def read_ablation_run(planned: AblationRun, output: Path) -> Run:
             "task": planned.name,
             "recipe": planned.recipe,
             "options": list(planned.options),
-            "classify": {name: evaluated[name] for name in ("commit", "config_hash", "recipe_hash", "seconds")},
+            "classify": {
+                name: evaluated[name] for name in ("commit", "config_hash", "recipe_hash", "seconds")
+            },
         },
     }
     return run_from_record(record, epoch_curves(curves), folder, tuple(notes))

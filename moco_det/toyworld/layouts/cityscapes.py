@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from PIL import Image, ImageDraw
 
@@ -94,7 +95,7 @@ def _draw(shapes: Sequence[Shape], size: tuple[int, int]) -> dict[str, Image.Ima
         "labelIds": Image.new("L", size),
         "labelTrainIds": Image.new("L", size, 255),
         "color": Image.new("RGBA", size),
-        "instanceIds": Image.new("I;16", size),
+        "instanceIds": Image.new("I", size),  # and not I;16, into which Pillow 10 draws the lower byte twice
     }
     pens = {kind: ImageDraw.Draw(image) for kind, image in images.items()}
     count = dict.fromkeys(THINGS, 0)
@@ -106,4 +107,5 @@ def _draw(shapes: Sequence[Shape], size: tuple[int, int]) -> dict[str, Image.Ima
         fills = {"labelIds": label.id, "labelTrainIds": label.train_id, "color": label.color}
         for kind, fill in (fills | {"instanceIds": instance}).items():
             pens[kind].polygon(points, fill=fill)
+    images["instanceIds"] = Image.fromarray(np.asarray(images["instanceIds"]).astype(np.uint16))
     return images
