@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.evaluation import (
@@ -54,7 +55,7 @@ def _sem_seg(cfg: CfgNode, name: str) -> DatasetEvaluator:
 
 
 # The official script reads predictions and truth from files of this machine.
-_ONE_MACHINE = ("cityscapes_sem_seg", "cityscapes_instance")
+_CITYSCAPES = ("cityscapes_sem_seg", "cityscapes_instance")
 _EVALUATORS = {
     "coco": build_coco_evaluator,
     "lvis": _lvis,
@@ -90,7 +91,7 @@ def check_evaluator(name: str, machines: int = 1) -> None:
 
     Raises:
         ValueError: its metadata names no ``evaluator_type``, one that is not known here, or one that works on a
-            single machine only; or the evaluator needs a package that is not there.
+            single machine only; or the evaluator needs a package that is not there, or an older one.
     """
     complete_metadata(name)
     kind = MetadataCatalog.get(name).get("evaluator_type")
@@ -101,10 +102,15 @@ def check_evaluator(name: str, machines: int = 1) -> None:
         )
     if kind == "lvis":
         check_lvis_package()
-    if kind in _ONE_MACHINE and machines > 1:
+    if kind in _CITYSCAPES and machines > 1:
         raise ValueError(
             f"DATASETS.TEST: {name!r} is measured by Cityscapes' script, which works on one machine; found "
             f'{machines}. Train with DATASETS.TEST "()" and measure later with --eval-only on one'
+        )
+    if kind in _CITYSCAPES and not hasattr(np, "in1d"):
+        raise ValueError(
+            f"DATASETS.TEST: {name!r} is measured by Cityscapes' script, which calls numpy.in1d; NumPy "
+            f"{np.__version__} has no such function. Install an older one: pip install 'numpy<2.4'"
         )
 
 

@@ -82,18 +82,22 @@ def test_apply_is_torchvisions_with_the_same_parameters(recipe, image, monkeypat
         assert view.dtype == torch.uint8 and view.shape == (3, 48, 48)
         # The crop is off by 1 pixel value here and there, which the operations after it can make more.
         difference = (view.int() - expected.int()).abs().float()
-        assert difference.mean() < 1 and (difference > 2).float().mean() < 0.03 and difference.max() <= 30
+        assert difference.mean() < 1 and (difference > 2).float().mean() < 0.05 and difference.max() <= 30
 
 
 @pytest.mark.parametrize("image", [picture(500, 400), picture(150, 225)], ids=["shrinks", "grows"])
 def test_crops_are_pillows_but_for_fewer_than_one_value_in_a_million(image):
-    """They differ by at most 1; 9 million values are compared. In 220 million of other images, 5 differed by 2."""
+    """They differ by at most 1; 9 million values are compared. In 220 million of other images, 5 differed by 2.
+
+    By 1 differ 1 % of the values, and 3 % since Pillow 13, which scales a crop that shrinks in one direction and
+    grows in the other by rows and columns in another order, with a rounding between them.
+    """
     counts = np.zeros(256, int)
     for parameters in views("crop_flip", 60, width=image.width, height=image.height, size=224):
         expected = F.pil_to_tensor(F.resized_crop(image, *parameters.crop, [224, 224]))
         difference = (crop_view(to_pixels(image), parameters).int() - expected.int()).abs()
         counts += np.bincount(difference.flatten(), minlength=256)
-    assert counts[1] < 0.02 * counts.sum() and counts[2] < 1e-6 * counts.sum() and not counts[3:].any()
+    assert counts[1] < 0.05 * counts.sum() and counts[2] < 1e-6 * counts.sum() and not counts[3:].any()
 
 
 def test_grayscale_comes_before_jitter_in_v1_and_after_it_in_v2():
