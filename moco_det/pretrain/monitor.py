@@ -51,18 +51,20 @@ class KNNMonitor(HookBase):
 
     def before_train(self):
         if self.trainer.start_iter == 0:
-            # The running statistics of an untrained network describe no image yet; without this the
-            # comparison would flatter training. On all ranks, because batch norm may synchronize.
-            untrained = with_settled_statistics(self.trainer.method, self._batches_for_statistics())
+            # The running statistics of an untrained network describe no image yet. With those of the images its
+            # features are better on some sets and worse on others (Imagenette at 64 px: 25 % instead of 35 %), so
+            # the better of both is what training has to pass. On all ranks, because batch norm may synchronize.
+            method = self.trainer.method
+            settled = with_settled_statistics(method, self._batches_for_statistics())
             if comm.is_main_process():
-                self._evaluate(untrained, "untrained")
+                self._evaluate("untrained", method, settled)
             comm.synchronize()
 
     def after_step(self):
         if is_due(self.trainer, self.period):
             average_running_statistics(self.trainer.method)
             if comm.is_main_process():
-                self._evaluate(self.trainer.method, f"after step {self.trainer.iter + 1}")
+                self._evaluate(f"after step {self.trainer.iter + 1}", self.trainer.method)
             comm.synchronize()
 
     def _batches(self, folder: LabeledFolder):
@@ -86,10 +88,9 @@ class KNNMonitor(HookBase):
             worker_init_fn=ignore_stop_signals,
         )
 
-    def _evaluate(self, model, when: str) -> None:
-        train, train_labels = extract_features(model, self._batches(self.train), self.features)
-        test, test_labels = extract_features(model, self._batches(self.test), self.features)
-        accuracy = knn_accuracy(test, test_labels, train, train_labels, self.k, self.temperature)
+    def _evaluate(self, when: str, *models) -> None:
+        """Log and store the accuracy of the best of the models, and its nearest neighbors."""
+        (test, test_labels), train, accuracy = max(map(self._measure, models), key=lambda found: found[2])
         rank = effective_rank(train)
         logger.info(
             f"kNN accuracy {when}: {accuracy:.1f} % of {len(test)} images, {len(self.test.classes)} classes, "
@@ -100,6 +101,13 @@ class KNNMonitor(HookBase):
             smoothing_hint=False, **{KNN_ACCURACY: accuracy, EFFECTIVE_RANK: rank}
         )
         self._write_neighbors(train, test)
+
+    def _measure(self, model) -> tuple[tuple[Tensor, Tensor], Tensor, float]:
+        """Features and labels of the test images, features of the training images, and the accuracy."""
+        train, train_labels = extract_features(model, self._batches(self.train), self.features)
+        test, test_labels = extract_features(model, self._batches(self.test), self.features)
+        accuracy = knn_accuracy(test, test_labels, train, train_labels, self.k, self.temperature)
+        return (test, test_labels), train, accuracy
 
     def _write_neighbors(self, train: Tensor, test: Tensor, queries: int = 8, k: int = 5) -> None:
         chosen = torch.linspace(0, len(test) - 1, min(queries, len(test))).long()

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def test_test_images_are_judged_by_training_images(cfg):
 
     monitor, model = KNNMonitor(cfg, 3), make_model(cfg)
     monitor.trainer = Trainer
-    monitor._evaluate(model, "now")
+    monitor._evaluate("now", model)
     test, test_labels = extract_features(model, monitor._batches(monitor.test))
     train, train_labels = extract_features(model, monitor._batches(monitor.train))
     expected = knn_accuracy(test, test_labels, train, train_labels, 3, cfg.TEST.KNN.TEMPERATURE)
@@ -74,6 +75,23 @@ def test_test_images_are_judged_by_training_images(cfg):
     assert expected < 90  # random colors: only images that are their own neighbors would do better
     for row in json.loads(Path(cfg.OUTPUT_DIR, "neighbors.json").read_text()):
         assert "/test/" in row["query"] and all("/train/" in n["path"] for n in row["neighbors"])
+
+
+@pytest.mark.parametrize("better", [0, 1])
+def test_training_has_to_pass_the_better_of_both_statistics(cfg, monkeypatch, better):
+    """An untrained network is measured with its initial running statistics and with those of the images."""
+    measured = [30.0, 30.0]
+    measured[1 - better] = 20.0
+    accuracies = iter(measured)
+    shown = []
+    monkeypatch.setattr("moco_det.pretrain.monitor.knn_accuracy", lambda *args: next(accuracies))
+    monitor = KNNMonitor(cfg, 3)
+    monitor.trainer = SimpleNamespace(start_iter=0, method=make_model(cfg), storage=SimpleNamespace())
+    monitor.trainer.storage.put_scalars = lambda smoothing_hint, **values: shown.append(values)
+    monitor.before_train()
+    assert [values["knn_accuracy"] for values in shown] == [30.0] and next(accuracies, None) is None
+    initial, _ = extract_features(make_model(cfg), monitor._batches(monitor.train))
+    assert (shown[0]["effective_rank"] == effective_rank(initial)) == (better == 0)
 
 
 def test_an_unreadable_labeled_image_is_named_with_its_key(cfg, tmp_path):
