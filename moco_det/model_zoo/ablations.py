@@ -24,7 +24,7 @@ PRETRAIN, CLASSIFY = "tools/pretrain_moco.py", "tools/train_classifier.py"
 FAILS = None  # what stands for the paper's "fails"
 
 X = float | str
-_SMALL, _SMALL_V1 = "Imagenette/ablations/moco_v2_R_18", "Imagenette/ablations/moco_v1_R_18"
+_SMALL, _SMALL_V1 = "Imagenette/ablations/moco_v2_6ep_R_18", "Imagenette/ablations/moco_v1_6ep_R_18"
 _V1, _V2 = "Pretrain/moco_v1_R_50_200ep", "Pretrain/moco_v2_R_50_200ep"
 _PAPER, _PARTS = "Pretrain/ablations/moco_v1_R_50_", "Pretrain/ablations/moco_v2_parts_R_50_200ep"
 

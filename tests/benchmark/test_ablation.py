@@ -1,6 +1,7 @@
 """Ablations: what their points are, what is never mixed, and what the table and the figure say."""
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass
 
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 from moco_det.benchmark import ablation, ablation_plan
 from moco_det.benchmark.ablation_plan import epoch_curves, plan_ablations, read_ablation_runs
 from moco_det.benchmark.steps import Step, run_chains
-from moco_det.model_zoo.ablations import ABLATIONS, SCALES, point_name
+from moco_det.model_zoo.ablations import ABLATIONS, SCALES, different_options, point_name, recipe_text
 from moco_det.pretrain.command import argument_parser
 from moco_det.pretrain.moco.model import MoCo
 from moco_det.pretrain.settings import build_config
@@ -88,11 +89,22 @@ def test_ablations_share_the_runs_that_are_the_same(folders):
     def names(*ablations):
         return {run.name for run in plan_ablations(ablations, "imagenette", 1, *folders)}
 
-    assert names("dictionary") & names("momentum") == {"moco_v2_R_18", "untrained_pretrain_moco_v2_R_18"}
+    assert names("dictionary") & names("momentum") == {"moco_v2_6ep_R_18", "untrained_pretrain_moco_v2_R_18"}
     assert len(names("dictionary", "momentum")) == len(names("dictionary")) + len(names("momentum")) - 2
     for one in ABLATIONS.values():
         for points in one.points.values():
             assert len({point_name(point) for point in points}) == len(points)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_points_with_one_name_are_one_run(scale):
+    """Also over ablations: what is planned second would be left out, and its results would be the other's."""
+    made_of = defaultdict(set)
+    for one in ABLATIONS.values():
+        for point in one.points[scale]:
+            own = different_options(point.recipe, point.options) if point.options else ()
+            made_of[point_name(point)].add((recipe_text(point), own))
+    assert {name: len(kinds) for name, kinds in made_of.items() if len(kinds) > 1} == {}
 
 
 def test_seeds_come_one_after_the_other_and_options_go_to_all(folders):
@@ -236,7 +248,7 @@ def test_kept_runs_make_the_same_table(tools, words, folders, tmp_path):
     assert render(empty, tmp_path / "results") == empty  # random weights alone are no ablation
     # Runs of another code stand apart and are not averaged with these.
     paths = (tmp_path / "results/ablations").glob("*.json")
-    path = next(path for path in paths if '"moco_v2_R_18"' in path.read_text())
+    path = next(path for path in paths if '"moco_v2_6ep_R_18"' in path.read_text())
     path.write_text(json.dumps({**json.loads(path.read_text()), "commit": "another"}))
     lines, notes = lines_of("momentum", "imagenette", load_results(tmp_path / "results", "ablations"))
     assert sum(line.row is not None for line in lines) == 6 and "runs of different commit" in notes[0]
