@@ -10,7 +10,7 @@ from moco_det.report.rows import Row, build_rows
 from moco_det.report.runs import Incomplete, Run
 from moco_det.report.statistics import Summary
 from moco_det.report.tables import cell
-from moco_det.utils.metric_names import KNN_ACCURACY, KNN_TOP1, KNN_UNTRAINED, LINEAR_TOP1, PRETEXT_ACCURACY
+from moco_det.utils.metric_names import KNN_TOP1, KNN_UNTRAINED, LINEAR_TOP1, PRETEXT_ACCURACY
 
 STAGE = "ablation"
 LINEAR, KNN = LINEAR_TOP1, KNN_TOP1
@@ -103,28 +103,23 @@ def ablation_table(name: str, scale: str, lines: Sequence[Line]) -> Table:
     if scale not in SCALES:
         raise ValueError(f"the scale is {scale!r}; expected one of {', '.join(SCALES)}")
     ablation = ABLATIONS[name]
-    at_point = () if ablation.by_epoch else (ablation.x,)
-    header = ("run", *at_point, "n", "linear top-1, %", "kNN top-1, %")
-    header += ("kNN while pre-training, first → last, %",)
-    header += ("pretext accuracy, %", *(() if ablation.by_epoch else ("the paper: linear, ImageNet-1k, %",)))
+    x = () if ablation.by_epoch else (ablation.x,)
+    paper = ("the paper: linear, ImageNet-1k, %",) if any(line.is_printed for line in lines) else ()
+    header = ("run", *x, "n", "linear top-1, %", "kNN top-1, %", "pretext accuracy, %", *paper, "min/run")
     rows = []
     for line in lines:
         label = f"{line.curve} ({line.row.variant})" if line.row and line.row.variant else line.curve
-        first, last = (line.summary(name) for name in (KNN_UNTRAINED, KNN_ACCURACY))
-        monitor = f"{first} → {last}" if first else "—"
-        pretext = _percent(line.row, PRETEXT_ACCURACY) if line.row else "—"
-        printed = () if ablation.by_epoch else (_printed(line),)
+        fails = ", fails: not above untrained" if line.learned is False else ""
         rows.append(
             (
                 label,
-                *((str(line.x),) if at_point else ()),
+                *((str(line.x),) if x else ()),
                 line.row.count if line.row else "—",
-                cell(line.summary(LINEAR))
-                + (", fails: not above untrained" if line.learned is False else ""),
+                cell(line.summary(LINEAR)) + fails,
                 cell(line.summary(KNN)),
-                monitor,
-                pretext,
-                *printed,
+                _percent(line.row, PRETEXT_ACCURACY) if line.row else "—",
+                *((_printed(line),) if paper else ()),
+                f"{line.row.minutes:.1f}" if line.row else "—",
             )
         )
     return Table(header, tuple(rows), title=ablation.title)

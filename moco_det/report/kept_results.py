@@ -233,18 +233,18 @@ def paper_table(suite: str) -> str:
 
 
 def kept_ablation_table(name: str, scale: str, runs: Sequence[Run]) -> str:
-    """Markdown of an ablation: its points with the paper's, notes, and the commands to unfold."""
+    """Markdown of an ablation: its points with the paper's, and notes."""
     if name not in ABLATIONS or scale not in SCALES:
         raise ValueError(
             f"ablation:{name}-{scale} is not known; the names are {', '.join(ABLATIONS)}, the scales "
             f"{', '.join(SCALES)}"
         )
     lines, notes = lines_of(name, scale, runs)
-    rows = [line.row for line in lines if line.row]
     if not any(line.row for line in lines if line.curve != UNTRAINED):
         return EMPTY
-    parts = [markdown_table(ablation_table(name, scale, lines)), *(f"Note: {note}." for note in notes)]
-    return "\n\n".join([*parts, _details(rows)])
+    return "\n\n".join(
+        [markdown_table(ablation_table(name, scale, lines)), *(f"Note: {note}." for note in notes)]
+    )
 
 
 def speed_of_machine(results: str | os.PathLike, name: str) -> str:

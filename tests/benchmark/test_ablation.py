@@ -205,13 +205,12 @@ def test_the_command_goes_on_after_a_failure_and_says_what_is_missing(
     first = capfd.readouterr()
     assert "2 of 12 runs failed" in first.err and "the loss is nan" in first.err
     table = (tmp_path / "out/momentum.md").read_text()
-    assert "| untrained |  | 2 | 16.5 ± 0.7 | 21.5 ± 0.7 | — | — | — |" in table
+    assert "| untrained |  | 2 | 16.5 ± 0.7 | 21.5 ± 0.7 | — | — | 1.0 |" in table
     shown = {line.split(" | ")[1]: line for line in table.splitlines() if line.startswith("| MoCo")}
     assert list(shown) == ["0", "0.9", "0.99", "0.996", "0.999", "0.9999"]
-    assert "| 2 | 16.5 ± 0.7, fails: not above untrained | 21.5 ± 0.7 | 16.0 ± 0.0 → 10.0 ± 0.0" in shown["0"]
-    assert shown["0"].endswith("| fails |")
-    assert "| — | — | — |" in shown["0.9"] and shown["0.9"].endswith("| 55.2 |")
-    assert "| 2 | 41.5 ± 0.7 | 21.5 ± 0.7 | 16.0 ± 0.0 → 31.5 ± 0.7 | 50.0 | 57.8 |" in shown["0.99"]
+    assert "| 2 | 16.5 ± 0.7, fails: not above untrained | 21.5 ± 0.7 | 50.0 | fails | 2.0 |" in shown["0"]
+    assert "| — | — | — | — | 55.2 | — |" in shown["0.9"]
+    assert "| 2 | 41.5 ± 0.7 | 21.5 ± 0.7 | 50.0 | 57.8 | 2.0 |" in shown["0.99"]
     assert table.count("Incomplete: runs/") == 2
     with Image.open(tmp_path / "out/momentum.png") as picture:
         assert picture.width > picture.height
@@ -241,7 +240,6 @@ def test_kept_runs_make_the_same_table(tools, words, folders, tmp_path):
     runs, _ = read_ablation_runs(plan_ablations(["momentum"], "imagenette", 2, *folders), tmp_path / "out")
     lines, notes = lines_of("momentum", "imagenette", runs)
     assert markdown_table(ablation_table("momentum", "imagenette", lines)) in text and not notes
-    assert "<details>" in text and "python tools/train_net.py" in text  # the command of the made-up record
     empty = (
         "<!-- ablation:shuffle_bn-imagenette -->\nNot measured yet.\n<!-- /ablation:shuffle_bn-imagenette -->"
     )
