@@ -93,7 +93,7 @@ while read -r python rest; do
   echo "test_versions: Python $python, $name; log: $log"
   # shellcheck disable=SC2086
   became=$(run_row "$python" $rest 2>"$log" </dev/null)
-  if [[ $became == not\ run* ]]; then installed="| | | | | "; else installed=$(versions); fi
-  echo "| $python | $name $installed| $became | $(date +%F) |" >> "$table"
+  if [[ $became == not\ run* ]]; then installed="| | | | |"; else installed=$(versions); fi
+  echo "| $python | $name $installed | $became | $(date +%F) |" >> "$table"
 done <<< "$rows"
 cat "$table"
