@@ -64,6 +64,9 @@ COMMANDS = {
     "stats": Command(
         "moco_det.pretrain.stats", data.stats_parser, "mean and std of images unlike ImageNet's"
     ),
+    "split": Command(
+        "moco_det.data.split", data.split_parser, "split a label file of a labeling tool to train and to test"
+    ),
     "pack": Command(
         "moco_det.data.pack", data.pack_parser, "make a packed copy of images, small JPEGs in tar shards"
     ),

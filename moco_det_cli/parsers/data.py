@@ -76,6 +76,28 @@ def stats_parser(prog: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
+def split_parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """Options of ``split``."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Split a label file in COCO's format, as labeling tools export it, into train.json and "
+        "test.json.",
+    )
+    add = parser.add_argument
+    add("--coco", required=True, metavar="JSON", help="the label file")
+    add("--output", required=True, metavar="DIR", help="folder of the two files; may not hold them yet")
+    add("--test", type=float, default=0.2, metavar="FRACTION", help="of the images (default: 0.2)")
+    add("--seed", type=int, default=0, help="another number is another split (default: 0)")
+    add(
+        "--group",
+        default="",
+        metavar="REGEX",
+        help="images in whose file names this matches the same text stay on one side, such as the frames of a "
+        "video: '^(.*)_\\d+' for clip1_0001.jpg, '^[^/]+' for a folder each (default: each image alone)",
+    )
+    return parser
+
+
 def pack_parser(prog: str | None = None) -> argparse.ArgumentParser:
     """Options of ``pack``."""
     parser = argparse.ArgumentParser(

@@ -88,7 +88,7 @@ def _names(args: argparse.Namespace) -> tuple[str, str]:
         raise ValueError(
             f"which set is trained on and which is tested on? found {len(given)} of your own "
             f"({', '.join(given) or 'none'}); give two, --voc or --coco, first the training set, or "
-            "--train NAME and --test NAME"
+            "--train NAME and --test NAME. moco-det split makes two of one file in COCO's format"
         )
     for name in (args.train, args.test):
         if name not in DatasetCatalog:
