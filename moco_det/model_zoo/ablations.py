@@ -251,6 +251,17 @@ _RECIPE = Ablation(
                 for n, lr in (("32", "0.015"), ("128", "0.06"))
             ),
             *(_changed(f"crops from {c}", "INPUT.VIEWS.CROP_SCALE", f"({c}, 1.0)") for c in ("0.2", "0.6")),
+            *(  # the second round: what helped, together
+                _changed(
+                    f"learning rate 0.015, queue 256{more}",
+                    *("SOLVER.BASE_LR", "0.015", "MODEL.MOCO.QUEUE_SIZE", "256", *options),
+                )
+                for more, options in (
+                    ("", ()),
+                    (", crops from 0.2", ("INPUT.VIEWS.CROP_SCALE", "(0.2, 1.0)")),
+                    (", momentum 0.999", ("MODEL.MOCO.MOMENTUM", "0.999")),
+                )
+            ),
         ),
         "paper": (),
     },
