@@ -196,6 +196,17 @@ def _missing(name: str, found: str) -> str:
     )
 
 
+def folder_above(path: str) -> str | None:
+    """The nearest folder above a missing file in which a file of its name lies: labeling tools write folders of
+    their own before the name."""
+    name, above = os.path.basename(path), os.path.dirname(os.path.dirname(path))
+    for _ in range(3):
+        if os.path.isfile(os.path.join(above, name)):
+            return above or "."
+        above = os.path.dirname(above)
+    return None
+
+
 def register_imagenet() -> None:
     """Register ``imagenet_train`` ($DETECTRON2_DATASETS/imagenet/train, all images below it), once."""
     if "imagenet_train" not in DatasetCatalog:

@@ -5,6 +5,7 @@ stand on the same side, else a detector is tested on what it has seen.
 """
 
 import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -99,6 +100,25 @@ def read_labels(path: str) -> dict[str, Any]:
     return labels
 
 
+def with_places(labels: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The labels with file names that are right below ``folder``: as they are, or without the folders before.
+
+    Raises:
+        ValueError: an image is at neither place.
+    """
+    images = []
+    for image in labels["images"]:
+        name = image["file_name"]
+        fitting = [n for n in (name, os.path.basename(name)) if os.path.isfile(os.path.join(folder, n))]
+        if not fitting:
+            raise ValueError(
+                f"--images {folder!r} has neither {name!r} nor {os.path.basename(name)!r}, which the labels name; "
+                "expected the folder of the images"
+            )
+        images.append({**image, "file_name": fitting[0]})
+    return {**labels, "images": images}
+
+
 def describe(parts: dict[str, dict[str, Any]]) -> str:
     """Images and objects of each part, and which categories a part lacks."""
     lines, notes = [], []
@@ -122,13 +142,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     for path in paths.values():
         if path.exists():
             raise ValueError(f"{str(path)!r} exists already; choose another --output, or remove it")
-    parts = dict(
-        zip(paths, split_labels(read_labels(args.coco), args.test, args.seed, args.group), strict=True)
-    )
+    labels = read_labels(args.coco)
+    if args.images:
+        labels = with_places(labels, args.images)
+    parts = dict(zip(paths, split_labels(labels, args.test, args.seed, args.group), strict=True))
     output.mkdir(parents=True, exist_ok=True)
     for name, path in paths.items():
         with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(parts[name]), encoding="utf-8")
     print(describe(parts))
-    sets = " ".join(f"--coco {path.stem} {path} IMAGES" for path in paths.values())
+    images = args.images or "IMAGES"
+    sets = " ".join(f"--coco {path.stem} {path} {images}" for path in paths.values())
     print(f"next: moco-det benchmark own {sets} --output output/own")

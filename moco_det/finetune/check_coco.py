@@ -7,6 +7,7 @@ from detectron2.data import Metadata
 
 from moco_det.data.datasets.downloads import how_to_get
 from moco_det.data.datasets.lvis import image_place
+from moco_det.data.image_files import folder_above
 from moco_det.finetune.check_findings import FAULT, MISSING, TOLERANCE, WARNING, Files, Findings
 
 # What a record that is not as it should be raises when it is read.
@@ -28,7 +29,7 @@ def check_coco(metadata: Metadata, files: Files, findings: Findings) -> None:
     labels = _Annotations(sizes, categories, metadata, findings)
     for annotation in content["annotations"]:
         labels.check(annotation)
-    labels.check_order()
+    labels.check_all()
     for image_id in sizes:
         if image_id not in labels.image_ids:
             findings.add(WARNING, "image without annotation", f"image {image_id}")
@@ -75,7 +76,9 @@ def _check_images(
             continue
         if not files.has(path):
             where = os.path.join(os.path.basename(os.path.dirname(path)), os.path.basename(path))
-            findings.add(MISSING, "image", where, how_to_get(findings.name, path))
+            above = folder_above(path)
+            fix = f"without their folders they are in {above!r}: moco-det split --images makes the names fit"
+            findings.add(MISSING, "image", where, fix if above else how_to_get(findings.name, path))
     return sizes
 
 
@@ -163,6 +166,7 @@ class _Annotations:
         self._points = len(names) if names else 0
         self._seen = set()
         self._looks_like_corners, self._outside = True, 0
+        self._has_masks, self._empty_masks = False, []
         self.image_ids = set()
 
     def check(self, annotation: dict) -> None:
@@ -201,8 +205,12 @@ class _Annotations:
         self._outside += x + width > size[0] + TOLERANCE or y + height > size[1] + TOLERANCE
         self._looks_like_corners &= x < width <= size[0] + TOLERANCE and y < height <= size[1] + TOLERANCE
 
-    def check_order(self) -> None:
-        """Note boxes that are in their images as two corners, and as corner and size are not."""
+    def check_all(self) -> None:
+        """Note what all of them show: boxes that are in their images as two corners, and as corner and size are
+        not; and objects without a mask where others have one. Tools write boxes alone with empty lists."""
+        for where in self._empty_masks if self._has_masks or self._is_lvis else ():
+            level = FAULT if self._is_lvis else WARNING
+            self._findings.add(level, "empty polygon (less than 3 points)", where)
         if self._looks_like_corners and self._outside:
             self._findings.add(
                 FAULT,
@@ -224,5 +232,5 @@ class _Annotations:
             valid = [len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in mask]
             # COCO's reader passes over the bad polygons of an object, and over an object that has only such.
             if not valid or not (all(valid) if self._is_lvis else any(valid)):
-                level = FAULT if self._is_lvis else WARNING
-                self._findings.add(level, "empty polygon (less than 3 points)", where)
+                self._empty_masks.append(where)
+        self._has_masks |= bool(mask)

@@ -133,7 +133,13 @@ def check_loaded_backbone(cfg: CfgNode, model: nn.Module, weights: LoadedWeights
     }
     if any(problems.values()):
         found = "; ".join(f"{len(names)} {what}: {some(names)}" for what, names in problems.items() if names)
-        fix = f"check MODEL.RESNETS.DEPTH ({cfg.MODEL.RESNETS.DEPTH}) and the architecture, or convert again"
+        depth = cfg.MODEL.RESNETS.DEPTH
+        fix = f"check MODEL.RESNETS.DEPTH ({depth}) and the architecture, or convert again"
+        if weights.arch and weights.arch != f"resnet{depth}":
+            fix = (
+                f"the file holds a {weights.arch}, MODEL.RESNETS.DEPTH is {depth}: take a recipe of that network, "
+                f"or pre-train this one (MODEL.ENCODER.ARCH resnet{depth})"
+            )
         if fused and missing:
             fix = f"its norms are fused: MODEL.RESNETS.NORM must be FrozenBN, not {cfg.MODEL.RESNETS.NORM}"
         raise ValueError(

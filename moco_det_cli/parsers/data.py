@@ -86,6 +86,12 @@ def split_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--coco", required=True, metavar="JSON", help="the label file")
     add("--output", required=True, metavar="DIR", help="folder of the two files; may not hold them yet")
+    add(
+        "--images",
+        default="",
+        metavar="DIR",
+        help="folder of the images; file names are made to fit it, where a tool wrote other folders before them",
+    )
     add("--test", type=float, default=0.2, metavar="FRACTION", help="of the images (default: 0.2)")
     add("--seed", type=int, default=0, help="another number is another split (default: 0)")
     add(

@@ -219,7 +219,7 @@ def own_parser(prog: str | None = None) -> argparse.ArgumentParser:
         metavar="H",
         help="give up parts of the study until it takes at most so long; says which",
     )
-    add("--no-trial", action="store_true", help="start without measuring the hours")
+    add("--no-trial", action="store_true", help="start without measuring the hours (not with --hours)")
     add("--num-gpus", type=int, help="of each run, 0: the CPU; default: one where there is one")
     add("--jobs", type=at_least_one, help="runs at a time; default: one a GPU, or one a core, at most 4")
     add("--dry-run", action="store_true", help="check the data, print choices, plan, hours and commands")

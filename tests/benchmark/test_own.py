@@ -3,6 +3,7 @@
 import itertools
 import json
 import pickle
+import re
 import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -96,9 +97,50 @@ def test_test_images_among_the_unlabeled_ones(sets, tmp_path, capsys):
     assert (
         "1 images in" in printed and "1 that show test images left out" in printed and "--exclude" in printed
     )
+    assert "labeled training images show" not in printed
     (tmp_path / "more/a.png").unlink()
     line = refusal(capsys, sets, tmp_path, "--images", str(tmp_path / "more"), "--exclude-leaks")
     assert "no image is left to pre-train on" in line
+
+
+@pytest.mark.parametrize("more", [False, True])
+def test_labeled_training_images_that_show_the_test_are_told(sets, tmp_path, capsys, more):
+    """They are trained on from every start, whatever pre-training leaves out."""
+    shown = sorted((tmp_path / "test/JPEGImages").iterdir())[0]
+    for path in sorted((tmp_path / "train/JPEGImages").iterdir())[:1]:
+        with Image.open(shown) as image:
+            image.convert("RGB").save(path, quality=80)
+    words = ["--exclude-leaks"]
+    if more:
+        (tmp_path / "more").mkdir()
+        smooth_image(7).save(tmp_path / "more/a.png")
+        words += ["--images", str(tmp_path / "more")]
+    ask(sets, tmp_path, *words)
+    printed = capsys.readouterr().out
+    assert re.search(
+        r"note: 1 of the \d+ labeled training images show .*train/JPEGImages/.*APs are too high", printed
+    )
+
+
+def test_images_below_another_folder_are_found(sets, tmp_path, capsys):
+    """Labeling tools write folders of their own before the names."""
+    content = {"images": [{"id": 1, "file_name": "images/a.png", "height": 9, "width": 9}], "annotations": []}
+    content["annotations"] = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4], "iscrowd": 0}]
+    content["annotations"][0]["area"], content["categories"] = 16, [{"id": 1, "name": "nut"}]
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    (tmp_path / "photos").mkdir()
+    smooth_image(7).save(tmp_path / "photos/a.png")
+    words = [
+        word
+        for n in ("photos_a", "photos_b")
+        for word in ("--coco", n, str(tmp_path / "labels.json"), str(tmp_path / "photos"))
+    ]
+    line = refusal(capsys, words, tmp_path)
+    assert "photos/images/a.png', but '" in line and "photos/a.png' does; moco-det split --images" in line
+
+
+def test_hours_need_the_trial(sets, tmp_path, capsys):
+    assert "--hours needs the trial" in refusal(capsys, sets, tmp_path, "--hours", "2", "--no-trial")
 
 
 def test_no_unlabeled_image(sets, tmp_path, capsys):

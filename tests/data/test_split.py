@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from moco_det.data.split import describe, main, read_labels, split_labels
+from moco_det.data.split import describe, main, read_labels, split_labels, with_places
 
 
 def labels(num: int = 40, clips: int = 8) -> dict:
@@ -84,6 +84,19 @@ def test_another_file_is_refused(tmp_path, content, message):
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(ValueError, match=message):
         read_labels(str(tmp_path / "a.json"))
+
+
+def test_file_names_are_made_to_fit_the_folder(tmp_path):
+    """Labeling tools write folders of their own before them."""
+    (tmp_path / "photos/deep").mkdir(parents=True)
+    for name in ("photos/a.jpg", "photos/deep/b.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    content = {"images": [{"id": 1, "file_name": "images/a.jpg"}, {"id": 2, "file_name": "deep/b.jpg"}]}
+    found = with_places(content, str(tmp_path / "photos"))
+    assert [image["file_name"] for image in found["images"]] == ["a.jpg", "deep/b.jpg"]
+    content["images"].append({"id": 3, "file_name": "images/c.jpg"})
+    with pytest.raises(ValueError, match="neither 'images/c.jpg' nor 'c.jpg'"):
+        with_places(content, str(tmp_path / "photos"))
 
 
 def test_the_command_writes_two_files_once_and_says_what_is_in_them(tmp_path, capsys):

@@ -177,6 +177,33 @@ def test_faults_in_coco_labels(broken, check, kind, level, change, example):
     assert (code, report[COCO]["state"]) == ((1, "faulty") if level == "fault" else (0, "complete"))
 
 
+def test_boxes_alone_may_have_empty_masks(broken, check):
+    """Labeling tools write them so; where other objects have masks they are told (JSON_FAULTS)."""
+
+    def change(content):
+        for annotation in content["annotations"]:
+            annotation["segmentation"] = []
+
+    edit_json(broken / "coco" / "annotations" / "instances_val2017.json", change)
+    assert not [
+        name for name in found(check("--datasets", COCO)[2], COCO) if name.startswith("empty polygon")
+    ]
+
+
+def test_images_in_another_folder_are_named(broken, check):
+    """Names with folders of a labeling tool before them: the message says which folder would do."""
+
+    def change(content):
+        for image in content["images"]:
+            image["file_name"] = f"images/{image['file_name']}"
+
+    edit_json(broken / "coco" / "annotations" / "instances_val2017.json", change)
+    code, text, _ = check("--datasets", COCO)
+    assert code == 1 and "coco/val2017': moco-det split --images makes the names fit" in " ".join(
+        text.split()
+    )
+
+
 def test_images_without_annotation_are_counted(broken, check):
     def change(content):
         content["annotations"] = [a for a in content["annotations"] if a["image_id"] > 4]

@@ -7,7 +7,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.modeling import build_model
 
 from moco_det.finetune.inits import read_init
-from moco_det.finetune.loaded_weights import read_weights
+from moco_det.finetune.loaded_weights import LoadedWeights, read_weights
 from moco_det.finetune.weights_check import check_loaded_backbone, check_loaded_detector, check_preprocessing
 from moco_det.weights.backbone_file import TORCHVISION_PREPROCESSING, Preprocessing, write_backbone
 
@@ -233,6 +233,19 @@ def test_a_caffe2_file_is_compared_under_detectron2s_names(tmp_path, thin_c4_cfg
     statistics.running_var, statistics.running_mean = statistics.running_mean, statistics.running_var
     with pytest.raises(ValueError, match="2 other in the file: res3.0.shortcut.norm.running_mean, res3.0"):
         check_loaded_backbone(thin_c4_cfg, model, weights)
+
+
+def test_weights_of_another_network_are_named(tmp_path, tiny_cfg):
+    """The file says what it holds, so the message says which of the two to change."""
+    cfg = tiny_cfg()
+    model = build_model(cfg)
+    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 50, 256
+    tensors = {"stem.conv1.norm.running_mean": torch.zeros(1)}
+    weights = LoadedWeights("r18.pkl", "sha", {}, tensors, None, "resnet18")
+    with pytest.raises(
+        ValueError, match=r"Fix: the file holds a resnet18, MODEL.RESNETS.DEPTH is 50: .*ARCH resnet50"
+    ):
+        check_loaded_backbone(cfg, model, weights)
 
 
 def test_a_fused_caffe2_file_fits_frozen_norms_only(tmp_path, thin_c4_cfg):

@@ -160,11 +160,14 @@ CASES = {
         r"^MODEL.MOCO.QUEUE_SIZE 32768$",  # the power of two below 50,000
         facts_of(num_images=4 * 65536),
     ),
-    "queue not below a batch": (
+    "queue of few images, which holds no batch": (
         moco_plan.queue_too_large,
-        facts_of("MODEL.MOCO.QUEUE_SIZE", 300, num_images=600),
-        r"^MODEL.MOCO.QUEUE_SIZE 256$",
-        facts_of("MODEL.MOCO.QUEUE_SIZE", 256, num_images=600),
+        facts_of("MODEL.MOCO.QUEUE_SIZE", 256, num_images=364),
+        r"^MODEL.MOCO.QUEUE_SIZE 64 SOLVER.IMS_PER_BATCH 64 SOLVER.BASE_LR 0.0075$",
+        facts_of(
+            *("MODEL.MOCO.QUEUE_SIZE", 64, "SOLVER.IMS_PER_BATCH", 64, "SOLVER.BASE_LR", 0.0075),
+            num_images=364,
+        ),
     ),
     "slow key encoder": (
         moco_plan.key_encoder_hardly_moves,

@@ -359,7 +359,7 @@ def test_no_space_keeps_the_last_checkpoint(images, tmp_path, monkeypatch):
         ),
         (
             ("MODEL.MOCO.QUEUE_SIZE", "64"),
-            "QUEUE_SIZE is 64, but there are only 24 images.*a quarter of the images .8. or",
+            "QUEUE_SIZE is 64, but there are only 24 images.*: MODEL.MOCO.QUEUE_SIZE 4 SOLVER.IMS_PER_BATCH 4 ",
         ),
         (("SOLVER.LR_SCHEDULER_NAME", "WarmupCosineLR"), "'WarmupCosineLR'; expected one of EpochMulti"),
         (("DATASETS.TRAIN", "('coco_2017_train',)"), "expected one of them"),

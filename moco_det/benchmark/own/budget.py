@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import subprocess
 import sys
@@ -136,8 +137,9 @@ def fit(study: Study, costs: Costs, hours: float, fixed: frozenset[str]) -> tupl
     if costs.hours(study) > hours:
         raise ValueError(
             f"--hours {hours:g}: the smallest study that answers takes {costs.hours(study):.1f} hours here "
-            f"({len(study.shares)} shares, {costs.starts} starts, {costs.seeds} seeds); give more hours, "
-            "fewer --inits, or a smaller image size (INPUT.MIN_SIZE_TRAIN, INPUT.MIN_SIZE_TEST)"
+            f"({len(study.shares)} shares, {costs.starts} starts, {costs.seeds} seeds); give --hours "
+            f"{math.ceil(costs.hours(study))}, fewer --inits, or smaller images (at the end of the line: "
+            "-- INPUT.MIN_SIZE_TRAIN '(128,)' INPUT.MIN_SIZE_TEST 128)"
         )
     return study, given_up
 

@@ -40,15 +40,18 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
         raise ValueError(
             f"--schedules takes one or two multiples of the short schedule; found {args.schedules}"
         )
+    if args.hours and args.no_trial:
+        raise ValueError("--hours needs the trial that --no-trial leaves out; give one of the two")
     check_writable(args.output, "--output")
     setting = settle(args)
     print(describe(setting), flush=True)
     speed, study, given_up = settle_study(setting)
-    print(describe_study(setting, study, speed, given_up), flush=True)
-    if args.dry_run:
+    if args.dry_run:  # the commands first: what decides stays in sight
         steps = start_steps(setting.starts, setting.pretrain_command(study), setting.output)
         steps += [run_step_of(one, setting.output / STUDY) for one in setting.planned(study, {})]
         print("\n".join(step.shell for step in steps))
+    print(describe_study(setting, study, speed, given_up), flush=True)
+    if args.dry_run:
         return
     carry_out(setting, study)
 

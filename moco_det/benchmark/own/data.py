@@ -20,7 +20,7 @@ from moco_det.benchmark.own.sizes import DataFacts
 from moco_det.config import get_cfg
 from moco_det.data.datasets.own import OPTIONS, register_datasets
 from moco_det.data.decoding import decode_rgb
-from moco_det.data.image_files import find_images, registered_images
+from moco_det.data.image_files import find_images, folder_above, registered_images
 from moco_det.data.labels import take_labels
 from moco_det.data.near_duplicates import find_pairs
 from moco_det.utils.seeding import numpy_generator
@@ -110,10 +110,39 @@ def _read_labels(name: str) -> list[dict]:
     if not any(os.path.exists(record["file_name"]) for record in records):
         raise ValueError(
             f"none of the {len(records)} images of data set {name!r} exists, e.g. "
-            f"{records[0]['file_name']!r}: the labels are of another set, or the folder of the images is "
-            "another one"
+            f"{records[0]['file_name']!r}{_place(records[0]['file_name'])}: the labels are of another set, "
+            "or the folder of the images is another one"
         )
     return records
+
+
+def _place(path: str) -> str:
+    """Where a missing image lies, if it does without folders that the labels name."""
+    above = folder_above(path)
+    if not above:
+        return ""
+    return (
+        f", but {os.path.join(above, os.path.basename(path))!r} does; moco-det split --images makes names fit"
+    )
+
+
+def leak_notes(data: OwnData, leaks: Sequence[str]) -> list[str]:
+    """What to know where labeled training images show what test images show.
+
+    Args:
+        leaks: of :func:`leaked_images`.
+    """
+    labeled = [os.path.abspath(record["file_name"]) for record in data.records]
+    if data.where:  # the leaks are those of other images
+        leaks = [os.path.abspath(path) for path, _ in find_pairs(labeled, registered_images([data.test]))]
+    found = sorted({*labeled} & {*leaks})
+    if not found:
+        return []
+    return [
+        f"{len(found):,} of the {len(labeled):,} labeled training images show what test images show, e.g. "
+        f"{found[0]!r}: every start trains on them, so all APs are too high; take them out of the labels, or "
+        "split these by groups (moco-det split --group)"
+    ]
 
 
 def _check_classes(train: str, test: str) -> None:

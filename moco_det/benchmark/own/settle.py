@@ -12,7 +12,14 @@ import torch
 
 from moco_det.benchmark.inits import TITLE as INIT_TITLE
 from moco_det.benchmark.own.budget import Costs, Speed, fit, measure
-from moco_det.benchmark.own.data import OwnData, choose_shares, leaked_images, read_data, write_object_crops
+from moco_det.benchmark.own.data import (
+    OwnData,
+    choose_shares,
+    leak_notes,
+    leaked_images,
+    read_data,
+    write_object_crops,
+)
 from moco_det.benchmark.own.plan import (
     COCO,
     COCO_OVERLAY,
@@ -155,7 +162,7 @@ def settle(args: argparse.Namespace) -> Setting:
             f"there is one class only ({facts.classes[0]}), so kNN is always right and the effective rank "
             "alone watches pre-training"
         )
-    notes += left_out
+    notes += [*left_out, *leak_notes(data, leaks)]
     return Setting(
         args,
         output,

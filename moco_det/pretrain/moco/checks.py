@@ -1,5 +1,7 @@
 """What MoCo's own settings must fulfil, asked before a model is built."""
 
+from moco_det.modeling.grouped_batch_norm import bn_group_size
+
 
 def check_moco_config(cfg) -> None:
     """Refuse settings that do not fit each other.
@@ -39,6 +41,18 @@ def check_queue_size(cfg, num_images: int) -> None:
     if cfg.MODEL.MOCO.DICTIONARY != "end_to_end" and cfg.MODEL.MOCO.QUEUE_SIZE > num_images:
         raise ValueError(
             f"MODEL.MOCO.QUEUE_SIZE is {cfg.MODEL.MOCO.QUEUE_SIZE}, but there are only {num_images} images: every "
-            "query would find a stale positive among its negatives; set it to a quarter of the images "
-            f"({max(num_images // 4, cfg.SOLVER.IMS_PER_BATCH)}) or less, or add images"
+            "query would find a stale positive among its negatives; add images, or set it to a quarter of them or "
+            f"less: {queue_fix(cfg, num_images)}"
         )
+
+
+def queue_fix(cfg, num_images: int) -> str:
+    """KEY VALUE pairs of a queue of at most a quarter of the images, in which a batch's keys have a place."""
+    batch, quarter = cfg.SOLVER.IMS_PER_BATCH, max(num_images // 4, 1)
+    size = 1 << (quarter.bit_length() - 1)  # the power of two below it
+    pairs = f"MODEL.MOCO.QUEUE_SIZE {size}"
+    if size < batch:
+        pairs += f" SOLVER.IMS_PER_BATCH {size} SOLVER.BASE_LR {cfg.SOLVER.BASE_LR * size / batch:g}"
+        if bn_group_size(cfg) > size:
+            pairs += f" MODEL.ENCODER.BN_GROUP_SIZE {size}"
+    return pairs

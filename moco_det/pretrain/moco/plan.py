@@ -6,6 +6,7 @@ The functions and rules that speak of a queue and its key encoder hold for all m
 import math
 
 from moco_det.engine.plan_text import PlanRow
+from moco_det.pretrain.moco.checks import queue_fix
 from moco_det.pretrain.plan.advice import Advice
 from moco_det.pretrain.plan.facts import Facts
 from moco_det.utils.files import gib
@@ -103,14 +104,12 @@ def one_batch_norm_group(facts: Facts) -> Advice | None:
 
 
 def queue_too_large(facts: Facts) -> Advice | None:
-    quarter = facts.num_images // 4
-    if queue_size(facts) <= max(quarter, facts.batch):
+    if queue_size(facts) <= facts.num_images // 4:
         return None
-    size = max(1 << (max(quarter, 1).bit_length() - 1), facts.batch)
     return Advice(
         f"the queue holds {queue_size(facts) / facts.num_images:.0%} as many keys as there are images: "
         f"{own_key_share(facts):.0%} of the queries have a stale positive (a false negative)",
-        f"MODEL.MOCO.QUEUE_SIZE {size}",
+        queue_fix(facts.cfg, facts.num_images),
         "a quarter of the images or less keeps that below some 3%; a rule of thumb (the CIFAR-10 demo of MoCo's "
         "authors keeps 4,096 of 50,000). A smaller queue costs little: 59.0% with 4,096 keys, 60.6% with 65,536 "
         "(MoCo v1, Figure 3).",
