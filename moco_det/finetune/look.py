@@ -226,7 +226,7 @@ def look_before_run(cfg: CfgNode, eval_only: bool) -> list[tuple[str, str]]:
         stops = [finding for finding in bad if not _is_accepted(finding, findings, cfg, train)]
         if stops:
             raise ValueError(_sentence(name, stops, train, cfg))
-        warnings += [(name, str(finding)) for finding in findings.of(MISSING, FAULT, WARNING)]
+        warnings += [(name, _with_fix(finding)) for finding in findings.of(MISSING, FAULT, WARNING)]
     return warnings
 
 
@@ -237,8 +237,12 @@ def _is_accepted(finding: Finding, findings: Findings, cfg: CfgNode, train: bool
     return train and finding in of_images and fraction <= cfg.DATASETS.MAX_UNREADABLE
 
 
+def _with_fix(finding: Finding) -> str:
+    return f"{finding} ({finding.fix})" if finding.fix else f"{finding}"
+
+
 def _sentence(name: str, stops: Sequence[Finding], train: bool, cfg: CfgNode) -> str:
-    parts = [f"{finding}" + (f" ({finding.fix})" if finding.fix else "") for finding in stops]
+    parts = list(map(_with_fix, stops))
     if train and any(finding.kind in (MISSING_IMAGE, UNREADABLE) for finding in stops):
         parts.append(
             f"a training set may lack the fraction DATASETS.MAX_UNREADABLE {cfg.DATASETS.MAX_UNREADABLE}"

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +15,15 @@ from detectron2.config import CfgNode
 from detectron2.data import Metadata
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
+from detectron2.structures import BoxMode
 
 from moco_det.finetune.check_findings import FAULT, WARNING, Findings
 from moco_det.finetune.coco_evaluator import Truth
 
 # Seconds for the mapping of a data set's records.
 SECONDS = 15.0
+# Images shown at less than this part of their size, with a median box below so many pixels, are warned of.
+SHRUNK, SMALL = 3, 32
 _NO_CROWD = "set iscrowd to 0 where an object is no crowd"
 BITMASK = "give INPUT.MASK_FORMAT bitmask"
 
@@ -34,6 +38,7 @@ class Use:
         keypoints: how many each object has; 0: none are used.
         filter_empty: images without a usable object are left out of the training.
         channels, range: INPUT.CHANNELS and INPUT.RANGE.
+        side: the shorter side at which a detector is shown images (INPUT.MIN_SIZE_TEST); 0: their own.
     """
 
     train: bool | None = None
@@ -42,6 +47,7 @@ class Use:
     filter_empty: bool = True
     channels: int = 3
     range: tuple[float, ...] = ()
+    side: int = 0
 
 
 def use_of(cfg: CfgNode, train: bool) -> Use:
@@ -54,6 +60,7 @@ def use_of(cfg: CfgNode, train: bool) -> Use:
         cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
         cfg.INPUT.CHANNELS,
         tuple(cfg.INPUT.RANGE),
+        cfg.INPUT.MIN_SIZE_TEST if boxes else 0,
     )
 
 
@@ -89,6 +96,8 @@ def look_at_records(records: Sequence[dict], metadata: Metadata, use: Use, findi
         )
     if use.masks is None:
         _warn_of_masks(masks, metadata, findings)
+    if use.side and not findings.of(FAULT):
+        _warn_of_size(records, use.side, findings)
     if not usable and use.train is not False and records and "annotations" in records[0]:
         if objects:
             reason = f"all {objects} objects are iscrowd, which training leaves out"
@@ -96,6 +105,30 @@ def look_at_records(records: Sequence[dict], metadata: Metadata, use: Use, findi
         else:
             level = FAULT if use.train else WARNING
             findings.add(level, "nothing to train on", f"no object in {len(records)} images")
+
+
+def _warn_of_size(records: Sequence[dict], side: int, findings: Findings) -> None:
+    """Note images that are shown much smaller than they are, with objects that are small then: a recipe for other
+    images, such as a toy one."""
+    shorter, sizes = [], []
+    for record in records:
+        objects = [each for each in record.get("annotations", ()) if len(each.get("bbox", ())) == 4]
+        if objects and record.get("height") and record.get("width"):
+            shorter.append(min(record["height"], record["width"]))
+            for each in objects:
+                x, y, width, height = BoxMode.convert(each["bbox"], each["bbox_mode"], BoxMode.XYWH_ABS)
+                sizes.append(side / shorter[-1] * math.sqrt(max(width * height, 0)))
+    if not sizes:
+        return
+    image, box = statistics.median(shorter), statistics.median(sizes)
+    if side < image / SHRUNK and box < SMALL:
+        findings.add(
+            WARNING,
+            "images that are shown much smaller than they are",
+            f"{image:.0f} px at {side} px (INPUT.MIN_SIZE_TEST), where the median box is {box:.0f} px",
+            "set INPUT.MIN_SIZE_TRAIN, INPUT.MIN_SIZE_TEST and MODEL.ANCHOR_GENERATOR.SIZES, or take the recipe "
+            "that moco-det benchmark own writes",
+        )
 
 
 def map_records(records: Sequence[dict], use: Use, findings: Findings, seconds: float = SECONDS) -> None:

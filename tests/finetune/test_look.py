@@ -16,6 +16,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import detection_utils as utils
 from detectron2.data.datasets import register_coco_instances
+from detectron2.structures import BoxMode
 from PIL import Image
 from pycocotools import mask as mask_utils
 from pycocotools.cocoeval import COCOeval
@@ -617,3 +618,30 @@ def test_a_class_of_difficult_objects_alone_is_named(tmp_path):
         path.write_text(text)
     (found,) = look.look_at_set("v", Use(), Files()).of("warning")
     assert str(found) == "1 x class whose objects are all difficult, which the metric leaves out: bird"
+
+
+@pytest.mark.parametrize(
+    ("pixels", "box", "side", "told"),
+    [
+        ((640, 480), 100, 64, True),  # a toy recipe on photographs: 13 px
+        ((640, 480), 100, 480, False),
+        ((640, 480), 400, 64, False),  # objects that are large all the same
+        ((96, 96), 20, 64, False),
+        ((640, 480), 100, 0, False),  # their own size
+    ],
+)
+def test_images_shown_much_smaller_than_they_are_are_told(pixels, box, side, told):
+    annotation = {"bbox": [1, 1, box, box], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 0}
+    records = [{"file_name": "a", "width": pixels[0], "height": pixels[1], "annotations": [annotation] * 3}]
+    findings = Findings("a")
+    use = Use(True, "", side=side)
+    look_records.look_at_records(records, SimpleNamespace(get=lambda name: ["x"]), use, findings)
+    assert [f"{found}" for found in findings.of("warning")] == (
+        [
+            "1 x images that are shown much smaller than they are: 480 px at 64 px (INPUT.MIN_SIZE_TEST), where "
+            "the median box is 13 px"
+        ]
+        if told
+        else []
+    )
+    assert look_records.use_of(config(BOXES), True).side == get_config(BOXES).INPUT.MIN_SIZE_TEST > 0
