@@ -9,17 +9,20 @@ import own_data
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from moco_det.data import split
 from moco_det.data.datasets import own as own_datasets
 from moco_det.finetune import check_datasets, command
 from moco_det.pretrain.command import argument_parser
 from moco_det.testing.core import REPOSITORY
 
 TEXT = (REPOSITORY / "docs/OWN_DATA.md").read_text().split("\n## Labels\n")[1].split("\n## ")[0]
-COMMANDS = [
-    shlex.split(line)
+_ALL = [
+    shlex.split(line, comments=True)
     for block in re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL)
     for line in block.replace("\\\n", " ").splitlines()
 ]
+SPLITS = [words for words in _ALL if words[0] == "tools/split_labels.py"]
+COMMANDS = [words for words in _ALL if words not in SPLITS]
 SMALLER = (
     *(
         "SOLVER.IMS_PER_BATCH",
@@ -99,6 +102,24 @@ def test_a_format(folder, number):
     output = COMMANDS[number][-1]
     metrics = json.loads((folder / output / "run.json").read_text())["metrics"]
     assert METRICS[os.path.basename(output)] in metrics
+
+
+@pytest.mark.parametrize("words", SPLITS, ids=["by image", "by clip"])
+def test_one_file_becomes_two(folder, tmp_path, words):
+    (tmp_path / "labels").rename(tmp_path / "before")
+    content = json.loads((tmp_path / "before/train.json").read_text())
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(content["images"]):
+        image["file_name"] = f"images/clip{number // 2}_{number:04}.jpg"  # as a labeling tool names it
+        (tmp_path / f"photos/clip{number // 2}_{number:04}.jpg").write_bytes(b"")
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    split.main(words[1:])
+    parts = [
+        json.loads((tmp_path / f"labels/{part}.json").read_text())["images"] for part in ("train", "test")
+    ]
+    assert sum(map(len, parts)) == len(content["images"]) and all(parts)
+    clips = [{image["file_name"].split("_")[0] for image in part} for part in parts]
+    assert "--group" not in words or not clips[0] & clips[1]
 
 
 def test_leaks(folder):
