@@ -9,8 +9,8 @@ import own_data
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from moco_det.data import split
 from moco_det.data.datasets import own as own_datasets
+from moco_det.data.split import main as split_labels
 from moco_det.finetune import check_datasets, command
 from moco_det.pretrain.command import argument_parser
 from moco_det.testing.core import REPOSITORY
@@ -113,7 +113,7 @@ def test_one_file_becomes_two(folder, tmp_path, words):
         image["file_name"] = f"images/clip{number // 2}_{number:04}.jpg"  # as a labeling tool names it
         (tmp_path / f"photos/clip{number // 2}_{number:04}.jpg").write_bytes(b"")
     (tmp_path / "result.json").write_text(json.dumps(content))
-    split.main(words[1:])
+    split_labels(words[1:])
     parts = [
         json.loads((tmp_path / f"labels/{part}.json").read_text())["images"] for part in ("train", "test")
     ]
