@@ -87,12 +87,12 @@ _DICTIONARY = Ablation(
     x="K",
     points={
         "imagenette": (
-            *(_end_to_end(_SMALL, batch, 0.03 * batch / 64, 4) for batch in (64, 256)),
+            *(_end_to_end(_SMALL, batch, 0.015 * batch / 64, 4) for batch in (64, 256)),
             *(
                 Point("memory bank", k, _SMALL, _pairs(DICTIONARY="memory_bank", QUEUE_SIZE=k))
-                for k in (64, 512, 4096)
+                for k in (64, 256, 4096)
             ),
-            *(Point("MoCo", k, _SMALL, _pairs(QUEUE_SIZE=k)) for k in (64, 512, 4096)),
+            *(Point("MoCo", k, _SMALL, _pairs(QUEUE_SIZE=k)) for k in (64, 256, 4096)),
         ),
         "paper": (
             *(_end_to_end(_PAPER + "end_to_end_200ep", b, 0.03 * b / 256) for b in (256, 512, 1024)),
@@ -230,17 +230,17 @@ _METHODS = Ablation(
 
 
 def _changed(name: str, *options: str) -> Point:
-    return Point("MoCo v2", name, _BASE, (*options, *_SHORT))
+    return Point("MoCo v2", name, "Imagenette/search/moco_v2_R_18", (*options, *_SHORT))
 
 
 # A fifth of the run is enough to rank settings of which the best differ little.
 _SHORT = ("SOLVER.EPOCHS", "4", "SOLVER.CHECKPOINT_EPOCHS", "4", "TEST.KNN.PERIOD_EPOCHS", "4")
 _RECIPE = Ablation(
-    title="MoCo v2 on Imagenette, one setting changed at a time (chosen by --held-out)",
+    title="MoCo v2 on Imagenette: the search for its recipe (by --held-out)",
     x="setting",
     points={
         "imagenette": (
-            _changed("recipe"),
+            _changed("start of the search"),
             *(_changed(f"learning rate {lr}", "SOLVER.BASE_LR", lr) for lr in ("0.015", "0.06")),
             *(_changed(f"momentum {m}", "MODEL.MOCO.MOMENTUM", m) for m in ("0.99", "0.999")),
             *(_changed(f"queue {k}", "MODEL.MOCO.QUEUE_SIZE", k) for k in ("256", "2048")),
