@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from detectron2.modeling import build_model
 from PIL import Image
 from run_examples import make_record
@@ -22,6 +24,7 @@ from moco_det.benchmark.own.plan import COCO_PAIRS, given_keys, make_starts, rec
 from moco_det.benchmark.own.settle import first_study, settle, write_inputs
 from moco_det.benchmark.own.tuning import hold_out
 from moco_det.config import get_cfg
+from moco_det.convert.convert import convert
 from moco_det.data.labels import take_labels
 from moco_det.finetune.command import main as train
 from moco_det.finetune.inits import read_init
@@ -244,6 +247,36 @@ def test_a_start_that_cannot_be_had_is_left_out_by_name(tmp_path, monkeypatch):
         "own_from_supervised",
     ] and not left_out
     assert len({start.digest for start in starts}) == 3
+
+
+def test_weights_of_other_projects_are_compared(sets, tmp_path, capsys):
+    """Nothing is pre-trained then, so the plan is silent about it, and images that show the test do no harm."""
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "other.pth")
+    convert(tmp_path / "other.pth", tmp_path / "other.pkl")
+    words = [*sets, "--output", str(tmp_path / "out"), "--num-gpus", "0", "--no-trial", "--shares", "100"]
+    words += [
+        "--inits",
+        "random",
+        f"theirs={tmp_path / 'other.pkl'}",
+        "--schedules",
+        "1",
+        "--iterations",
+        "8",
+    ]
+    (tmp_path / "more").mkdir()
+    shutil.copy(sorted((tmp_path / "test/JPEGImages").iterdir())[0], tmp_path / "more/a.jpg")
+    words += ["--images", str(tmp_path / "more")]
+    own.main([*words, "--dry-run"])
+    printed = capsys.readouterr().out
+    assert "start theirs: " in printed and "pre-training" not in printed and "epochs" not in printed
+    args = own_parser().parse_args(words)
+    args.options = []
+    setting = settle(args)
+    write_inputs(setting)
+    (run,) = [one for one in setting.planned(first_study(setting), {}) if one.init == "theirs"][:1]
+    init = run.command[run.command.index("--init") + 1]
+    assert Path(init).is_absolute() and Path(init).read_bytes() == (tmp_path / "other.pkl").read_bytes()
+    train([run.command[1], *run.command[2:3], "--dry-run", *run.command[3:]])
 
 
 def test_given_keys_are_read_as_the_config_reads_them():

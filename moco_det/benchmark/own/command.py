@@ -12,6 +12,7 @@ from moco_det.benchmark.own.budget import Speed
 from moco_det.benchmark.own.carry_out import carry_out
 from moco_det.benchmark.own.plan import (
     INITS,
+    PRETRAINED,
     STUDY,
     Study,
     given_keys,
@@ -56,6 +57,11 @@ def run(args: argparse.Namespace, add_configs: Sequence = ()) -> None:
     carry_out(setting, study)
 
 
+def pretrains(setting: Setting) -> bool:
+    """Whether a start is pre-trained in the study; else it compares weights that are there."""
+    return any(start.name in PRETRAINED for start in setting.starts)
+
+
 def describe(setting: Setting) -> str:
     """The data, the choices with their reasons, the starts, and what is left out."""
     data, facts, args = setting.data, setting.data.facts, setting.args
@@ -65,13 +71,15 @@ def describe(setting: Setting) -> str:
     lines = [
         f"labels: {data.train}, {facts.num_images:,} images, {facts.boxes:.1f} boxes each, "
         f"{len(facts.classes)} classes; tested on {data.test}",
-        f"pre-training: {facts.unlabeled:,} images in {data.where or data.train}{excluded}",
         f"device: {setting.device.name}, {setting.jobs} runs at a time",
         f"detector: Faster R-CNN R{setting.depth}-FPN ({'given' if args.depth else size_reason})",
         f"images show {kind} ({kind_reason})",
     ]
+    if pretrains(setting):
+        lines.insert(1, f"pre-training: {facts.unlabeled:,} images in {data.where or data.train}{excluded}")
     given = {*setting.given, *given_keys(args.pretrain_options)}
-    for part, chosen in zip(("fine-tuning", "pre-training"), setting.choices, strict=True):
+    parts = ("fine-tuning", "pre-training") if pretrains(setting) else ("fine-tuning",)
+    for part, chosen in zip(parts, setting.choices, strict=False):
         for choice in chosen:
             over = sorted(given & {*choice.keys})
             lines.append(
@@ -93,9 +101,8 @@ def describe_study(setting: Setting, study: Study, speed: Speed | None, given_up
     lines.append(f"schedules: {reason}")
     planned = setting.planned(study, {})
     seeds = ", ".join(map(str, setting.seeds))
-    lines.append(
-        f"{len(planned)} runs: {len(setting.starts)} starts, seeds {seeds}; {epochs} epochs of pre-training"
-    )
+    epochs_too = f"; {epochs} epochs of pre-training" if pretrains(setting) else ""
+    lines.append(f"{len(planned)} runs: {len(setting.starts)} starts, seeds {seeds}{epochs_too}")
     if speed:
         costs = costs_of(setting, speed)
         longest = max(iterations for _, _, iterations in study.schedules)

@@ -214,9 +214,8 @@ def make_starts(
                 digest = file_sha256(detector)[:12]
                 starts.append(OwnStart(name, overlay, digest, detector, COCO_PAIRS))
         elif name not in INITS:
-            starts.append(
-                _further(read_starts([f"{name}={asked[name]}"])[0] if asked[name] else None, name, depth)
-            )
+            start = read_starts([f"{name}={asked[name]}"])[0] if asked[name] else None
+            starts.append(_further(start, name, file, depth))
     return starts, left_out
 
 
@@ -254,7 +253,7 @@ def _coco_file(depth: int) -> str:
         raise ValueError(f"{url} could not be fetched ({error})") from error
 
 
-def _further(start: Start | None, name: str, depth: int) -> OwnStart:
+def _further(start: Start | None, name: str, file: str, depth: int) -> OwnStart:
     if start is None:
         raise ValueError(
             f"--inits: {name!r} needs a weight file, {name}=backbone.pkl; without one there are: "
@@ -266,7 +265,7 @@ def _further(start: Start | None, name: str, depth: int) -> OwnStart:
             f"give --depth {start.depth}, or another file"
         )
     # The file's stem would be the name in the tables: it is copied under its own.
-    return OwnStart(name, f"inits/{name}.pkl", start.sha256[:12], str(start.file))
+    return OwnStart(name, file, start.sha256[:12], str(start.file))
 
 
 def pretraining_digest(recipes: Recipes, data: OwnData, leaks: Sequence[str]) -> str:

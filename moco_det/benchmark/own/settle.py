@@ -113,6 +113,11 @@ class Setting:
         return self.runs(self.output / STUDY, rates).all(study, self.starts_of(study), self.seeds)
 
 
+def _pretrains(args: argparse.Namespace) -> bool:
+    """Whether a start is pre-trained in the study; else weights are compared that are there."""
+    return bool({*args.inits} & {*PRETRAINED})
+
+
 def read_without_leaks(args: argparse.Namespace) -> tuple[OwnData, list[str]]:
     """The data, and the images that pre-training leaves out because they show test images.
 
@@ -121,6 +126,8 @@ def read_without_leaks(args: argparse.Namespace) -> tuple[OwnData, list[str]]:
     """
     data = read_data(args)
     leaks = leaked_images(data)
+    if not _pretrains(args):
+        return data, leaks
     if leaks and not args.exclude_leaks:
         raise ValueError(
             f"{len(leaks):,} of the {len(data.unlabeled):,} images to pre-train on show what test images "
@@ -153,7 +160,8 @@ def settle(args: argparse.Namespace) -> Setting:
     )
     bases = base_of_detector(depth), base_of_pretraining(kind)
     recipes = make_recipes(output, data, bases, choices, (given, given_pretraining))
-    starts, notes = make_starts(args.inits, depth, output, pretraining_digest(recipes, data, leaks))
+    digest = pretraining_digest(recipes, data, leaks) if _pretrains(args) else ""
+    starts, notes = make_starts(args.inits, depth, output, digest)
     if len(starts) < 2:
         raise ValueError(f"there is no start to compare with random weights: {'; '.join(notes)}")
     shares, seeds, left_out = choose_shares(data.records, [share / 100 for share in args.shares], args.seeds)
