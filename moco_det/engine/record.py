@@ -22,7 +22,7 @@ from moco_det.utils.files import atomic_write
 from moco_det.utils.machine import describe_machine, peak_memory_bytes
 
 FILE_NAME = "run.json"
-# What an init overlay sets (configs/init/*.yaml).
+# Where weights are and how they want their input: what may differ between runs of one recipe.
 INIT_KEYS = (
     "MODEL.WEIGHTS",
     "INPUT.FORMAT",

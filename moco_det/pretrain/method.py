@@ -166,7 +166,8 @@ class PretrainMethod(nn.Module):
         """The gradients of a step are there, and not clipped yet; ``p.grad = None`` keeps p as it is."""
 
     def after_step(self, progress: float) -> None:
-        """The optimizer has made its step: the place of a momentum encoder's update.
+        """The optimizer has made its step. A momentum encoder is updated here, or first in the next ``forward``, as
+        in MoCo's official code, which is the same.
 
         Args:
             progress: fraction of the run's steps that were done before this one, in [0, 1).
@@ -230,8 +231,8 @@ def crops(batch: dict) -> list[Tensor]:
 
 
 def small_crops(batch: dict) -> list[Tensor]:
-    """The local crops of a step: V - 2 uint8 tensors (n, 3, s, s)."""
-    return list(batch["small"].unbind(1)) if "small" in batch else []  # of n x (V - 2) x 3 x s x s
+    """The local crops of a step: V uint8 tensors (n, 3, s, s)."""
+    return list(batch["small"].unbind(1)) if "small" in batch else []  # of n x V x 3 x s x s
 
 
 def common_settings(cfg) -> dict:

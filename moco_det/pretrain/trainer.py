@@ -122,7 +122,8 @@ class PretrainTrainer(EpochTrainer):
         return super().final_metrics(lines) | untrained
 
     def record_extra(self) -> dict[str, object]:
-        return {"views": 2 * self.max_iter * self.cfg.SOLVER.IMS_PER_BATCH}
+        views = 2 + self.cfg.INPUT.VIEWS.SMALL_CROPS
+        return {"views": views * self.max_iter * self.cfg.SOLVER.IMS_PER_BATCH}
 
     def run_step(self) -> None:
         self.batch = finish_batch(self.next_batch(), self.views, self.cfg.MODEL.DEVICE)
@@ -158,7 +159,8 @@ class PretrainTrainer(EpochTrainer):
         }
 
     def forward_again(self) -> None:
-        """Repeat the forward passes of the step, on all ranks at once; the dictionary takes the batch twice."""
+        """Repeat the forward passes of the step, on all ranks at once, to find where a value stopped being finite.
+        The run ends after it: momentum encoder and dictionary take the batch twice."""
         step = StepState()
         for part in range(self.cfg.SOLVER.ACCUMULATE):
             self.method(self._inputs(part, step))

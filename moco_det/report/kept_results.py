@@ -188,7 +188,7 @@ def _pretrain_table(rows: Sequence[Row]) -> Table:
     header += ("images", "views", "min/run")
     lines = [
         (
-            row.task,
+            f"{row.task} ({row.variant})" if row.variant else row.task,
             f"{row.iterations:,}",
             str(len(row.runs)),
             cell(row.summary(KNN_UNTRAINED)),

@@ -105,8 +105,9 @@ def _describe_variants(task: str, iterations: int, init: str, variants: dict) ->
     kinds = zip(("config", "commit", "weights"), zip(*variants, strict=True), strict=True)
     differing = " and ".join(name for name, column in kinds if len(set(column)) > 1)
     letters = ", ".join(f"({chr(ord('a') + number)})" for number in range(len(variants)))
+    start = "" if init == "none" else f", {init}"
     return (
-        f"{task}, {iterations:,} iterations, {init}: runs of different {differing} stand apart, as {letters}"
+        f"{task}, {iterations:,} iterations{start}: runs of different {differing} stand apart, as {letters}"
     )
 
 

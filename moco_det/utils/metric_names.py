@@ -4,7 +4,7 @@ Only those that more than one file names: others stand where they are computed. 
 ``bbox/AP``, are :data:`moco_det.model_zoo.tasks.METRICS`.
 """
 
-# Of a step, each the mean since the last line.
+# Of a step: counters and the learning rate as they are, the others as means since the last line.
 ITERATION = "iteration"
 EPOCH = "epoch"
 LEARNING_RATE = "lr"

@@ -31,8 +31,8 @@ class Direction(NamedTuple):
 
     Attributes:
         queries, keys: the names in the batch of the views that these are made of.
-        shuffle: the purpose with which the shuffle of the keys is sampled from the seed; with another text a run
-            would have other permutations.
+        shuffle: a name from which, with the seed, the permutations of shuffling BN are sampled; each direction has
+            its own.
     """
 
     queries: str
@@ -146,13 +146,14 @@ class MoCo(ShuffledKeys):
 
         if self.is_first(batch):
             momentum_update(self.encoder_k, self.encoder_q, self.momentum)
-            with torch.no_grad():  # here, as end-to-end calls embed_keys for gradients of the keys too
+            # Shuffling BN is in embed_keys. It has no no_grad of its own: end-to-end needs gradients of keys.
+            with torch.no_grad():
                 step.keys = self.embed_keys(self.encoder_k, batch)  # of each direction, NxC
         queue = self.dictionary.negatives()  # CxK; a copy, because the backward pass comes after the enqueue
 
         outputs = []
         for q, keys in self.positive_pairs(self.embed_queries(batch), step.keys):  # nxC, NxC
-            k = self.micro_batch(local_block(keys), batch)  # nxC
+            k = self.micro_batch(local_block(keys), batch)  # nxC: of this rank's images, in this micro-batch
             l_pos = torch.einsum("nc,nc->n", q, k)  # n
             l_neg = torch.einsum("nc,ck->nk", q, queue)  # nxK
             logits = torch.cat([l_pos[:, None], l_neg], dim=1)  # nx(1+K)
@@ -163,13 +164,18 @@ class MoCo(ShuffledKeys):
         outputs = self.mean_of_pairs(outputs) | self.dictionary.report(sum(map(len, step.keys)))
 
         if self.is_last(batch):
-            # The keys of the first view come first, as in the demo of MoCo's authors.
+            # The oldest keys make place. In the symmetric form, where step.keys[1] are those of the first view,
+            # these come first, as in the demo of MoCo's authors.
             self.dictionary.enqueue(torch.cat(step.keys[::-1]))
             update_running_statistics(self)  # of both encoders
         return outputs
 
     def embed_keys(self, encoder: nn.Module, batch: dict) -> list[Tensor]:
-        """Keys of the whole global batch from this rank's part of it, for each direction: (N, C)."""
+        """Keys of the whole global batch from this rank's part of it, for each direction: (N, C).
+
+        With shuffling BN (MoCo v1, section 3.3) a rank embeds images of all ranks, in a random order of the global
+        batch that each step samples anew, and the keys are put back into the order of the queries.
+        """
 
         def embed(images: Tensor) -> list[Tensor]:
             return [self.embed(encoder, images)]
@@ -189,7 +195,7 @@ class MoCo(ShuffledKeys):
         return F.normalize(self.compute(encoder, self.normalized(images)), dim=1)
 
     def positive_pairs(self, queries: list[Tensor], keys: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Which queries have which keys: a global crop those of the other one, a local crop all."""
+        """Which queries have which keys: a global crop has those of the other one, a local crop those of both."""
         small = queries[len(keys) :]
         return [*zip(queries, keys, strict=False), *((q, k) for k in keys for q in small)]
 
