@@ -166,8 +166,8 @@ class PretrainMethod(nn.Module):
         """The gradients of a step are there, and not clipped yet; ``p.grad = None`` keeps p as it is."""
 
     def after_step(self, progress: float) -> None:
-        """The optimizer has made its step. A momentum encoder is updated here, or first in the next ``forward``, as
-        in MoCo's official code, which is the same.
+        """The optimizer has made its step. A momentum encoder is updated here, or first in the next ``forward``,
+        as in MoCo's official code, which is the same.
 
         Args:
             progress: fraction of the run's steps that were done before this one, in [0, 1).
