@@ -22,7 +22,10 @@ pack() {  # Python, Imagenette
   # Without wheels on the index, but plain Python.
   python3 -m pip wheel --quiet --no-deps -w "$wheels" "$(pin fvcore)" "$(pin iopath)" antlr4-python3-runtime==4.9.3
   rm -rf "$site"
-  get() { python3 -m pip install --quiet --no-deps --only-binary=:all: --find-links "$wheels" --no-compile --target "$site" --python-version "$@"; }
+  get() {  # besides the index it takes the wheels that were just built
+    PIP_FIND_LINKS=$wheels python3 -m pip install --quiet --no-deps --only-binary=:all: --no-compile --target "$site" \
+      --python-version "$@"
+  }
   get 3.10 "$(pin sal-detectron2)"
   rm -rf "$site/tools" "$site"/detectron2/_C*.so
   get "$python" fvcore iopath antlr4-python3-runtime==4.9.3 portalocker "$(pin pycocotools)" "$(pin termcolor)" "$(pin yacs)" \

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -436,3 +437,10 @@ def test_reads_registered_data_sets(images, tmp_path):
     finally:
         DatasetCatalog.remove("pretrain_test_set")
     assert (tmp_path / "out/model_final.pth").exists()
+
+
+@pytest.mark.parametrize(("small_crops", "views"), [(0, 2 * 8 * 3), (4, 6 * 8 * 3)])
+def test_the_views_of_a_run_count_its_local_crops(tmp_path, small_crops, views):
+    cfg = tiny_pretrain_config(tmp_path, IMS_PER_BATCH=8)
+    cfg.INPUT.VIEWS.SMALL_CROPS = small_crops
+    assert PretrainTrainer.record_extra(SimpleNamespace(max_iter=3, cfg=cfg)) == {"views": views}
